@@ -1,0 +1,321 @@
+// Package signature proves that a request was signed by Codat, which signs as Svix and Standard
+// Webhooks do. It promises that whatever it returns as proven was covered by the signature: the
+// official library proves, this package decides which headers and which key it proves with.
+package signature
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Why a request is not proven. Read returns the first two, Prove the others.
+var (
+	// ErrMissing: no family of headers has an id, a timestamp and a signature.
+	ErrMissing = errors.New("signature headers are missing")
+	// ErrMalformed: the headers are there, but nobody who signs would send them so.
+	ErrMalformed = errors.New("signature headers are malformed")
+	// ErrNoMatch: forged, changed on the way, or signed with a key that is not ours.
+	ErrNoMatch = errors.New("no key matches the signature")
+	// ErrTooOld: the signature matches, but its time lies before the tolerance: a request that was
+	// kept and sent again, or a clock, ours or theirs, that is wrong.
+	ErrTooOld = errors.New("signed too long ago")
+	// ErrTooNew: the signature matches, but its time lies after the tolerance: a clock is wrong.
+	ErrTooNew = errors.New("signed in the future")
+)
+
+// What the signature headers of one family may hold. Svix sends one signature for each key that it
+// has not retired yet, of which there are at most eleven.
+const (
+	maxSignatures     = 16
+	maxSignatureBytes = 4 << 10
+	maxTimestamp      = 11 // digits: until the year 5138
+)
+
+// A Verifier proves requests under any of its keys. It is safe for concurrent use.
+//
+// A request that does not prove costs one HMAC for each key and for each of at most two families of
+// headers that differ; only the first key's goes through the library, which copies the body.
+type Verifier struct {
+	tolerance time.Duration
+	now       func() time.Time
+	keys      atomic.Pointer[[]*key] // the most recently matched first; never changed in place
+}
+
+// NewVerifier returns a Verifier which accepts requests that were signed within tolerance of now,
+// before or after, under one of the keys. Without keys it proves nothing. A nil now is time.Now.
+func NewVerifier(tolerance time.Duration, now func() time.Time, keys ...Key) *Verifier {
+	if now == nil {
+		now = time.Now
+	}
+	v := &Verifier{tolerance: tolerance, now: now}
+	v.SetKeys(keys...)
+	return v
+}
+
+// SetKeys replaces the keys, while requests run: each request is proven under the keys before or
+// those after. A key that is given twice counts once, a zero Key not at all.
+func (v *Verifier) SetKeys(keys ...Key) {
+	ring := make([]*key, 0, len(keys))
+	for _, k := range keys {
+		if k.key == nil || slices.ContainsFunc(ring, func(had *key) bool { return had.digest == k.digest }) {
+			continue
+		}
+		ring = append(ring, k.key)
+	}
+	v.keys.Store(&ring)
+}
+
+// Keys returns the fingerprints of the keys, sorted.
+func (v *Verifier) Keys() []string {
+	var prints []string
+	for _, k := range *v.keys.Load() {
+		prints = append(prints, k.fingerprint)
+	}
+	slices.Sort(prints)
+	return prints
+}
+
+// Unproven is what the headers of a request claim. Nothing in it may be believed before Prove.
+type Unproven struct {
+	families []family
+}
+
+// A family is the triple of headers under one prefix.
+type family struct {
+	name       string // "webhook" or "svix"
+	id         string
+	timestamp  string
+	at         time.Time
+	signatures string   // as they came, the lines joined by a space
+	v1         []string // the base64 of those that could match
+}
+
+// The names of the headers, in the order in which the families are tried. White-labelled, as Codat
+// sends them, first.
+var families = [...]struct{ name, id, timestamp, signature string }{
+	{"webhook", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"},
+	{"svix", "Svix-Id", "Svix-Timestamp", "Svix-Signature"},
+}
+
+// Read checks what can be checked before the body is read: that at least one family of headers is
+// complete, that its id and timestamp say one thing, that its timestamp is a plain number of seconds
+// and that one of its signatures could match. A family that fails never spoils the other one.
+// It returns ErrMissing or ErrMalformed.
+func (v *Verifier) Read(h http.Header) (Unproven, error) {
+	var u Unproven
+	var malformed error
+	for _, names := range families {
+		f, err := readFamily(h[names.id], h[names.timestamp], h[names.signature])
+		switch {
+		case errors.Is(err, ErrMissing):
+		case err != nil:
+			malformed = fmt.Errorf("%s-%w", names.name, err)
+		case len(u.families) == 1 && u.families[0].same(f):
+			// The other family repeats this one: it would prove, or not, just the same.
+		default:
+			f.name = names.name
+			u.families = append(u.families, f)
+		}
+	}
+	switch {
+	case len(u.families) > 0:
+		return u, nil
+	case malformed != nil:
+		return Unproven{}, malformed
+	}
+	return Unproven{}, ErrMissing
+}
+
+// readFamily reads the lines of one family. Its errors begin with the last part of a header's name,
+// so that the caller can put the family before it.
+func readFamily(ids, timestamps, signatures []string) (family, error) {
+	f := family{signatures: join(signatures)}
+	var ok bool
+	if f.id, ok = only(ids); !ok {
+		return family{}, fmt.Errorf("id: %w: its lines differ", ErrMalformed)
+	}
+	if f.timestamp, ok = only(timestamps); !ok {
+		return family{}, fmt.Errorf("timestamp: %w: its lines differ", ErrMalformed)
+	}
+	if f.id == "" || f.timestamp == "" || f.signatures == "" {
+		return family{}, ErrMissing
+	}
+	var err error
+	if f.at, err = readTimestamp(f.timestamp); err != nil {
+		return family{}, fmt.Errorf("timestamp: %w", err)
+	}
+	if f.v1, err = readSignatures(f.signatures); err != nil {
+		return family{}, fmt.Errorf("signature: %w", err)
+	}
+	return f, nil
+}
+
+// only returns what all lines of a header say; false when they do not agree.
+func only(lines []string) (string, bool) {
+	if len(lines) == 0 {
+		return "", true
+	}
+	for _, line := range lines[1:] {
+		if line != lines[0] {
+			return "", false
+		}
+	}
+	return lines[0], true
+}
+
+func join(lines []string) string {
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, " ")
+}
+
+// readTimestamp is stricter than the library, which signs the number and not the text: with a sign
+// or leading zeros the text that we store would no longer prove elsewhere.
+func readTimestamp(s string) (time.Time, error) {
+	if len(s) > maxTimestamp || (s[0] == '0' && s != "0") || strings.Trim(s, "0123456789") != "" {
+		return time.Time{}, fmt.Errorf("%w: not a plain number of seconds since 1970", ErrMalformed)
+	}
+	seconds, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: not a plain number of seconds since 1970", ErrMalformed)
+	}
+	return time.Unix(seconds, 0), nil
+}
+
+// readSignatures returns the base64 of those signatures that could match. It cuts as the library
+// does: at spaces, then at commas, of which a proxy that joins lines may add one at the end.
+// Versions that are unknown are passed over: the sender may sign in more than one way.
+func readSignatures(s string) ([]string, error) {
+	if len(s) > maxSignatureBytes {
+		return nil, fmt.Errorf("%w: longer than %d bytes", ErrMalformed, maxSignatureBytes)
+	}
+	var v1 []string
+	count := 0
+	for one := range strings.SplitSeq(s, " ") {
+		if one == "" {
+			continue
+		}
+		if count++; count > maxSignatures {
+			return nil, fmt.Errorf("%w: more than %d signatures", ErrMalformed, maxSignatures)
+		}
+		rest, ok := strings.CutPrefix(one, "v1,")
+		if !ok {
+			continue
+		}
+		if sum, _, _ := strings.Cut(rest, ","); couldBeSum(sum) {
+			v1 = append(v1, sum)
+		}
+	}
+	if len(v1) == 0 {
+		return nil, fmt.Errorf("%w: none is v1, and the base64 of 32 bytes", ErrMalformed)
+	}
+	return v1, nil
+}
+
+func couldBeSum(s string) bool {
+	var sum [sumSize + 1]byte // the decoder wants room for whole groups of three
+	if len(s) != encodedSumSize {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(sum[:], []byte(s))
+	return err == nil && n == sumSize
+}
+
+func (f family) same(other family) bool {
+	return f.id == other.id && f.timestamp == other.timestamp && f.signatures == other.signatures
+}
+
+// headers is a clean set with this family alone, under the names that the library looks for first.
+func (f family) headers() http.Header {
+	return http.Header{"Svix-Id": {f.id}, "Svix-Timestamp": {f.timestamp}, "Svix-Signature": {f.signatures}}
+}
+
+// Proof is what a signature was proven to cover, from the family that proved and from no other.
+type Proof struct {
+	// ID is the webhook-id, any text that a header can carry. It may contain dots: together with
+	// Timestamp and the body it is proven, cut elsewhere the same bytes would be another id.
+	ID string
+	// Timestamp and Signature are the family's own, several signatures joined by a space, so that
+	// whoever has the key can prove the same body again.
+	Timestamp, Signature string
+	// At is Timestamp as a time.
+	At time.Time
+	// Family is "webhook" or "svix".
+	Family string
+	// Key is the fingerprint of the key that matched.
+	Key string
+}
+
+// Prove proves the body with the families in u, in their order, under the keys, the most recently
+// matched first. It neither changes nor keeps the body. It returns ErrNoMatch; or ErrTooOld or
+// ErrTooNew when a signature matched but its time is out of tolerance: a forged request never learns
+// that, and never raises the alarm that belongs to a wrong clock.
+func (v *Verifier) Prove(u Unproven, body []byte) (Proof, error) {
+	err := ErrNoMatch
+	for _, f := range u.families {
+		k := v.match(f, body)
+		if k == nil {
+			continue
+		}
+		if late := v.inTime(f); late != nil {
+			err = fmt.Errorf("%w, id %q, key %s", late, f.id, k.fingerprint)
+			continue
+		}
+		return Proof{
+			ID:        f.id,
+			Timestamp: f.timestamp,
+			Signature: f.signatures,
+			At:        f.at,
+			Family:    f.name,
+			Key:       k.fingerprint,
+		}, nil
+	}
+	return Proof{}, err
+}
+
+// match returns the key under which the library proves the family, nil for none, and moves it to
+// the front.
+func (v *Verifier) match(f family, body []byte) *key {
+	ring := v.keys.Load()
+	headers := f.headers()
+	var prefix []byte
+	for i, k := range *ring {
+		if i > 0 {
+			if prefix == nil {
+				prefix = []byte(f.id + "." + f.timestamp + ".")
+			}
+			// For each key the library copies the body twice. With fifty keys a forgery would cost
+			// a hundred copies: keys after the first are sifted by an HMAC that copies nothing.
+			if !k.signed(prefix, body, f.v1) {
+				continue
+			}
+		}
+		if k.webhook.VerifyIgnoringTimestamp(body, headers) != nil {
+			continue
+		}
+		if i > 0 {
+			front := slices.Concat([]*key{k}, (*ring)[:i], (*ring)[i+1:])
+			v.keys.CompareAndSwap(ring, &front) // lost to a rotation or another match: as well
+		}
+		return k
+	}
+	return nil
+}
+
+func (v *Verifier) inTime(f family) error {
+	switch age := v.now().Sub(f.at); {
+	case age > v.tolerance:
+		return fmt.Errorf("%w: %s ago, the tolerance is %s", ErrTooOld, age.Round(time.Second), v.tolerance)
+	case age < -v.tolerance: // not -age > v.tolerance: the least Duration has no positive
+		return fmt.Errorf("%w: %s ahead, the tolerance is %s", ErrTooNew, f.at.Sub(v.now()).Round(time.Second), v.tolerance)
+	}
+	return nil
+}
