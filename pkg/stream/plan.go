@@ -42,7 +42,6 @@ const (
 	workersMaxBytes  = 16 << 20
 	parkedPending    = 20000 // 7 % of a core, measured
 	maxWaiting       = 2048  // pulls; it cannot be raised later
-	stateHistory     = 1
 )
 
 // Plan says what must be in place for a source. Its zero values mean: the default where it is made now, and what is
@@ -165,17 +164,6 @@ func (w WorkerPlan) Filters(s Source) []string {
 		filters = append(filters, s.EventFilter(t))
 	}
 	return widest(filters)
-}
-
-// withDefaults fills in what the plan leaves open.
-func (w WorkerPlan) withDefaults() WorkerPlan {
-	if w.AckWait == 0 {
-		w.AckWait = DefaultAckWait
-	}
-	if w.MaxAckPending == 0 {
-		w.MaxAckPending = DefaultMaxAckPending
-	}
-	return w
 }
 
 // widest sorts filters and drops those that another one covers: a server refuses filters that overlap.

@@ -1,0 +1,131 @@
+// Package streamtest gives a test a real NATS server, or a cluster of three, with the streams of the source codat in
+// place. What it starts has ended, and its folder is gone, when the test has.
+package streamtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/embedded"
+)
+
+// Source is the source whose streams are in place.
+const Source stream.Source = "codat"
+
+// patience is how long a condition may take: machines on which tests run are slow at times.
+const patience = 30 * time.Second
+
+// Server is a NATS server on 127.0.0.1 with JetStream. It does not wait for the disk, so that tests are quick: what it
+// acknowledged survives Restart all the same.
+type Server struct {
+	URL string
+	NC  *nats.Conn // reconnects by itself after Restart
+	JS  jetstream.JetStream
+
+	t    testing.TB
+	opts embedded.Options
+	srv  *embedded.Server
+}
+
+// New starts a server and provisions the source codat with these workers.
+func New(t testing.TB, workers ...stream.WorkerPlan) *Server {
+	t.Helper()
+	s := &Server{t: t, opts: embedded.Options{Dir: t.TempDir(), LazySync: true}}
+	s.Start()
+	t.Cleanup(s.Stop)
+	s.opts.Listen = s.srv.Addr()
+	s.URL = s.srv.ClientURL()
+	s.NC, s.JS = connect(t, s.URL)
+	Provision(t, s.JS, stream.Plan{Source: Source, Workers: workers})
+	return s
+}
+
+// Restart stops the server and starts it again with the same port and the same data, and waits until NC is connected
+// again. Other connections come back by themselves.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	s.Start()
+	Wait(s.t, s.NC.IsConnected, "the client is connected again")
+}
+
+// Stop stops the server, until Start.
+func (s *Server) Stop() {
+	s.t.Helper()
+	if s.srv == nil {
+		return
+	}
+	if err := s.srv.Shutdown(); err != nil {
+		s.t.Errorf("Shutdown() = %v", err)
+	}
+	s.srv = nil
+}
+
+// Start starts the server that Stop has stopped.
+func (s *Server) Start() {
+	s.t.Helper()
+	var err error
+	started := func() bool {
+		s.srv, err = embedded.Start(s.opts)
+		return err == nil
+	}
+	// Between Stop and Start the port is anybody's; who took it for a moment gives it back.
+	if !holds(started) {
+		s.t.Fatalf("Start() = %v", err)
+	}
+}
+
+// Provision makes what a plan needs, or ends the test.
+func Provision(t testing.TB, js jetstream.JetStream, p stream.Plan) []stream.Change {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	changes, err := stream.Provision(ctx, js, p, false)
+	if err != nil {
+		t.Fatalf("Provision() = %v", err)
+	}
+	return changes
+}
+
+// Wait returns when cond holds, and ends the test when it does not within half a minute. It asks every few
+// milliseconds; what says for what it waits.
+func Wait(t testing.TB, cond func() bool, what string) {
+	t.Helper()
+	if !holds(cond) {
+		t.Fatalf("not within %v: %s", patience, what)
+	}
+}
+
+func holds(cond func() bool) bool {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-late:
+			return false
+		}
+	}
+	return true
+}
+
+// connect makes a connection that ends with the test and never gives up before.
+func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatalf("connect to %s: %v", url, err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatalf("JetStream on %s: %v", url, err)
+	}
+	return nc, js
+}
