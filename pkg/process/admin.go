@@ -1,0 +1,110 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+)
+
+// An Admin is an admin listener that serves. Close it.
+type Admin struct {
+	server *http.Server
+	ln     net.Listener
+	served sync.WaitGroup
+}
+
+// ServeAdmin listens on address and answers /livez (200 while the process lives), /readyz (200 when it is ready,
+// else 503; the text names every check) and /metrics there. It serves when it returns, and the error of a port that
+// is taken names the port.
+func (p *Process) ServeAdmin(address string) (*Admin, error) {
+	ln, err := Listen("--admin-listen", address)
+	if err != nil {
+		return nil, err
+	}
+	a := &Admin{ln: ln, server: &http.Server{
+		Handler:           p.adminHandler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          zap.NewStdLog(p.Log),
+	}}
+	a.served.Go(func() {
+		if err := a.server.Serve(ln); err != http.ErrServerClosed {
+			p.Log.Error("admin listener", zap.Error(err))
+		}
+	})
+	p.Log.Info("admin listener", zap.String("address", a.Addr()))
+	return a, nil
+}
+
+// Addr is the address that it listens on, with the port that the system chose when port 0 was asked for.
+func (a *Admin) Addr() string { return a.ln.Addr().String() }
+
+// Close stops listening and gives requests that are being answered two seconds to end.
+func (a *Admin) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := a.server.Shutdown(ctx)
+	if err != nil {
+		err = a.server.Close()
+	}
+	a.served.Wait()
+	return err
+}
+
+func (p *Process) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "alive")
+	})
+	mux.HandleFunc("GET /readyz", p.Health.serveReadyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.Gatherer, promhttp.HandlerOpts{
+		ErrorLog:            zap.NewStdLog(p.Log),
+		MaxRequestsInFlight: 4,
+		Timeout:             20 * time.Second,
+	}))
+	return mux
+}
+
+func (h *Health) serveReadyz(w http.ResponseWriter, _ *http.Request) {
+	status, verdict := http.StatusOK, "ready"
+	var detail bytes.Buffer
+	for _, r := range h.answers() {
+		if r.err == nil {
+			fmt.Fprintf(&detail, "ok    %s\n", r.name)
+			continue
+		}
+		status, verdict = http.StatusServiceUnavailable, "not ready"
+		fmt.Fprintf(&detail, "FAIL  %s: %s\n", r.name, strings.ReplaceAll(redact(r.err.Error()), "\n", "; "))
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "%s\n%s", verdict, detail.String())
+}
+
+// Listen listens on a TCP address; flag is the flag that set it, for the error's text. When the port is taken, the
+// error names it.
+func Listen(flag, address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		_, port, _ := net.SplitHostPort(address)
+		return nil, fmt.Errorf("port %s is taken: stop what listens on %s, or give another with %s", port, address, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return ln, nil
+}
