@@ -83,12 +83,12 @@ const (
 	codeMemoryExceeded         jetstream.ErrorCode = 10028
 	codeStorageExceeded        jetstream.ErrorCode = 10047
 	codeInvalidConfig          jetstream.ErrorCode = 10052
-	codeMessageTooLarge        jetstream.ErrorCode = 10054
 	codeSubjectOverlap         jetstream.ErrorCode = 10065
 	codeReplicasNotSupported   jetstream.ErrorCode = 10074
 	codeStoreFailed            jetstream.ErrorCode = 10077
 	codeHeaderTooLarge         jetstream.ErrorCode = 10097
 	codeStreamMaxBytesExceeded jetstream.ErrorCode = 10122
+	codeDuplicateInProcess     jetstream.ErrorCode = 10158
 )
 
 func openStream(ctx context.Context, js jetstream.JetStream, name string) (st jetstream.Stream, err error) {

@@ -190,7 +190,7 @@ var streamSettings = []setting[jetstream.StreamConfig]{
 	{"discard new per subject", func(c *jetstream.StreamConfig) any { return c.DiscardNewPerSubject }},
 	{"max age", func(c *jetstream.StreamConfig) any { return c.MaxAge }},
 	{"duplicate window", func(c *jetstream.StreamConfig) any { return c.Duplicates }},
-	{"max bytes", func(c *jetstream.StreamConfig) any { return bytes(c.MaxBytes) }},
+	{"max bytes", func(c *jetstream.StreamConfig) any { return size(c.MaxBytes) }},
 	{"max messages", func(c *jetstream.StreamConfig) any { return c.MaxMsgs }},
 	{"max messages per subject", func(c *jetstream.StreamConfig) any { return c.MaxMsgsPerSubject }},
 	{"compression", func(c *jetstream.StreamConfig) any { return c.Compression }},
@@ -225,16 +225,16 @@ func filtersOf(c *jetstream.ConsumerConfig) []string {
 	return []string{">"}
 }
 
-// bytes is a size that shows itself in binary units.
-type bytes int64
+// size is a number of bytes that shows itself in binary units.
+type size int64
 
-func (b bytes) String() string {
+func (b size) String() string {
 	for _, u := range []struct {
-		size bytes
-		name string
+		bytes size
+		name  string
 	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
-		if b >= u.size {
-			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(b)/float64(u.size)), ".0") + " " + u.name
+		if b >= u.bytes {
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(b)/float64(u.bytes)), ".0") + " " + u.name
 		}
 	}
 	return fmt.Sprintf("%d B", int64(b))

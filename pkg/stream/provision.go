@@ -211,7 +211,7 @@ func (pr *provisioner) judgeStream(w wantedStream, want *jetstream.StreamConfig,
 		losses = append(losses, fmt.Sprintf("it holds messages of %v: with a max age of %s they would be deleted at once, read or not", oldest.Round(time.Second), show(want.MaxAge)))
 	}
 	if want.MaxBytes > 0 && state.Bytes > uint64(want.MaxBytes) {
-		losses = append(losses, fmt.Sprintf("it holds %v: with max bytes of %v it would refuse every new message", bytes(state.Bytes), bytes(want.MaxBytes)))
+		losses = append(losses, fmt.Sprintf("it holds %v: with max bytes of %v it would refuse every new message", size(state.Bytes), size(want.MaxBytes)))
 	}
 	if want.Replicas < have.Replicas {
 		losses = append(losses, fmt.Sprintf("%d replicas instead of %d: one lost disk more would lose what is stored", want.Replicas, have.Replicas))
