@@ -1,0 +1,143 @@
+package connections_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/examples"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+	"github.com/headgate/headgate/workers"
+	"github.com/headgate/headgate/workers/connections"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const source = stream.Source("codat")
+
+// start runs the worker against a server of its own and gives the store that it fills.
+func start(t *testing.T) (*streamtest.Server, connections.Store) {
+	t.Helper()
+	srv := streamtest.New(t, connections.Worker(connections.Store{}).Plan())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	s := &connections.Settings{Settings: workers.Settings{NATS: stream.NATS{NATSURL: srv.URL}, Source: source, Grace: 20 * time.Second}}
+	go func() { ended <- connections.Run(ctx, s, process.New(connections.Name, zaptest.NewLogger(t))) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v; want a clean stop", err)
+		}
+	})
+	store, err := connections.Open(context.Background(), srv.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return srv, store
+}
+
+func post(t *testing.T, srv *streamtest.Server, id string, body []byte) {
+	t.Helper()
+	head, err := codat.Read(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := source.Message(stream.Stored{ID: id, Head: head, Received: time.Now()}, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := srv.JS.PublishMsg(context.Background(), m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func change(typ, company, connection, status string, at time.Time) []byte {
+	return fmt.Appendf(nil, `{"id":"e","eventType":%q,"generatedDate":%q,"payload":{"referenceCompany":{"id":%q,"name":"A Company"},"connection":{"id":%q,"integrationKey":"gbol","linkUrl":"https://example.com/secret","status":%q}}}`,
+		typ, at.Format(time.RFC3339Nano), company, connection, status)
+}
+
+func TestAConnectionsLifeAndAWatchByCompany(t *testing.T) {
+	srv, store := start(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	enough := errors.New("enough")
+	seen, watched := make(chan connections.State, 99), make(chan error, 1)
+	go func() {
+		watched <- store.Watch(ctx, "company-1", func(s connections.State) error {
+			seen <- s
+			if s.Deleted {
+				return enough
+			}
+			return nil
+		})
+	}()
+	now := time.Now()
+	post(t, srv, "msg_other", change("connection.connected", "company-2", "c", "Linked", now))
+	post(t, srv, "msg_2", change("connection.connected", "company-1", "c", "Linked", now.Add(2*time.Minute)))
+	streamtest.Wait(t, func() bool { s, err := store.Get(ctx, "company-1", "c"); return err == nil && s.Status == codat.Linked }, "the connection to be linked")
+	post(t, srv, "msg_1", change("connection.created", "company-1", "c", "PendingAuth", now.Add(time.Minute))) // late
+	post(t, srv, "msg_3", change("connection.deleted", "company-1", "c", "Linked", now.Add(3*time.Minute)))
+	if err := <-watched; !errors.Is(err, enough) {
+		t.Fatalf("Watch = %v; want what the callback said", err)
+	}
+	close(seen)
+	var last connections.State
+	for s := range seen {
+		if s.Company != "company-1" || s.Status != codat.Linked || s.Platform != "gbol" {
+			t.Errorf("the watch told %+v; want company-1's connection, linked", s)
+		}
+		last = s
+	}
+	if !last.Deleted || !last.Changed.Equal(now.Add(3*time.Minute)) {
+		t.Errorf("last told: %+v; want it deleted", last)
+	}
+	kv, err := srv.JS.KeyValue(ctx, "CODAT_connections")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := kv.Get(ctx, "company-1.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"A Company", "example.com"} {
+		if strings.Contains(string(e.Value()), secret) {
+			t.Errorf("the state holds %q, which is sensitive", secret)
+		}
+	}
+}
+
+func TestEveryExampleOfAConnectionOrAReadIsLearnt(t *testing.T) {
+	srv, store := start(t)
+	want := map[string]bool{}
+	for _, e := range examples.All() {
+		if !strings.HasPrefix(e.Type, "connection.") && !strings.Contains(e.Type, "read.completed") &&
+			e.Type != "DataConnectionStatusChanged" && e.Type != "SyncConnectionDeleted" {
+			continue
+		}
+		head, err := codat.Read(e.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		post(t, srv, "msg_"+strings.NewReplacer(".", "_", "/", "_").Replace(e.Name), e.Body)
+		for _, c := range head.Connections {
+			want[head.Company+"."+c] = true
+		}
+	}
+	if len(want) == 0 {
+		t.Fatal("no example names a connection")
+	}
+	for k := range want {
+		company, connection, _ := strings.Cut(k, ".")
+		streamtest.Wait(t, func() bool { _, err := store.Get(context.Background(), company, connection); return err == nil }, "the state of "+k)
+	}
+}

@@ -1,0 +1,398 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"go.uber.org/zap"
+
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+const (
+	// pullExpiry is how long one pull waits at the server for events.
+	pullExpiry = 30 * time.Second
+	// bindPause is the wait before a broker that could not answer is asked again.
+	bindPause = time.Second
+	// seenEvery is how often a running worker says so; its entry in the workers' bucket lives for a minute.
+	seenEvery = 20 * time.Second
+)
+
+// Settings are what every worker's process is set by. A worker with settings of its own embeds them.
+type Settings struct {
+	process.Settings `embed:""`
+	stream.NATS      `embed:""`
+
+	Source    stream.Source `name:"source" default:"codat" help:"Name of the source whose events are taken."`
+	Provision bool          `name:"provision" help:"Make what the worker needs (streams, consumers, buckets) before it starts, as headgate provision does."`
+
+	Concurrency int           `name:"concurrency" help:"Handlers that run at once in this process; 0 is the worker's own number."`
+	Timeout     time.Duration `name:"timeout" help:"Time for one attempt of a handler; 0 is the worker's own."`
+	Attempts    int           `name:"attempts" help:"Attempts before an event becomes a dead letter; 0 is the worker's own number."`
+	BackoffMin  time.Duration `name:"backoff-min" help:"Longest pause before the second attempt, doubled for each further one; 0 is the worker's own."`
+	BackoffMax  time.Duration `name:"backoff-max" help:"Longest pause between two attempts; 0 is the worker's own."`
+	ParkAfter   time.Duration `name:"park-after" help:"Longest pause that does not park the event; 0 is the worker's own."`
+	Grace       time.Duration `name:"grace" default:"25s" help:"Time that running handlers have to finish after SIGTERM. Keep it under the time after which the process is killed."`
+}
+
+// Validate reports a setting that cannot be meant.
+func (s Settings) Validate() error {
+	if err := s.Source.Validate(); err != nil {
+		return err
+	}
+	for name, n := range map[string]int64{
+		"concurrency": int64(s.Concurrency), "attempts": int64(s.Attempts), "timeout": int64(s.Timeout),
+		"backoff-min": int64(s.BackoffMin), "backoff-max": int64(s.BackoffMax), "park-after": int64(s.ParkAfter), "grace": int64(s.Grace),
+	} {
+		if n < 0 {
+			return fmt.Errorf("--%s is below 0: leave it out for the default", name)
+		}
+	}
+	return nil
+}
+
+// apply lets the process's settings stand over the worker's own.
+func (s Settings) apply(w Worker) Worker {
+	if s.Concurrency > 0 {
+		w.Concurrency = s.Concurrency
+	}
+	if s.Attempts > 0 {
+		w.Attempts = s.Attempts
+	}
+	for _, d := range []struct {
+		from time.Duration
+		to   *time.Duration
+	}{{s.Timeout, &w.Timeout}, {s.BackoffMin, &w.BackoffMin}, {s.BackoffMax, &w.BackoffMax}, {s.ParkAfter, &w.ParkAfter}} {
+		if d.from > 0 {
+			*d.to = d.from
+		}
+	}
+	return w.withDefaults()
+}
+
+// Parts is what a worker's handlers can be built from.
+type Parts struct {
+	JS     jetstream.JetStream
+	Source stream.Source
+	Log    *zap.Logger
+}
+
+// State opens the KV bucket of one of the names in Worker.State.
+func (p Parts) State(ctx context.Context, name string) (jetstream.KeyValue, error) {
+	kv, err := p.JS.KeyValue(ctx, p.Source.StateBucket(name))
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, fmt.Errorf("bucket %s is not there: name %q in the worker's State and run `headgate provision`: %w",
+			p.Source.StateBucket(name), name, stream.ErrNotProvisioned)
+	}
+	return kv, err
+}
+
+// Run runs one worker until ctx ends: it connects, binds to what was provisioned, and brings every event that
+// the worker handles to its end. shape is the worker without working handlers, from which it is known what must
+// be in place; build makes the one that runs.
+//
+// When ctx ends, nothing new is begun, what was taken but not begun is given back, and running handlers have
+// s.Grace to finish; then their contexts end and their attempts are given back too. Run returns nil after such
+// a stop, and an error when the worker cannot run: one that names the cure when something is not provisioned.
+func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, build func(context.Context, Parts) (Worker, error)) error {
+	shape = s.apply(shape)
+	if err := shape.Validate(); err != nil {
+		return process.Misconfigured(err)
+	}
+	nc, err := stream.Connect(ctx, s.NATS, shape.Name, p.Log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	publisher, err := stream.NewPublisher(nc, stream.PublisherOptions{})
+	if err != nil {
+		return err
+	}
+	defer publisher.Close()
+
+	var events, parkedEvents jetstream.Consumer
+	var claims jetstream.KeyValue
+	var worker Worker
+	err = untilAnswered(ctx, p.Log, func() error {
+		if s.Provision {
+			if _, err := stream.Provision(ctx, js, stream.Plan{Source: s.Source, Workers: []stream.WorkerPlan{shape.Plan()}}, false); err != nil {
+				return err
+			}
+		}
+		var err error
+		if events, parkedEvents, err = stream.Bind(ctx, js, s.Source, shape.Plan()); err != nil {
+			return err
+		}
+		if claims, err = js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name)); err != nil {
+			return fmt.Errorf("claims bucket %s: %w", s.Source.ClaimsBucket(shape.Name), err)
+		}
+		worker, err = build(ctx, Parts{JS: js, Source: s.Source, Log: p.Log})
+		return err
+	})
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	worker = s.apply(worker)
+	if err := worker.Validate(); err != nil {
+		return process.Misconfigured(err)
+	}
+
+	host, _ := os.Hostname()
+	handlers, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	b := newBreaker(time.Now)
+	m, err := newMetrics(p.Metrics, worker.Name, b)
+	if err != nil {
+		return err
+	}
+	r := &runner{
+		worker: worker, source: s.Source, claims: NewKVClaims(claims, nil), publish: publisher,
+		log: p.Log, metrics: m, breaker: b,
+		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
+	}
+	p.Health.Add("broker", func(context.Context) error {
+		if !nc.IsConnected() {
+			return fmt.Errorf("not connected to NATS: %s", nc.Status())
+		}
+		return nil
+	})
+	p.Log.Info("working", zap.String("instance", r.instance), zap.Int("concurrency", worker.Concurrency), zap.Strings("types", worker.Plan().Types))
+
+	// The time to finish begins when ctx ends.
+	grace := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(s.Grace, func() { end(errStopping) })
+		context.AfterFunc(handlers, func() { timer.Stop() })
+	})
+	defer grace()
+	return r.run(ctx, js, events, parkedEvents)
+}
+
+// nuidSuffix leaves the last 8 characters of a NUID: enough to tell the instances of one worker apart.
+const nuidSuffix = 14
+
+// untilAnswered calls try until it says something final: nothing wrong, or an error that waiting does not mend.
+func untilAnswered(ctx context.Context, log *zap.Logger, try func() error) error {
+	for {
+		err := try()
+		switch {
+		case err == nil, errors.Is(err, stream.ErrNotProvisioned), errors.Is(err, stream.ErrDrift), errors.Is(err, stream.ErrRefused):
+			return err
+		case ctx.Err() != nil:
+			return nil
+		}
+		log.Warn("waiting for the broker", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(bindPause):
+		}
+	}
+}
+
+// run takes deliveries from both consumers until ctx ends or one of them is gone. When handlers outlive the time
+// to finish, it does not wait for them.
+func (r *runner) run(ctx context.Context, js jetstream.JetStream, events, parkedEvents jetstream.Consumer) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	take := func(c jetstream.Consumer, slots int, parkedCopies bool) {
+		wg.Go(func() {
+			if err := r.pull(ctx, c, slots, parkedCopies); err != nil {
+				stop(err)
+			}
+		})
+	}
+	take(events, r.worker.Concurrency, false)
+	// Parked events have slots of their own: neither they nor new ones can take all.
+	take(parkedEvents, max(1, r.worker.Concurrency/4), true)
+	wg.Go(func() { r.showUp(ctx, js) })
+
+	ended := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-r.handlers.Done():
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			return errors.New("a handler does not end although its context has: its event goes to another process when its lease is over")
+		}
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// pull takes deliveries of one consumer, slots at once, until ctx ends. While the breaker is open it takes single
+// probes. It returns when all that it began has ended; the error is that the consumer is gone.
+func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, parkedCopies bool) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	free := make(chan struct{}, slots)
+	for ctx.Err() == nil {
+		if !r.breaker.paused().IsZero() {
+			if r.breaker.probe(ctx) {
+				r.probe(ctx, c, parkedCopies)
+			}
+			continue
+		}
+		err := r.session(ctx, c, &running, free, parkedCopies)
+		if err == nil || ctx.Err() != nil {
+			continue
+		}
+		if gone := r.gone(ctx, c); gone != nil {
+			return gone
+		}
+		r.log.Warn("taking events is interrupted", zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(bindPause):
+		}
+	}
+	return nil
+}
+
+// session takes deliveries until ctx ends or the breaker opens, both nil, or the broker fails. It asks for no more
+// than can be worked on soon: the ack clock of a delivery runs while it waits here.
+func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *sync.WaitGroup, free chan struct{}, parkedCopies bool) error {
+	msgs, err := c.Messages(jetstream.PullMaxMessages(cap(free)), jetstream.PullExpiry(pullExpiry))
+	if err != nil {
+		return err
+	}
+	interrupted, end := context.WithCancel(ctx)
+	defer end()
+	opened := r.breaker.open()
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer end()
+	watch.Go(func() {
+		select {
+		case <-interrupted.Done():
+		case <-opened:
+			end()
+		}
+		msgs.Drain()
+	})
+	for {
+		slot := false
+		select {
+		case free <- struct{}{}:
+			slot = true
+		case <-interrupted.Done():
+		}
+		m, err := msgs.Next()
+		if err != nil || interrupted.Err() != nil {
+			if slot {
+				<-free
+			}
+			switch {
+			case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+				return nil
+			case err != nil && interrupted.Err() == nil:
+				return err
+			case err == nil: // taken, but not begun
+				r.handBack(ctx, m)
+			}
+			continue
+		}
+		running.Go(func() {
+			defer func() { <-free }()
+			r.deliver(m, parkedCopies)
+		})
+	}
+}
+
+// handBack returns a delivery that was not begun: at once when this process stops, and after a moment when it
+// pauses, so that the replicas do not pass it round.
+func (r *runner) handBack(ctx context.Context, m jetstream.Msg) {
+	r.metrics.deliveries.WithLabelValues(string(givenBack)).Inc()
+	if ctx.Err() != nil {
+		r.nak(m, 0)
+		return
+	}
+	r.nak(m, probeMin+r.spread(probeMin))
+}
+
+// probe takes one delivery while the breaker is open, and waits for its end.
+func (r *runner) probe(ctx context.Context, c jetstream.Consumer, parkedCopies bool) {
+	batch, err := c.Fetch(1, jetstream.FetchMaxWait(patience))
+	if err != nil {
+		r.log.Debug("no probe", zap.Error(err))
+		return
+	}
+	for m := range batch.Messages() {
+		if ctx.Err() != nil {
+			r.handBack(ctx, m)
+			continue
+		}
+		r.deliver(m, parkedCopies)
+	}
+}
+
+// gone says that a consumer does not exist any more: nothing will ever come, and waiting would hide it.
+func (r *runner) gone(ctx context.Context, c jetstream.Consumer) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := c.Info(ctx); errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrConsumerDeleted) {
+		return fmt.Errorf("the consumer of worker %s was deleted: run `headgate provision`; events since its deletion may need `headgate replay`: %w",
+			r.worker.Name, stream.ErrNotProvisioned)
+	}
+	return nil
+}
+
+// Instance is how a running worker shows itself in the source's workers bucket, under the key
+// <worker>.<instance>. The entry expires a minute after it was written last.
+type Instance struct {
+	Worker   string    `json:"worker"`
+	Instance string    `json:"instance"`
+	Host     string    `json:"host"`
+	Version  string    `json:"version"`
+	Paused   time.Time `json:"paused,omitzero"` // since when its breaker is open
+	Seen     time.Time `json:"seen"`
+}
+
+// showUp keeps the instance's entry alive. It is for people: when it cannot be written, work goes on.
+func (r *runner) showUp(ctx context.Context, js jetstream.JetStream) {
+	tick := time.NewTicker(seenEvery)
+	defer tick.Stop()
+	for {
+		if err := r.show(ctx, js); err != nil && ctx.Err() == nil {
+			r.log.Debug("not shown among the running workers", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *runner) show(ctx context.Context, js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	entry, err := json.Marshal(Instance{
+		Worker: r.worker.Name, Instance: r.instance, Host: r.host, Version: r.version,
+		Paused: r.breaker.paused(), Seen: r.now().UTC(),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = js.Publish(ctx, "$KV."+r.source.WorkersBucket()+"."+r.worker.Name+"."+r.instance, entry)
+	return err
+}

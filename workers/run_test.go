@@ -1,0 +1,521 @@
+package workers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+)
+
+var errBoom = errors.New("boom")
+
+type write = codat.Event[codat.Write]
+
+func succeed(context.Context, write) error { return nil }
+
+func TestAnEventIsHandledOnce(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	seq := r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Done)
+	r.waitQuiet()
+	if runs, ok := r.attempts("msg_1"); runs != 1 || ok != 1 {
+		t.Errorf("%d runs, %d successes; want 1 and 1", runs, ok)
+	}
+	e := r.runs[0]
+	if e.WebhookID != "msg_1" || e.Type != "invoices.write.successful" || e.Payload.ID != "push-msg_1" ||
+		e.Sequence != seq || e.Attempt != 1 || e.Redrive != "" || e.Received.IsZero() || !strings.HasPrefix(string(e.Body), `{"id":"e-msg_1"`) {
+		t.Errorf("the handler got %+v", e)
+	}
+}
+
+func TestWhatFailsIsTriedAgainUntilItSucceeds(t *testing.T) {
+	r := newRig(t, Worker{Attempts: 5}, func(_ context.Context, e write) error {
+		if e.Attempt < 4 {
+			return fmt.Errorf("attempt %d: %w", e.Attempt, errBoom)
+		}
+		return nil
+	})
+	r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Done)
+	r.waitQuiet()
+	if runs, ok := r.attempts("msg_1"); runs != 4 || ok != 1 {
+		t.Errorf("%d runs, %d successes; want 4 and 1", runs, ok)
+	}
+	if got := r.record(Key{WebhookID: "msg_1"}).Attempts; got != 4 {
+		t.Errorf("the claim counts %d attempts; want 4", got)
+	}
+}
+
+func TestWhatKeepsFailingIsADeadLetter(t *testing.T) {
+	began := time.Now().Add(-time.Second)
+	for _, tt := range []struct {
+		name     string
+		act      func(context.Context, write) error
+		attempts int
+		cause    string
+		first    string
+		last     string
+	}{
+		{"when the attempts are used up", func(_ context.Context, e write) error { return fmt.Errorf("attempt %d", e.Attempt) }, 3, CauseAttempts, "attempt 1", "attempt 3"},
+		{"at once when it is permanent", func(context.Context, write) error { return Permanent(errBoom) }, 1, CausePermanent, "boom", "boom"},
+		{"when it panics", func(context.Context, write) error { panic("at the disco") }, 3, CauseAttempts, "panic: at the disco", "panic: at the disco"},
+		{"when it never ends", func(ctx context.Context, _ write) error { <-ctx.Done(); return ctx.Err() }, 3, CauseAttempts, "deadline exceeded", "deadline exceeded"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, Worker{Attempts: 3, Timeout: 200 * time.Millisecond}, tt.act)
+			seq := r.post("msg_1")
+			r.start()
+			r.waitState("msg_1", Dead)
+			r.waitQuiet()
+			letters := r.letters()
+			if len(letters) != 1 {
+				t.Fatalf("%d dead letters; want 1", len(letters))
+			}
+			l := letters[0]
+			if l.Worker != "tested" || l.Type != "invoices.write.successful" || l.WebhookID != "msg_1" || l.Sequence != seq ||
+				l.Cause != tt.cause || l.Attempts != tt.attempts || l.Host == "" ||
+				!strings.Contains(l.FirstError, tt.first) || !strings.Contains(l.LastError, tt.last) ||
+				l.FirstAttempt.Before(began) || l.LastAttempt.Before(l.FirstAttempt) || l.Buried.Before(began) {
+				t.Errorf("letter %+v; want %d attempts, cause %s, errors %q and %q", l, tt.attempts, tt.cause, tt.first, tt.last)
+			}
+			if want := r.runs[0].Body; string(l.Body) != string(want) {
+				t.Errorf("the letter's body is %q; want it as it came: %q", l.Body, want)
+			}
+		})
+	}
+}
+
+func TestAPayloadThatDoesNotDecodeIsADeadLetterAtOnce(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	m, err := source.Message(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "bills.write.successful"}, Received: time.Now()}, []byte(`{"eventType":"bills.write.successful","payload":["a secret"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.JS.PublishMsg(context.Background(), m); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.waitState("msg_1", Dead)
+	if l := r.letters()[0]; l.Cause != CausePermanent || l.Attempts != 1 || strings.Contains(l.LastError, "secret") {
+		t.Errorf("letter %+v; want it permanent, after one attempt, and without the payload", l)
+	}
+}
+
+// The crash matrix: a process dies after each step that it takes, and another one goes on. Only between the
+// effect and the mark done does the handler run twice; nothing is lost, and nothing has two ends.
+func TestPromise6EveryEventEndsInOnePlaceWhereverAProcessDies(t *testing.T) {
+	type want struct {
+		state         State
+		runs, letters int
+	}
+	for _, tt := range []struct {
+		step string
+		act  func(context.Context, write) error
+		want want
+	}{
+		{"claim", succeed, want{Done, 1, 0}},
+		{"effect", succeed, want{Done, 2, 0}}, // the window that no broker closes: see pgclaims
+		{"done", succeed, want{Done, 1, 0}},
+		{"ack", succeed, want{Done, 1, 0}},
+		{"waiting", failOnce(), want{Done, 2, 0}},
+		{"nak", failOnce(), want{Done, 2, 0}},
+		{"publish parked", parkOnce(), want{Done, 2, 0}},
+		{"parked", parkOnce(), want{Done, 2, 0}},
+		{"ack", parkOnce(), want{Done, 2, 0}},
+		{"burying", fail, want{Dead, 1, 1}},
+		{"publish dead", fail, want{Dead, 1, 1}},
+		{"dead", fail, want{Dead, 1, 1}},
+		{"ack", fail, want{Dead, 1, 1}},
+	} {
+		t.Run("dies after "+tt.step, func(t *testing.T) {
+			t.Parallel()
+			c := &crash{at: tt.step}
+			crashing := true
+			r := newRig(t, Worker{AckWait: time.Second, ParkAfter: 100 * time.Millisecond}, func(ctx context.Context, e write) error {
+				err := tt.act(ctx, e)
+				if crashing && tt.step == "effect" {
+					c.dead = true
+				}
+				return err
+			})
+			r.post("msg_1")
+			m := r.next(source.Stream())
+			r.runner(c).deliver(crashMsg{m, c}, false)
+			if !c.dead {
+				t.Fatalf("the process did not come to step %q", tt.step)
+			}
+			crashing = false
+
+			r.start()
+			r.waitState("msg_1", tt.want.state)
+			r.waitQuiet()
+			runs, _ := r.attempts("msg_1")
+			if got := (want{r.state("msg_1"), runs, len(r.letters())}); got != tt.want {
+				t.Errorf("state, runs, letters = %+v; want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func fail(context.Context, write) error { return Permanent(errBoom) }
+
+func failOnce() func(context.Context, write) error {
+	var n atomic.Int64
+	return func(context.Context, write) error {
+		if n.Add(1) == 1 {
+			return errBoom
+		}
+		return nil
+	}
+}
+
+func parkOnce() func(context.Context, write) error {
+	var n atomic.Int64
+	return func(context.Context, write) error {
+		if n.Add(1) == 1 {
+			return RetryAfter(300*time.Millisecond, errBoom)
+		}
+		return nil
+	}
+}
+
+func TestALongWaitIsParkedAndDoesNotHoldUpTheWorker(t *testing.T) {
+	r := newRig(t, Worker{ParkAfter: time.Second}, func(_ context.Context, e write) error {
+		if e.WebhookID == "msg_slow" && e.Attempt == 1 {
+			return RetryAfter(time.Hour, errBoom)
+		}
+		return nil
+	})
+	seq := r.post("msg_slow")
+	r.start()
+	r.waitState("msg_slow", Parked)
+	r.post("msg_next")
+	r.waitState("msg_next", Done)
+	streamtest.Wait(t, func() bool {
+		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
+	}, "the lag that an autoscaler reads to be 0")
+
+	rec := r.record(Key{WebhookID: "msg_slow"})
+	if rec.Attempts != 1 || rec.Sequence != seq || time.Until(rec.Next) < 50*time.Minute {
+		t.Errorf("parked record %+v; want one attempt and an hour's wait", rec)
+	}
+}
+
+func TestAHandlerThatRunsLongerThanAckWaitRunsOnce(t *testing.T) {
+	r := newRig(t, Worker{AckWait: time.Second, Timeout: 30 * time.Second}, func(ctx context.Context, _ write) error {
+		select {
+		case <-time.After(3500 * time.Millisecond): // the work
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Done)
+	r.waitQuiet()
+	if runs, ok := r.attempts("msg_1"); runs != 1 || ok != 1 {
+		t.Errorf("%d runs, %d successes; want 1 and 1", runs, ok)
+	}
+}
+
+func TestAZombieIsCancelledAndCannotSettle(t *testing.T) {
+	started, cause := make(chan struct{}, 9), make(chan error, 9)
+	r := newRig(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
+		started <- struct{}{}
+		<-ctx.Done()
+		cause <- context.Cause(ctx)
+		return nil // it says that it succeeded, too late
+	})
+	r.post("msg_1")
+	r.start()
+	<-started
+	claims := r.claims()
+	rec, rev, err := claims.read(context.Background(), Key{WebhookID: "msg_1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.Owner, rec.LeaseUntil = "thief", time.Now().Add(time.Hour)
+	if _, err := claims.write(context.Background(), Claim{Key{WebhookID: "msg_1"}, rec, rev}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-cause; !errors.Is(got, ErrLost) {
+		t.Errorf("the handler's context ended with %v; want ErrLost", got)
+	}
+	if got := r.record(Key{WebhookID: "msg_1"}); got.Owner != "thief" || got.State != Running {
+		t.Errorf("the claim is %+v; want it the thief's still", got)
+	}
+}
+
+func TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt(t *testing.T) {
+	t.Run("a handler that can finish finishes", func(t *testing.T) {
+		started, release := make(chan struct{}), make(chan struct{})
+		r := newRig(t, Worker{}, func(ctx context.Context, _ write) error {
+			close(started)
+			<-release
+			return ctx.Err()
+		})
+		r.post("msg_1")
+		stop := r.start()
+		<-started
+		ended := make(chan error, 1)
+		go func() { ended <- stop() }()
+		select {
+		case err := <-ended:
+			t.Fatalf("Run ended (%v) before its handler", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+		close(release)
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v; want a clean stop", err)
+		}
+		if got := r.state("msg_1"); got != Done {
+			t.Errorf("the event is %s; want done", got)
+		}
+	})
+	t.Run("one that cannot is given back, and so is what was not begun", func(t *testing.T) {
+		started := make(chan struct{}, 99)
+		hang := atomic.Bool{}
+		hang.Store(true)
+		r := newRig(t, Worker{Concurrency: 2, Attempts: 1}, func(ctx context.Context, _ write) error {
+			if hang.Load() {
+				started <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		})
+		for i := range 20 {
+			r.post(fmt.Sprintf("msg_%d", i))
+		}
+		stop := r.start(func(s *Settings) { s.Grace = 10 * time.Millisecond })
+		<-started
+		<-started
+		if err := stop(); err != nil {
+			t.Errorf("Run = %v; want a clean stop", err)
+		}
+		hang.Store(false)
+		r.start()
+		r.waitQuiet()
+		for i := range 20 {
+			if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != Done || rec.Attempts != 1 {
+				t.Errorf("msg_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
+			}
+		}
+	})
+}
+
+func TestWhatIsUnavailablePausesTheWorkerAndBurnsNothing(t *testing.T) {
+	var down atomic.Bool
+	down.Store(true)
+	r := newRig(t, Worker{Attempts: 1, Concurrency: 4}, func(context.Context, write) error {
+		if down.Load() {
+			return Unavailable(errBoom)
+		}
+		return nil
+	})
+	for i := range 50 {
+		r.post(fmt.Sprintf("msg_%d", i))
+	}
+	r.start()
+	paused := func() bool {
+		kv, err := r.JS.KeyValue(context.Background(), source.WorkersBucket())
+		if err != nil {
+			return false
+		}
+		keys, err := kv.Keys(context.Background())
+		return err == nil && len(keys) == 1 && strings.HasPrefix(keys[0], "tested.")
+	}
+	streamtest.Wait(t, paused, "the worker to show itself")
+	streamtest.Wait(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.ends) >= 3 }, "three events to be unavailable")
+	down.Store(false)
+	r.waitQuiet()
+	for i := range 50 {
+		if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != Done || rec.Attempts != 1 {
+			t.Errorf("msg_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
+		}
+	}
+	if l := r.letters(); len(l) != 0 {
+		t.Errorf("%d dead letters because something was down; want none", len(l))
+	}
+}
+
+func TestAnEventThatIsAloneUnavailableCountsAttempts(t *testing.T) {
+	r := newRig(t, Worker{Attempts: 2, Concurrency: 1}, func(_ context.Context, e write) error {
+		if e.WebhookID == "msg_bad" {
+			return Unavailable(errBoom)
+		}
+		return nil
+	})
+	r.post("msg_bad")
+	r.start()
+	streamtest.Wait(t, func() bool { runs, _ := r.attempts("msg_bad"); return runs > 0 }, "a first try")
+	for i := 0; r.state("msg_bad") != Dead; i++ {
+		r.post(fmt.Sprintf("msg_good_%d", i))
+		r.waitState(fmt.Sprintf("msg_good_%d", i), Done)
+	}
+	if l := r.letters(); len(l) != 1 || l[0].WebhookID != "msg_bad" || l[0].Attempts != 2 {
+		t.Errorf("letters %+v; want msg_bad's after 2 counted attempts", l)
+	}
+}
+
+func TestARedriveRunsAgainAndOnce(t *testing.T) {
+	r := newRig(t, Worker{}, func(_ context.Context, e write) error {
+		if e.WebhookID == "msg_dead" && e.Redrive == "" {
+			return Permanent(errBoom)
+		}
+		return nil
+	})
+	deadSeq := r.post("msg_dead")
+	r.post("msg_done")
+	r.start()
+	r.waitState("msg_dead", Dead)
+	r.waitState("msg_done", Done)
+
+	publisher, err := stream.NewPublisher(r.NC, stream.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	letter := r.letters()[0]
+	for _, want := range []bool{false, true} {
+		rec, err := deadletter.Redrive(context.Background(), r.JS, publisher, source, "r1", letter)
+		if err != nil || rec.Duplicate != want {
+			t.Fatalf("Redrive = %+v, %v; want duplicate %v", rec, err, want)
+		}
+	}
+	again := Key{WebhookID: "msg_dead", Redrive: "r1"}
+	streamtest.Wait(t, func() bool { return r.record(again).State == Done }, "the redrive to be done")
+	r.waitQuiet()
+	if runs, ok := r.attempts("msg_dead"); runs != 2 || ok != 1 {
+		t.Errorf("%d runs, %d successes; want 2 and 1", runs, ok)
+	}
+	last := r.runs[len(r.runs)-1]
+	if last.Redrive != "r1" || last.Attempt != 1 || last.Sequence != deadSeq || last.WebhookID != "msg_dead" {
+		t.Errorf("the redriven event is %+v; want the letter's own, attempt 1 of r1", last)
+	}
+	if got := r.state("msg_dead"); got != Dead {
+		t.Errorf("the first life of the event is %s; want dead still", got)
+	}
+}
+
+func TestASecondDeliveryOfWhatIsDoneIsOnlyAcked(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Done)
+	// The same id again, past the stream's window: as a message with another message id.
+	m, err := source.Message(stream.Stored{ID: "msg_1", MsgID: "another", Head: codat.Head{Type: "bills.write.successful"}, Received: time.Now()}, []byte(`{"payload":{}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.JS.PublishMsg(context.Background(), m); err != nil {
+		t.Fatal(err)
+	}
+	r.waitQuiet()
+	if runs, _ := r.attempts("msg_1"); runs != 1 {
+		t.Errorf("%d runs; want 1", runs)
+	}
+}
+
+func TestWhatThisVersionDoesNotHandleIsGivenBack(t *testing.T) {
+	r := newRig(t, Worker{Handlers: []Handler{Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil })}}, succeed)
+	r.worker.Handlers = r.worker.Handlers[:1] // the older version, on the newer one's consumer
+	r.post("msg_new")
+	r.postType("msg_old", "company.created")
+	stop := r.start()
+	r.waitState("msg_old", Done)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if got := r.state("msg_new"); got != "" {
+		t.Errorf("the claim of the event without a handler is %q; want none", got)
+	}
+	c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.CachedInfo().NumAckPending; got != 1 {
+		t.Errorf("%d deliveries pend; want the one that waits for a handler", got)
+	}
+}
+
+func TestRunRefusesWhatIsNotProvisioned(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	run := func(w Worker) error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New(w.Name, zaptest.NewLogger(t)), w,
+			func(context.Context, Parts) (Worker, error) { return w, nil })
+	}
+	other := r.worker
+	other.Name = "other"
+	if err := run(other); !errors.Is(err, stream.ErrNotProvisioned) || !strings.Contains(err.Error(), "headgate provision") {
+		t.Errorf("a worker without consumers: %v; want ErrNotProvisioned and the cure", err)
+	}
+	wider := r.worker
+	wider.Handlers = append(slices.Clone(wider.Handlers), Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil }))
+	if err := run(wider); !errors.Is(err, stream.ErrDrift) || !strings.Contains(err.Error(), "company.created") || !strings.Contains(err.Error(), "headgate provision") {
+		t.Errorf("a worker whose filters are not there: %v; want ErrDrift, the type and the cure", err)
+	}
+	clash := r.worker
+	clash.Handlers = append(slices.Clone(clash.Handlers), Handle(codat.InvoicesWriteSuccessful, succeed))
+	if err := run(clash); process.ExitCode(err) != 2 || !strings.Contains(err.Error(), "take the same events") {
+		t.Errorf("a worker whose handlers overlap: %v; want it misconfigured, in words", err)
+	}
+}
+
+func TestRunEndsWhenItsConsumerIsDeleted(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	r.post("msg_1")
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	go func() {
+		ended <- Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New("tested", zaptest.NewLogger(t)), r.worker,
+			func(context.Context, Parts) (Worker, error) { return r.worker, nil })
+	}()
+	r.waitState("msg_1", Done)
+	if err := r.JS.DeleteConsumer(context.Background(), source.Stream(), "tested"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, stream.ErrNotProvisioned) {
+		t.Errorf("Run = %v; want ErrNotProvisioned", err)
+	}
+}
+
+func TestWorkSurvivesAServersRestart(t *testing.T) {
+	r := newRig(t, Worker{AckWait: 2 * time.Second}, succeed)
+	r.start()
+	for i := range 20 {
+		r.post(fmt.Sprintf("msg_%d", i))
+	}
+	r.Restart()
+	for i := 20; i < 40; i++ {
+		r.post(fmt.Sprintf("msg_%d", i))
+	}
+	for i := range 40 {
+		r.waitState(fmt.Sprintf("msg_%d", i), Done)
+	}
+	if got := len(r.letters()); got != 0 {
+		t.Errorf("%d dead letters after a restart; want none", got)
+	}
+}
+
+var _ jetstream.Msg = crashMsg{}
