@@ -151,6 +151,10 @@ func skip(b []byte, i int) int {
 
 // skipString returns the index behind the string that begins at i.
 func skipString(b []byte, i int) int {
+	end := i + 1 + bytes.IndexByte(b[i+1:], '"')
+	if b[end-1] != '\\' { // nearly always: the quote that was found is not escaped
+		return end + 1
+	}
 	for i++; b[i] != '"'; i++ {
 		if b[i] == '\\' {
 			i++
