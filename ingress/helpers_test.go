@@ -1,0 +1,306 @@
+package ingress_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/signature"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+)
+
+const (
+	path     = "/webhooks/codat"
+	patience = time.Minute
+	maxBody  = 1 << 20
+)
+
+// A pair is a key, as settings have it and as package signature has it.
+type pair struct {
+	text string
+	signature.Key
+}
+
+func key(t testing.TB, seed string) pair {
+	t.Helper()
+	text := "whsec_" + base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "the key of %-30s", seed))
+	k, err := signature.ParseKey(text)
+	if err != nil {
+		t.Fatalf("ParseKey: %v", err)
+	}
+	return pair{text, k}
+}
+
+// post is a request as Codat sends it: signed now, over body, with id. Change what a test is about.
+func post(url string, k pair, id, body string) *http.Request {
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		panic(err) // a mistake in the test
+	}
+	req.Header.Set("Content-Type", "application/json")
+	sign(req.Header, k, id, time.Now(), body)
+	return req
+}
+
+func sign(h http.Header, k pair, id string, at time.Time, body string) {
+	h.Set("webhook-id", id)
+	h.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
+	h.Set("webhook-signature", k.Sign(id, at, []byte(body)))
+}
+
+func event(typ string) string {
+	return fmt.Sprintf(`{"id":"7e0ae11c","eventType":%q,"generatedDate":"2026-01-02T03:04:05.1234567Z","payload":{"referenceCompany":{"id":"c-1"},"connectionId":"k-1"}}`, typ)
+}
+
+// client makes a connection for each request, so that no answer depends on the one before.
+var client = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	Timeout:       patience,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func send(t testing.TB, req *http.Request) reply {
+	t.Helper()
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", req.Method, req.URL, err)
+	}
+	return reply{resp.StatusCode, resp.Header, string(body)}
+}
+
+// dial sends text as it is, and returns the connection to read the answer from.
+func dial(t testing.TB, address, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// status reads an answer from a connection.
+func status(t testing.TB, conn net.Conn) int {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("read the answer: %v", err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// head is the beginning of a request by hand: its request line and headers, without the empty line.
+func head(req *http.Request) string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: ingress\r\n", req.Method, req.URL.Path)
+	_ = req.Header.Write(&b)
+	return b.String()
+}
+
+// storeFunc is a Store for tests of what is around it.
+type storeFunc func(ctx context.Context, msg *nats.Msg) (stream.Receipt, error)
+
+func (f storeFunc) Publish(ctx context.Context, msg *nats.Msg) (stream.Receipt, error) {
+	return f(ctx, msg)
+}
+
+// observed is what an operator sees.
+type observed struct {
+	logs    *observer.ObservedLogs
+	metrics prometheus.Gatherer
+}
+
+// lines are the lines that ended requests.
+func (o observed) lines() []observer.LoggedEntry { return o.logs.FilterMessage("request").All() }
+
+// line is the only line that ended a request since the log was last looked at.
+func (o observed) line(t testing.TB) (zapcore.Level, map[string]any) {
+	t.Helper()
+	var lines []observer.LoggedEntry
+	for _, entry := range o.logs.TakeAll() {
+		if entry.Message == "request" {
+			lines = append(lines, entry)
+		}
+	}
+	if len(lines) != 1 {
+		t.Fatalf("%d lines for one request: %v", len(lines), lines)
+	}
+	return lines[0].Level, lines[0].ContextMap()
+}
+
+// value is a counter's or gauge's, or how often a histogram was observed, by a label that it has or "".
+func (o observed) value(t testing.TB, name, label string) float64 {
+	t.Helper()
+	families, err := o.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "headgate_ingress_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if label == "" || hasLabel(m, label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return 0
+}
+
+func hasLabel(m *dto.Metric, value string) bool {
+	for _, l := range m.GetLabel() {
+		if l.GetValue() == value {
+			return true
+		}
+	}
+	return false
+}
+
+// A door is a Door with a fake store on a real listener.
+type door struct {
+	observed
+	url string
+}
+
+func openDoor(t testing.TB, keys []signature.Key, maxInFlight int, store ingress.Store) door {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	registry := prometheus.NewRegistry()
+	receiver := &ingress.Receiver{
+		Source: streamtest.Source,
+		Keys:   signature.NewVerifier(5*time.Minute, nil, keys...),
+		Store:  store,
+		Budget: patience,
+	}
+	d := ingress.NewDoor(receiver, path, maxBody, maxInFlight, zap.New(core), ingress.NewMetrics(registry, streamtest.Source))
+	server := httptest.NewServer(d)
+	t.Cleanup(server.Close)
+	return door{observed{logs, registry}, server.URL + path}
+}
+
+// A gate is the whole ingress, running.
+type gate struct {
+	observed
+	*process.Process
+	address string
+	url     string
+	stop    context.CancelFunc
+	ended   <-chan error
+}
+
+// settings are those that the flags' defaults give, for a server of the test, and without a delay.
+func settings(t testing.TB, nats string, k pair) *ingress.Settings {
+	t.Helper()
+	s := new(ingress.Settings)
+	if _, err := process.Parse("ingress", "", s, []string{"--secret", k.text, "--nats-url", nats}); err != nil {
+		t.Fatal(err)
+	}
+	s.Listen = "127.0.0.1:0"
+	s.DrainDelay = 0
+	return s
+}
+
+func run(t testing.TB, s *ingress.Settings) *gate {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	p := process.New("ingress", zap.New(core))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ended <- ingress.Run(ctx, s, p)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	g := &gate{observed: observed{logs, p.Gatherer}, Process: p, stop: cancel, ended: ended}
+	streamtest.Wait(t, func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("Run = %v", err)
+		default:
+		}
+		for _, entry := range logs.FilterMessage("public listener").All() {
+			g.address, _ = entry.ContextMap()["address"].(string)
+		}
+		return g.address != ""
+	}, "the ingress listens")
+	g.url = "http://" + g.address + path
+	return g
+}
+
+func (g *gate) waitReady(t testing.TB) {
+	t.Helper()
+	streamtest.Wait(t, func() bool { return g.Health.Ready() == nil }, "the ingress is ready")
+}
+
+// start runs the ingress beside a server of its own, and returns when it is ready.
+func start(t testing.TB, k pair) (*gate, *streamtest.Server) {
+	t.Helper()
+	server := streamtest.New(t)
+	g := run(t, settings(t, server.URL, k))
+	g.waitReady(t)
+	return g, server
+}
+
+// stored are all messages of the stream, in order.
+func stored(t testing.TB, js jetstream.JetStream) []*jetstream.RawStreamMsg {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	st, err := js.Stream(ctx, streamtest.Source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*jetstream.RawStreamMsg
+	for sequence := uint64(1); sequence <= st.CachedInfo().State.LastSeq; sequence++ {
+		msg, err := st.GetMsg(ctx, sequence)
+		if err != nil {
+			t.Fatalf("message %d: %v", sequence, err)
+		}
+		all = append(all, msg)
+	}
+	return all
+}
