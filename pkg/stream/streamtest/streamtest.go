@@ -101,7 +101,9 @@ func Wait(t testing.TB, cond func() bool, what string) {
 	}
 }
 
-func holds(cond func() bool) bool {
+func holds(cond func() bool) bool { return holdsFor(patience, cond) }
+
+func holdsFor(patience time.Duration, cond func() bool) bool {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	late := time.After(patience)
