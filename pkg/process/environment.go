@@ -12,8 +12,30 @@ import (
 // A test of the programs keeps the list true.
 var Known = []string{
 	"HEADGATE_ADMIN_LISTEN",
+	"HEADGATE_ATTEMPTS",
+	"HEADGATE_BACKOFF_MAX",
+	"HEADGATE_BACKOFF_MIN",
+	"HEADGATE_CONCURRENCY",
+	"HEADGATE_CONNECT_TIMEOUT",
+	"HEADGATE_DRAIN_DELAY",
+	"HEADGATE_GRACE",
+	"HEADGATE_IDLE_TIMEOUT",
+	"HEADGATE_LISTEN",
 	"HEADGATE_LOG_FORMAT",
 	"HEADGATE_LOG_LEVEL",
+	"HEADGATE_MAX_BODY",
+	"HEADGATE_MAX_IN_FLIGHT",
+	"HEADGATE_PARK_AFTER",
+	"HEADGATE_PATH",
+	"HEADGATE_PROVISION",
+	"HEADGATE_PUBLISH_TIMEOUT",
+	"HEADGATE_READ_HEADER_TIMEOUT",
+	"HEADGATE_READ_TIMEOUT",
+	"HEADGATE_SECRET",
+	"HEADGATE_SECRET_FILE",
+	"HEADGATE_SOURCE",
+	"HEADGATE_TIMEOUT",
+	"HEADGATE_TOLERANCE",
 }
 
 // serviceLink matches what Kubernetes puts into the environment of a pod for a Service called headgate or
@@ -31,16 +53,21 @@ func checkEnvironment(environ, own []string) error {
 			continue
 		}
 		return fmt.Errorf("%s is no setting of Headgate: did you mean %s? unset it if not",
-			name, nearest(name, slices.Concat(own, Known)))
+			name, Nearest(name, slices.Concat(own, Known)))
 	}
 	return nil
 }
 
-// nearest is the one of names that the fewest changed letters lead to.
-func nearest(name string, names []string) string {
-	return slices.MinFunc(slices.Compact(slices.Sorted(slices.Values(names))), func(a, b string) int {
-		return distance(name, a) - distance(name, b)
-	})
+// Nearest is the one of names that the fewest changed letters lead to, whatever their case; "" when there is none.
+func Nearest(name string, names []string) string {
+	least, found := 0, ""
+	for _, candidate := range names {
+		d := distance(strings.ToLower(name), strings.ToLower(candidate))
+		if found == "" || d < least {
+			least, found = d, candidate
+		}
+	}
+	return found
 }
 
 // distance is the Levenshtein distance of a and b in bytes.

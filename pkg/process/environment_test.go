@@ -68,6 +68,24 @@ func TestDistance(t *testing.T) {
 	}
 }
 
+func TestNearest(t *testing.T) {
+	tests := []struct {
+		name  string
+		names []string
+		want  string
+	}{
+		{"HEADGATE_LISTN", []string{"HEADGATE_SECRET", "HEADGATE_LISTEN"}, "HEADGATE_LISTEN"},
+		{"Invoices.write.sucessful", []string{"bills.write.successful", "invoices.write.successful"}, "invoices.write.successful"},
+		{"a", []string{"b", "c"}, "b"},
+		{"a", nil, ""},
+	}
+	for _, tt := range tests {
+		if got := Nearest(tt.name, tt.names); got != tt.want {
+			t.Errorf("Nearest(%q, %q) = %q; want %q", tt.name, tt.names, got, tt.want)
+		}
+	}
+}
+
 func TestContainerMemory(t *testing.T) {
 	const v2, v1 = "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"
 	tests := []struct {
