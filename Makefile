@@ -1,0 +1,49 @@
+# Everything here needs Go, make and git only, and any sh. What CI runs is in .ci/run.
+
+FUZZTIME  ?= 20s
+TESTFLAGS ?=
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+
+# Tests that need minutes or processes of their own are behind these tags; all checks see them.
+TAGS    = -tags faults,mutants
+LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
+
+.PHONY: help dev test lint fuzz faults mutants build clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+
+dev: ## run everything in one process, with example events; Ctrl-C ends it
+	go run ./cmd/headgate dev
+
+test: lint ## lint, and every test that takes seconds; with the race detector where there is a C compiler
+	@race=; \
+	if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
+	then race=-race; echo "with the race detector"; \
+	else echo "WITHOUT the race detector: it needs a C compiler (gcc or clang), and none was found"; fi; \
+	set -x; go test $$race -timeout 6m $(TESTFLAGS) ./...
+
+lint: ## check the format, vet, staticcheck
+	@files=$$(go tool gofumpt -l .) && if [ -n "$$files" ]; then \
+	echo "not formatted; run: go tool gofumpt -w" $$files; exit 1; fi
+	go vet $(TAGS) ./...
+	go tool staticcheck $(TAGS) ./...
+
+fuzz: ## fuzz each target for FUZZTIME (20s)
+	@set -e; \
+	for file in $$(find . -name '*_test.go' -exec grep -l '^func Fuzz' {} + | sort); do \
+	for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
+	(set -x; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) $$(dirname $$file)); \
+	done; done
+
+faults: ## kill the ingress, the broker and workers at the worst moments; 15 minutes at most
+	go test -tags faults -timeout 15m $(TESTFLAGS) ./test/faults/...
+
+mutants: ## take out one mechanism after another and see its test fail
+	go test -tags mutants -timeout 30m $(TESTFLAGS) ./test/mutants/...
+
+build: ## static binaries of every command in bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+clean: ## remove bin/
+	rm -rf bin

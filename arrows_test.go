@@ -1,0 +1,161 @@
+package headgate_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/headgate/headgate"
+
+// A listed package is what go list says of it.
+type listed struct {
+	ImportPath                                  string
+	Doc                                         string
+	GoFiles, Imports, TestImports, XTestImports []string
+	Deps                                        []string
+}
+
+// at is the folder of the package, "" for the root.
+func (l listed) at() string { return strings.TrimPrefix(strings.TrimPrefix(l.ImportPath, module), "/") }
+
+// list lists all packages of the module, also those that only tests of minutes have.
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-tags", "faults,mutants", "-json=ImportPath,Doc,GoFiles,Imports,TestImports,XTestImports,Deps", "./...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []listed
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var l listed
+		err := decoder.Decode(&l)
+		if errors.Is(err, io.EOF) {
+			return packages
+		}
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		packages = append(packages, l)
+	}
+}
+
+// arrow reports whether the package in folder from may import the one in folder to.
+func arrow(from, to string) bool {
+	top, rest, _ := strings.Cut(from, "/")
+	within := func(folder string) bool { return to == folder || strings.HasPrefix(to, folder+"/") }
+	switch {
+	case top == "cmd":
+		// Everything that is not a test's.
+		return within("ingress") || within("workers") || within("pkg")
+	case from == "", top == "test", top == "bench":
+		return true
+	case from == "pkg/codat":
+		return false
+	case top == "pkg":
+		return within("pkg")
+	case top == "ingress":
+		return within("ingress") || within("pkg")
+	case from == "workers":
+		return within("pkg")
+	case top == "workers":
+		// One worker knows nothing of another.
+		return to == "workers" || within("workers/"+strings.Split(rest, "/")[0]) || within("pkg")
+	}
+	return false
+}
+
+// forTests reports whether a package is there for tests only; by custom its name says so.
+func forTests(folder string) bool {
+	return strings.HasSuffix(folder, "test") || strings.HasPrefix(folder, "test/")
+}
+
+func TestArrows(t *testing.T) {
+	for _, l := range list(t) {
+		from := l.at()
+		for _, imported := range l.Imports {
+			to, ours := strings.CutPrefix(imported, module+"/")
+			if !ours {
+				continue
+			}
+			if !arrow(from, to) {
+				t.Errorf("%s imports %s: no arrow in the design leads there", from, to)
+			}
+			if forTests(to) && !forTests(from) {
+				t.Errorf("%s imports %s, which is for tests", from, to)
+			}
+		}
+		for _, imported := range slices.Concat(l.TestImports, l.XTestImports) {
+			to, ours := strings.CutPrefix(imported, module+"/")
+			if ours && to != from && !arrow(from, to) && !forTests(to) && !strings.HasPrefix(to, from+"/") {
+				t.Errorf("a test of %s imports %s: no arrow in the design leads there", from, to)
+			}
+		}
+	}
+}
+
+// A server within the process is for development and tests: no program that runs in production links it.
+func TestOnlyDevReachesTheServer(t *testing.T) {
+	may := []string{"cmd/headgate", "pkg/stream/embedded"}
+	for _, l := range list(t) {
+		if slices.Contains(may, l.at()) || forTests(l.at()) {
+			continue
+		}
+		for _, reached := range l.Deps {
+			if strings.HasPrefix(reached, "github.com/nats-io/nats-server/") {
+				t.Errorf("%s reaches %s; only %q and tests may", l.at(), reached, may)
+				break
+			}
+		}
+	}
+}
+
+func TestPackagesSayWhatTheyAre(t *testing.T) {
+	nothing := []string{"util", "utils", "common", "helpers", "types", "shared", "misc", "base"}
+	for _, l := range list(t) {
+		if slices.Contains(nothing, path.Base(l.ImportPath)) {
+			t.Errorf("%s has a name that says nothing", l.at())
+		}
+		if l.Doc == "" && len(l.GoFiles) > 0 {
+			t.Errorf("%s has no package comment", l.at())
+		}
+	}
+}
+
+func TestArrow(t *testing.T) {
+	tests := []struct {
+		from, to string
+		want     bool
+	}{
+		{"cmd/ingress", "ingress", true},
+		{"cmd/headgate", "workers/connections", true},
+		{"cmd/headgate", "cmd/ingress", false},
+		{"ingress", "pkg/stream", true},
+		{"ingress", "workers", false},
+		{"ingress", "workers/connections", false},
+		{"workers", "ingress", false},
+		{"workers", "pkg/codat", true},
+		{"workers", "workers/connections", false},
+		{"workers/connections", "workers", true},
+		{"workers/connections", "pkg/codat", true},
+		{"workers/connections", "workers/writes", false},
+		{"workers/connections", "ingress", false},
+		{"pkg/stream", "pkg/codat", true},
+		{"pkg/stream", "workers", false},
+		{"pkg/codat", "pkg/signature", false},
+		{"somewhere", "pkg/codat", false},
+	}
+	for _, tt := range tests {
+		if got := arrow(tt.from, tt.to); got != tt.want {
+			t.Errorf("arrow(%q, %q) = %v; want %v", tt.from, tt.to, got, tt.want)
+		}
+	}
+}
