@@ -69,6 +69,8 @@ type Claim struct {
 	// Revision is the fence: Save succeeds only while nobody else has written since. Only the
 	// implementation that gave it understands it.
 	Revision uint64
+	// Session is what the implementation keeps with the claim from Take to its last Save; nil for most.
+	Session any
 }
 
 // Claims remembers, for one worker, every piece of work. An implementation passes claimstest.Run.
@@ -83,6 +85,12 @@ type Claims interface {
 	Save(ctx context.Context, c Claim) (Claim, error)
 	// Look returns the record as it stands, for audits; ErrNoClaim when there is none.
 	Look(ctx context.Context, key Key) (Record, error)
+}
+
+// A Binder is a Claims whose claim can be a part of the handler's own work: Bind gives the context that the handler
+// runs with. pgclaims is one: the handler finds a transaction in it, and the claim's done commits with the effect.
+type Binder interface {
+	Bind(ctx context.Context, c Claim) context.Context
 }
 
 var (

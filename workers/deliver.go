@@ -158,6 +158,9 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 
 	r.metrics.running.Inc()
 	began := time.Now()
+	if b, ok := r.claims.(Binder); ok {
+		ctx = b.Bind(ctx, claim)
+	}
 	err := protect(func() error { return h.run(ctx, *d) })
 	r.metrics.attempt.Observe(time.Since(began).Seconds())
 	r.metrics.running.Dec()

@@ -7,9 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/deadletter"
 )
 
 // KVClaims keeps claims in a JetStream KV bucket, one key for each piece of work. The bucket's own
@@ -17,16 +21,19 @@ import (
 // It closes every window but one: a process that dies between a handler's effect and the mark `done` runs
 // the handler again.
 type KVClaims struct {
-	bucket jetstream.KeyValue
-	now    func() time.Time
+	bucket  jetstream.KeyValue
+	subject string // of a key, without the key
+	publish deadletter.Publisher
+	now     func() time.Time
 }
 
-// NewKVClaims keeps claims in bucket. now is the clock of the leases; nil is time.Now.
-func NewKVClaims(bucket jetstream.KeyValue, now func() time.Time) *KVClaims {
+// NewKVClaims keeps claims in bucket, which it writes through p: two writes for every event are worth a publisher
+// that costs little. now is the clock of the leases; nil is time.Now.
+func NewKVClaims(bucket jetstream.KeyValue, p deadletter.Publisher, now func() time.Time) *KVClaims {
 	if now == nil {
 		now = time.Now
 	}
-	return &KVClaims{bucket, now}
+	return &KVClaims{bucket, "$KV." + bucket.Bucket() + ".", p, now}
 }
 
 // String is the key of the claim in its bucket: 32 hex digits, since a webhook-id may hold what a KV key may not.
@@ -47,7 +54,7 @@ func (c *KVClaims) Take(ctx context.Context, key Key, t Taking) (Claim, error) {
 	next, revision := t.Fresh(c.now()), uint64(0)
 	var last error
 	for range kvTries {
-		claim, err := c.write(ctx, Claim{key, next, revision})
+		claim, err := c.write(ctx, Claim{Key: key, Record: next, Revision: revision})
 		if err == nil {
 			return claim, nil
 		}
@@ -59,14 +66,14 @@ func (c *KVClaims) Take(ctx context.Context, key Key, t Taking) (Claim, error) {
 		switch {
 		case errors.Is(err, ErrNoClaim):
 			// A lagging replica answered, the first write never arrived, or an operator deleted the key.
-			if claim, err = c.create(ctx, Claim{key, t.Fresh(c.now()), 0}); err == nil {
+			if claim, err = c.create(ctx, Claim{Key: key, Record: t.Fresh(c.now())}); err == nil {
 				return claim, nil
 			}
 			continue
 		case err != nil:
 			return Claim{}, fmt.Errorf("claim %s: %w", key, err)
 		case record.Owner == t.Owner:
-			return Claim{key, record, rev}, nil // it was ours, and only the answer was lost
+			return Claim{Key: key, Record: record, Revision: rev}, nil // it was ours, and only the answer was lost
 		}
 		if next, err = t.Over(record, c.now()); err != nil {
 			return Claim{}, err
@@ -97,7 +104,7 @@ func (c *KVClaims) Save(ctx context.Context, claim Claim) (Claim, error) {
 		case record.Owner != claim.Record.Owner:
 			return claim, ErrLost
 		case same(record, claim.Record):
-			return Claim{claim.Key, record, rev}, nil
+			return Claim{Key: claim.Key, Record: record, Revision: rev}, nil
 		default:
 			claim.Revision = rev // an earlier write of ours arrived, and only its answer was lost
 		}
@@ -119,15 +126,20 @@ func (c *KVClaims) write(ctx context.Context, claim Claim) (Claim, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kvPatience)
 	defer cancel()
-	revision, err := c.bucket.Update(ctx, claim.Key.String(), value, claim.Revision)
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) || errors.Is(err, jetstream.ErrKeyExists) {
+	receipt, err := c.publish.Publish(ctx, &nats.Msg{
+		Subject: c.subject + claim.Key.String(), Data: value,
+		Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(claim.Revision, 10)}},
+	})
+	var refused *jetstream.APIError
+	switch {
+	case err == nil:
+		claim.Revision = receipt.Sequence
+		return claim, nil
+	// A replicated bucket has a code of its own for a revision that is not the newest.
+	case errors.As(err, &refused) && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return claim, ErrLost
 	}
-	if err != nil {
-		return claim, err
-	}
-	claim.Revision = revision
-	return claim, nil
+	return claim, err
 }
 
 // create writes a record where there is none or a deleted one.

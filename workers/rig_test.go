@@ -30,7 +30,8 @@ const source = stream.Source("codat")
 type rig struct {
 	testing.TB
 	*streamtest.Server
-	worker Worker
+	worker    Worker
+	publisher *stream.Publisher
 
 	mu   sync.Mutex
 	runs []codat.Event[codat.Write] // every run of the handler, in order
@@ -57,6 +58,11 @@ func newRig(t testing.TB, w Worker, act func(context.Context, codat.Event[codat.
 	}))
 	r.worker = w.withDefaults()
 	r.Server = streamtest.New(t, r.worker.Plan())
+	var err error
+	if r.publisher, err = stream.NewPublisher(r.NC, stream.PublisherOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.publisher.Close)
 	return r
 }
 
@@ -135,7 +141,7 @@ func (r *rig) claims() *KVClaims {
 	if err != nil {
 		r.Fatal(err)
 	}
-	return NewKVClaims(kv, nil)
+	return NewKVClaims(kv, r.publisher, nil)
 }
 
 // state is where an id stands; "" when it has no claim.
@@ -265,12 +271,7 @@ func (r *rig) runner(c *crash) *runner {
 	if err != nil {
 		r.Fatal(err)
 	}
-	publisher, err := stream.NewPublisher(r.NC, stream.PublisherOptions{})
-	if err != nil {
-		r.Fatal(err)
-	}
-	r.Cleanup(publisher.Close)
-	c.Claims, c.Publisher = r.claims(), publisher
+	c.Claims, c.Publisher = r.claims(), r.publisher
 	return &runner{
 		worker: r.worker, source: source, claims: c, publish: c, log: zap.NewNop(), metrics: m, breaker: b,
 		instance: "crashing", now: time.Now, jitter: func() float64 { return 1 }, handlers: context.Background(),

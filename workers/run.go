@@ -157,8 +157,11 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	if err != nil {
 		return err
 	}
+	if worker.Claims == nil {
+		worker.Claims = NewKVClaims(claims, publisher, nil)
+	}
 	r := &runner{
-		worker: worker, source: s.Source, claims: NewKVClaims(claims, nil), publish: publisher,
+		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
 		log: p.Log, metrics: m, breaker: b,
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}

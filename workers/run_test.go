@@ -252,7 +252,7 @@ func TestAZombieIsCancelledAndCannotSettle(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec.Owner, rec.LeaseUntil = "thief", time.Now().Add(time.Hour)
-	if _, err := claims.write(context.Background(), Claim{Key{WebhookID: "msg_1"}, rec, rev}); err != nil {
+	if _, err := claims.write(context.Background(), Claim{Key: Key{WebhookID: "msg_1"}, Record: rec, Revision: rev}); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-cause; !errors.Is(got, ErrLost) {
@@ -388,14 +388,9 @@ func TestARedriveRunsAgainAndOnce(t *testing.T) {
 	r.waitState("msg_dead", Dead)
 	r.waitState("msg_done", Done)
 
-	publisher, err := stream.NewPublisher(r.NC, stream.PublisherOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer publisher.Close()
 	letter := r.letters()[0]
 	for _, want := range []bool{false, true} {
-		rec, err := deadletter.Redrive(context.Background(), r.JS, publisher, source, "r1", letter)
+		rec, err := deadletter.Redrive(context.Background(), r.JS, r.publisher, source, "r1", letter)
 		if err != nil || rec.Duplicate != want {
 			t.Fatalf("Redrive = %+v, %v; want duplicate %v", rec, err, want)
 		}

@@ -48,6 +48,9 @@ type Worker struct {
 	// Begin says where a new worker begins in the stream; the zero value is the oldest stored event.
 	Begin stream.Begin
 
+	// Claims remembers what was done; nil is a KV bucket of the source. Set it where the worker is built.
+	Claims Claims
+
 	// Concurrency is how many handlers run at once in one process.
 	Concurrency int
 	// Timeout ends one attempt: the handler's context is cancelled.
