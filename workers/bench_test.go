@@ -3,15 +3,10 @@ package workers
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"github.com/headgate/headgate/pkg/codat"
-	"github.com/headgate/headgate/pkg/stream"
 )
 
 // The whole runtime over one server in the same process, without fsync: from fetch to settle, with claim and done
@@ -28,7 +23,7 @@ func BenchmarkWorker(b *testing.B) {
 				}
 				return nil
 			})}
-			preload(b, r, b.N)
+			r.postAll("msg_000000000000000000000000", b.N)
 			b.ResetTimer()
 			r.start()
 			<-all
@@ -36,23 +31,4 @@ func BenchmarkWorker(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 		})
 	}
-}
-
-func preload(b *testing.B, r *rig, n int) {
-	b.Helper()
-	body := fmt.Appendf(nil, `{"id":"e","eventType":"bills.write.successful","payload":{"id":"push","status":"Success","pad":%q}}`, strings.Repeat("x", 100))
-	head, err := codat.Read(body)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := range n {
-		m, err := source.Message(stream.Stored{ID: fmt.Sprintf("msg_%024d", i), Head: head, Received: time.Now()}, body)
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := r.JS.PublishMsgAsync(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	<-r.JS.PublishAsyncComplete()
 }

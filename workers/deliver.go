@@ -40,6 +40,7 @@ type runner struct {
 	log      *zap.Logger
 	metrics  *metrics
 	breaker  *breaker
+	lanes    lanes
 	instance string
 	host     string
 	version  string

@@ -119,6 +119,49 @@ func (r *rig) postType(id, typ string) uint64 {
 	return ack.Sequence
 }
 
+// postAll stores n events, id_0 to id_<n-1>, without waiting for each.
+func (r *rig) postAll(id string, n int) {
+	r.Helper()
+	body := []byte(`{"eventType":"bills.write.successful","payload":{"id":"push","status":"Success"}}`)
+	head, err := codat.Read(body)
+	if err != nil {
+		r.Fatal(err)
+	}
+	var stored []jetstream.PubAckFuture
+	for i := range n {
+		m, err := source.Message(stream.Stored{ID: fmt.Sprintf("%s_%d", id, i), Head: head, Received: time.Now()}, body)
+		if err != nil {
+			r.Fatal(err)
+		}
+		ack, err := r.JS.PublishMsgAsync(m, jetstream.WithStallWait(time.Minute))
+		if err != nil {
+			r.Fatal(err)
+		}
+		stored = append(stored, ack)
+	}
+	for _, ack := range stored {
+		select {
+		case <-ack.Ok():
+		case err := <-ack.Err():
+			r.Fatal(err)
+		}
+	}
+}
+
+// waitFor is streamtest.Wait for what takes longer.
+func waitFor(t testing.TB, most time.Duration, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(most); !cond(); {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("not within %v", most)
+		}
+	}
+}
+
 // attempts counts the handler's runs for an id, and how many of them succeeded.
 func (r *rig) attempts(id string) (runs, successes int) {
 	r.mu.Lock()

@@ -162,7 +162,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	}
 	r := &runner{
 		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
-		log: p.Log, metrics: m, breaker: b,
+		log: p.Log, metrics: m, breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}
 	p.Health.Add("broker", func(context.Context) error {
@@ -221,6 +221,9 @@ func (r *runner) run(ctx context.Context, js jetstream.JetStream, events, parked
 	// Parked events have slots of their own: neither they nor new ones can take all.
 	take(parkedEvents, max(1, r.worker.Concurrency/4), true)
 	wg.Go(func() { r.showUp(ctx, js) })
+	if r.worker.Key != nil {
+		wg.Go(func() { r.keepQueued(ctx) })
+	}
 
 	ended := make(chan struct{})
 	go func() {
@@ -314,15 +317,57 @@ func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *syn
 			}
 			continue
 		}
+		key, next := "", waiting{m, parkedCopies}
+		if r.worker.Key != nil {
+			d := r.open(m)
+			if key = r.worker.Key(event(d, struct{}{})); key != "" {
+				switch r.lanes.enter(key, next) {
+				case queued:
+					<-free
+					continue
+				case crowded:
+					r.handBack(ctx, m)
+					<-free
+					continue
+				}
+			}
+		}
 		running.Go(func() {
 			defer func() { <-free }()
-			r.deliver(m, parkedCopies)
+			r.deliver(next.Msg, next.parkedCopy)
+			for key != "" {
+				var more bool
+				if next, more = r.lanes.leave(key); !more {
+					return
+				}
+				if interrupted.Err() != nil {
+					r.handBack(ctx, next.Msg)
+					continue
+				}
+				r.deliver(next.Msg, next.parkedCopy)
+			}
 		})
 	}
 }
 
-// handBack returns a delivery that was not begun: at once when this process stops, and after a moment when it
-// pauses, so that the replicas do not pass it round.
+// keepQueued keeps the deliveries that wait for their key from being delivered again.
+func (r *runner) keepQueued(ctx context.Context) {
+	tick := time.NewTicker(r.worker.AckWait / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, w := range r.lanes.all() {
+				_ = w.InProgress() // when it does not arrive, the claim tells the two deliveries apart
+			}
+		}
+	}
+}
+
+// handBack returns a delivery that was not begun: at once when this process stops, and else after a moment, so that
+// it is not passed round.
 func (r *runner) handBack(ctx context.Context, m jetstream.Msg) {
 	r.metrics.deliveries.WithLabelValues(string(givenBack)).Inc()
 	if ctx.Err() != nil {

@@ -513,4 +513,81 @@ func TestWorkSurvivesAServersRestart(t *testing.T) {
 	}
 }
 
+func TestEventsOfOneKeyTakeOneSlotOneAtATime(t *testing.T) {
+	var hot, most atomic.Int64
+	cold := make(chan struct{})
+	r := newRig(t, Worker{Concurrency: 4, Key: func(e codat.Event[struct{}]) string {
+		id, _, _ := strings.Cut(strings.TrimPrefix(e.WebhookID, "msg_"), "_")
+		return id
+	}}, func(_ context.Context, e write) error {
+		if !strings.HasPrefix(e.WebhookID, "msg_hot") {
+			return nil
+		}
+		most.Store(max(most.Load(), hot.Add(1)))
+		defer hot.Add(-1)
+		<-cold // no hot event ends before every cold one has
+		return nil
+	})
+	for i := range 40 { // ten times the slots, before any of another key
+		r.post(fmt.Sprintf("msg_hot_%d", i))
+	}
+	for i := range 20 {
+		r.post(fmt.Sprintf("msg_%d_cold", i))
+	}
+	r.start()
+	for i := range 20 {
+		r.waitState(fmt.Sprintf("msg_%d_cold", i), Done)
+	}
+	close(cold)
+	r.waitQuiet()
+	for i := range 40 {
+		if got := r.state(fmt.Sprintf("msg_hot_%d", i)); got != Done {
+			t.Errorf("msg_hot_%d is %s; want done", i, got)
+		}
+	}
+	if most.Load() != 1 {
+		t.Errorf("%d events of one key ran at once; want 1", most.Load())
+	}
+}
+
+// 20,000 is what the parked consumer may have pending at once.
+func TestNewEventsFlowPast20000ParkedOnes(t *testing.T) {
+	const many = 20_000
+	r := newRig(t, Worker{Concurrency: 64}, func(_ context.Context, e write) error {
+		if strings.HasPrefix(e.WebhookID, "msg_slow") {
+			return RetryAfter(time.Hour, errBoom)
+		}
+		return nil
+	})
+	r.postAll("msg_slow", many)
+	r.start()
+	pending := func(st string) uint64 {
+		c, err := r.JS.Consumer(context.Background(), st, "tested")
+		if err != nil {
+			return many
+		}
+		return c.CachedInfo().NumPending + uint64(c.CachedInfo().NumAckPending)
+	}
+	parkedNow := func() int {
+		c, err := r.JS.Consumer(context.Background(), source.ParkedStream(), "tested")
+		if err != nil {
+			return 0
+		}
+		return c.CachedInfo().NumAckPending
+	}
+	waitFor(t, 2*time.Minute, func() bool { return parkedNow() == many && pending(source.Stream()) == 0 })
+
+	r.postAll("msg_new", 2000)
+	for i := range 2000 {
+		r.waitState(fmt.Sprintf("msg_new_%d", i), Done)
+	}
+	streamtest.Wait(t, func() bool { return pending(source.Stream()) == 0 }, "the lag that an autoscaler reads to be 0 again")
+	if got := parkedNow(); got != many {
+		t.Errorf("%d events are parked; want all %d still", got, many)
+	}
+	if rec := r.record(Key{WebhookID: "msg_slow_0"}); rec.State != Parked || rec.Attempts != 1 {
+		t.Errorf("msg_slow_0 is %s after %d attempts; want it parked after 1", rec.State, rec.Attempts)
+	}
+}
+
 var _ jetstream.Msg = crashMsg{}

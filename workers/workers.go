@@ -48,6 +48,13 @@ type Worker struct {
 	// Begin says where a new worker begins in the stream; the zero value is the oldest stored event.
 	Begin stream.Begin
 
+	// Key makes events wait for each other: of those with one key, one runs at a time in a process, and they
+	// take one slot together however many there are. nil, and the key "", make none wait. It is fairness and
+	// no order: another replica may run another event of the key, and a retry comes later than its followers.
+	// A state that is guarded against late events, as connections is, needs no order. Of a key, up to
+	// Concurrency events wait in the process; more are given back for a moment.
+	Key func(codat.Event[struct{}]) string
+
 	// Claims remembers what was done; nil is a KV bucket of the source. Set it where the worker is built.
 	Claims Claims
 
@@ -82,14 +89,19 @@ func Handle[P any](name codat.Name[P], fn func(context.Context, codat.Event[P]) 
 		if err != nil {
 			return Permanent(fmt.Errorf("payload of %s: %w", d.typ, err))
 		}
-		return fn(ctx, codat.Event[P]{
-			Payload: payload, Body: d.body,
-			WebhookID: d.key.WebhookID, Redrive: d.key.Redrive,
-			Type: d.typ, Company: d.company, Connection: d.connection,
-			Generated: d.generated, Received: d.received,
-			Sequence: d.sequence, Attempt: d.attempt,
-		})
+		return fn(ctx, event(d, payload))
 	}}
+}
+
+// event is what a handler gets of a delivery.
+func event[P any](d delivery, payload P) codat.Event[P] {
+	return codat.Event[P]{
+		Payload: payload, Body: d.body,
+		WebhookID: d.key.WebhookID, Redrive: d.key.Redrive,
+		Type: d.typ, Company: d.company, Connection: d.connection,
+		Generated: d.generated, Received: d.received,
+		Sequence: d.sequence, Attempt: d.attempt,
+	}
 }
 
 // withDefaults fills what the worker does not say.
