@@ -3,9 +3,11 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -55,13 +57,12 @@ type request struct {
 	came  time.Time
 	size  int // of the body; -1 when it was not read
 	got   Receipt
-	last  bool   // the connection is of no further use
 	stack []byte // where it panicked
 }
 
 // turnAway answers what echo has no route for.
 func (d *Door) turnAway(err error, c echo.Context) {
-	d.end(c, &request{came: time.Now(), size: -1, last: true}, err)
+	d.end(c, &request{came: time.Now(), size: -1}, err)
 }
 
 // receive is the adapter between a request and Accept. It never returns an error: it ends every
@@ -81,9 +82,8 @@ func (d *Door) receive(c echo.Context) error {
 }
 
 // pass reads a request and has it accepted. What can be refused without the body is refused before
-// the body is read; whoever sent it then has to make a new connection.
+// the body is read.
 func (d *Door) pass(req *http.Request, r *request) error {
-	r.last = true
 	if req.Method != http.MethodPost && req.Method != http.MethodPut {
 		return echo.ErrMethodNotAllowed
 	}
@@ -101,7 +101,7 @@ func (d *Door) pass(req *http.Request, r *request) error {
 	if err != nil {
 		return err
 	}
-	r.last, r.size = false, len(b.bytes)
+	r.size = len(b.bytes)
 	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes)
 	// Not deferred: after a panic somebody may still hold the bytes, and they are never used again.
 	d.bodies.put(b)
@@ -124,13 +124,25 @@ func (d *Door) end(c echo.Context, r *request, err error) {
 		h.Set(echo.HeaderRetryAfter, retryAfter)
 	case http.StatusMethodNotAllowed:
 		h.Set(echo.HeaderAllow, "POST, PUT")
+	case http.StatusRequestEntityTooLarge:
+		linger(c.Response().Writer)
 	}
-	if r.last || d.draining.Load() {
+	// Who is still sending is answered now, and makes a new connection for the next request; on one
+	// that stays, net/http reads the rest before it answers.
+	sending := r.size < 0 && c.Request().ContentLength != 0
+	if sending || d.draining.Load() {
 		h.Set(echo.HeaderConnection, "close")
 	}
 	c.Response().WriteHeader(a.status)
 	d.metrics.count(r, a)
 	d.write(c.Request(), r, a, err)
+}
+
+// linger keeps the connection open for a moment after the answer. Closed at once, with bytes still
+// coming, it would be reset, and the sender would never see the answer. net/http does this for those
+// who use its own reader of limited bodies, which reads more than is needed here.
+func linger(w http.ResponseWriter) {
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 
 // write writes the line of a request: an event's with its ids, a refusal's with what an operator

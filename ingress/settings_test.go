@@ -1,0 +1,119 @@
+package ingress_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/process"
+)
+
+func TestSettings(t *testing.T) {
+	k, other := key(t, "us"), key(t, "rotated")
+	file := func(text string) string {
+		name := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	withKey := func(args ...string) []string { return append(args, "--secret", k.text) }
+	tests := []struct {
+		name string
+		args []string
+		says string // "" when they are good
+	}{
+		{"a key", withKey(), ""},
+		{"several keys", []string{"--secret", k.text + "," + other.text}, ""},
+		{"a file of keys", []string{"--secret-file", file("# old\n" + k.text + "\n\n# new\r\n  " + other.text + " \r\n")}, ""},
+		{"no key", nil, "--secret (HEADGATE_SECRET) or --secret-file (HEADGATE_SECRET_FILE)"},
+		{"an empty key", []string{"--secret", ""}, "no signing secret"},
+		{"a key that is none", []string{"--secret", k.text + ",whsec_short"}, "--secret, number 2: key"},
+		{"a file that is not there", []string{"--secret-file", "/nowhere/keys"}, "--secret-file /nowhere/keys: open"},
+		{"a file without a key", []string{"--secret-file", file("# none yet\n")}, "no key in it"},
+		{"a file with something else in it", []string{"--secret-file", file("# keys\n" + k.text + "\nhello\n")}, "line 3: key does not begin with whsec_"},
+		{"an address that is none", withKey("--listen", "8080"), "--listen"},
+		{"an admin address that is none", withKey("--admin-listen", "x"), "--admin-listen"},
+		{"no address of NATS", withKey("--nats-url", ""), "--nats-url"},
+		{"a path that is a pattern", withKey("--path", "/webhooks/:tenant"), "--path"},
+		{"a path that does not begin", withKey("--path", "webhooks"), "--path"},
+		{"a source with a dot", withKey("--source", "codat.eu"), "--source"},
+		{"bodies of no size", withKey("--max-body", "0"), "--max-body"},
+		{"bodies of a large size", withKey("--max-body", "1GiB"), "--max-body"},
+		{"a size that is none", withKey("--max-body", "many"), "--max-body"},
+		{"nobody in flight", withKey("--max-in-flight", "0"), "--max-in-flight"},
+		{"no tolerance", withKey("--tolerance", "0s"), "--tolerance"},
+		{"no time for headers", withKey("--read-header-timeout", "0s"), "--read-header-timeout"},
+		{"less than no delay", withKey("--drain-delay", "-1s"), "--drain-delay"},
+		{"longer than Codat waits", withKey("--publish-timeout", "12s"), "Codat waits 15s"},
+		{"no time left to store", withKey("--read-timeout", "9s"), "--read-timeout"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := process.Parse("ingress", "", new(ingress.Settings), tt.args)
+			if tt.says == "" && err != nil {
+				t.Fatalf("Parse = %v; want no error", err)
+			}
+			if tt.says != "" && (process.ExitCode(err) != 2 || !strings.Contains(err.Error(), tt.says)) {
+				t.Fatalf("Parse = %v; want exit 2 and an error that says %q", err, tt.says)
+			}
+			if err != nil && (strings.Contains(err.Error(), k.text[6:]) || strings.Contains(err.Error(), "whsec_short")) {
+				t.Errorf("the error has a key in it: %v", err)
+			}
+		})
+	}
+}
+
+func TestKeysComeFromFlagsFilesAndTheEnvironment(t *testing.T) {
+	a, b, c := key(t, "a"), key(t, "b"), key(t, "c")
+	name := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(name, []byte(c.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HEADGATE_SECRET", a.text+","+b.text)
+	t.Setenv("HEADGATE_SECRET_FILE", name)
+	s := new(ingress.Settings)
+	if _, err := process.Parse("ingress", "", s, nil); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := s.Keys()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, k := range keys {
+		got = append(got, k.Fingerprint())
+	}
+	if want := []string{a.Fingerprint(), b.Fingerprint(), c.Fingerprint()}; !slices.Equal(got, want) {
+		t.Errorf("Keys() = %v; want %v", got, want)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	s := settings(t, "nats://127.0.0.1:4222", key(t, "us"))
+	if s.Path != path || s.Source != "codat" || s.MaxBody != maxBody || s.Tolerance != 5*time.Minute || s.PublishTimeout != 8*time.Second {
+		t.Errorf("the defaults are %+v", s)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]ingress.Size{"0": 0, "1": 1, "1000": 1000, "64KiB": 64 << 10, "1MiB": 1 << 20, "1 MiB": 1 << 20, "2GiB": 2 << 30} {
+		var s ingress.Size
+		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
+			t.Errorf("%q = %d, %v; want %d", text, s, err, want)
+		}
+		if got := s.String(); got != strings.ReplaceAll(text, " ", "") {
+			t.Errorf("String() = %q; want %q", got, text)
+		}
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5MiB", "1MB", "1mib", "99999999999"} {
+		var s ingress.Size
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q = %d; want an error", text, s)
+		}
+	}
+}
