@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -27,6 +28,17 @@ type NATS struct {
 func (s NATS) Validate() error {
 	if strings.Trim(s.NATSURL, " ,") == "" {
 		return errors.New("--nats-url (NATS_URL) is empty: set it to the address of the NATS server, as nats://127.0.0.1:4222")
+	}
+	for _, server := range strings.Split(s.NATSURL, ",") {
+		server = strings.TrimSpace(server)
+		if !strings.Contains(server, "://") {
+			server = "nats://" + server
+		}
+		var wrong *url.Error
+		if _, err := url.Parse(server); errors.As(err, &wrong) {
+			// Only the reason: the address may hold a password.
+			return fmt.Errorf("--nats-url (NATS_URL) is not an address as nats://127.0.0.1:4222: %w", wrong.Err)
+		}
 	}
 	if s.NATSCreds != "" && s.NATSNKey != "" {
 		return errors.New("--nats-creds and --nats-nkey are both set: a user logs in with one of them")

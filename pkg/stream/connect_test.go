@@ -72,6 +72,8 @@ func TestConnectRefusesBeforeItConnects(t *testing.T) {
 	}{
 		{"no address", stream.NATS{}, "ingress", "--nats-url"},
 		{"an address of commas", stream.NATS{NATSURL: ", "}, "ingress", "--nats-url"},
+		{"an address that is none", stream.NATS{NATSURL: server + ",nats://user:hunter2@127.0.0.1:port"}, "ingress", "--nats-url"},
+		{"an address with a password that is not encoded", stream.NATS{NATSURL: "nats://user:hunter2%zz@127.0.0.1:1"}, "ingress", "--nats-url"},
 		{"credentials that are not there", stream.NATS{NATSURL: server, NATSCreds: missing}, "ingress", "--nats-creds: open"},
 		{"a seed that is not there", stream.NATS{NATSURL: server, NATSNKey: missing}, "ingress", "--nats-nkey: open"},
 		{"a seed that is none", stream.NATS{NATSURL: server, NATSNKey: empty}, "ingress", "no nkey seed"},

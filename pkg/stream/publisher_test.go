@@ -190,6 +190,7 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s := streamtest.New(t)
 			p := publisher(t, s.NC, stream.PublisherOptions{TryTimeout: 50 * time.Millisecond})
 			tt.prepare(t, s)
@@ -322,6 +323,7 @@ func TestPublishTriesAgainWhenTheOutcomeIsUnknown(t *testing.T) {
 		`{"error":{"code":503,"err_code":10077,"description":"store is closed"}}`,
 	} {
 		t.Run(answer, func(t *testing.T) {
+			t.Parallel()
 			s := streamtest.New(t)
 			var tries atomic.Int64
 			var ids sync.Map

@@ -35,13 +35,20 @@ type Server struct {
 // New starts a server and provisions the source codat with these workers.
 func New(t testing.TB, workers ...stream.WorkerPlan) *Server {
 	t.Helper()
+	s := Empty(t)
+	Provision(t, s.JS, stream.Plan{Source: Source, Workers: workers})
+	return s
+}
+
+// Empty starts a server on which nothing is provisioned.
+func Empty(t testing.TB) *Server {
+	t.Helper()
 	s := &Server{t: t, opts: embedded.Options{Dir: t.TempDir(), LazySync: true}}
 	s.Start()
 	t.Cleanup(s.Stop)
 	s.opts.Listen = s.srv.Addr()
 	s.URL = s.srv.ClientURL()
 	s.NC, s.JS = connect(t, s.URL)
-	Provision(t, s.JS, stream.Plan{Source: Source, Workers: workers})
 	return s
 }
 
