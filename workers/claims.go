@@ -81,7 +81,7 @@ type Claims interface {
 	// cannot know; then nothing may be run.
 	Take(ctx context.Context, key Key, t Taking) (Claim, error)
 	// Save writes the claim's record if it is still held, durably, and returns the claim to save next. The
-	// error is ErrLost when somebody else took it over.
+	// error is ErrLost when somebody else took it over, and a Binder's may be ErrUndone.
 	Save(ctx context.Context, c Claim) (Claim, error)
 	// Look returns the record as it stands, for audits; ErrNoClaim when there is none.
 	Look(ctx context.Context, key Key) (Record, error)
@@ -98,6 +98,9 @@ var (
 	ErrSettled = errors.New("settled before")
 	// ErrLost means that a claim is held by somebody else now: nothing may be settled by it.
 	ErrLost = errors.New("the lease was lost to another process")
+	// ErrUndone means that a claim that commits with the handler's effect could not be saved as Done: the effect is
+	// undone, the claim is still held, and the attempt failed.
+	ErrUndone = errors.New("the effect did not commit")
 	// ErrNoClaim means that a worker never began with a piece of work, or has forgotten it.
 	ErrNoClaim = errors.New("no claim")
 )

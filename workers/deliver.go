@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
@@ -223,8 +222,13 @@ func (r *runner) settle(m jetstream.Msg, d *delivery, claim Claim, err error, pa
 
 	switch v.fate {
 	case done:
-		claim.Record = Record{State: Done, Sequence: claim.Record.Sequence, Attempts: claim.Record.Attempts, Owner: claim.Record.Owner}
-		if _, err := r.save(claim); err != nil {
+		finished := claim
+		finished.Record = Record{State: Done, Sequence: claim.Record.Sequence, Attempts: claim.Record.Attempts, Owner: claim.Record.Owner}
+		_, err := r.save(finished)
+		switch {
+		case errors.Is(err, ErrUndone): // the effect did not commit: the attempt failed after all
+			return r.settle(m, d, claim, err, parkedCopy)
+		case err != nil:
 			return notSaved(err), err // no ack: a claim that is not done must not lose its event
 		}
 		r.ack(m)
@@ -336,7 +340,7 @@ func (r *runner) save(claim Claim) (Claim, error) {
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		saved, err := r.claims.Save(ctx, claim)
-		if err == nil || errors.Is(err, ErrLost) {
+		if err == nil || errors.Is(err, ErrLost) || errors.Is(err, ErrUndone) {
 			return saved, err
 		}
 		select {
@@ -374,4 +378,6 @@ func (r *runner) nak(m jetstream.Msg, wait time.Duration) {
 }
 
 // spread keeps those that wait for the same thing from coming back in the same moment.
-func (r *runner) spread(d time.Duration) time.Duration { return rand.N(d) }
+func (r *runner) spread(d time.Duration) time.Duration {
+	return time.Duration(r.jitter() * float64(d))
+}
