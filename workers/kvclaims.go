@@ -45,7 +45,7 @@ func (k Key) String() string {
 // kvTries bounds how often one Take or Save begins again because somebody else wrote in between.
 const kvTries = 5
 
-// kvPatience bounds one request to the bucket: a request in flight when the connection drops would wait for
+// kvPatience bounds one read of the bucket: a request in flight when the connection drops would wait for
 // the whole of its context although a new connection is there long since.
 const kvPatience = 2 * time.Second
 
@@ -124,8 +124,6 @@ func (c *KVClaims) write(ctx context.Context, claim Claim) (Claim, error) {
 	if err != nil {
 		return claim, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, kvPatience)
-	defer cancel()
 	receipt, err := c.publish.Publish(ctx, &nats.Msg{
 		Subject: c.subject + claim.Key.String(), Data: value,
 		Header: nats.Header{jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(claim.Revision, 10)}},

@@ -11,49 +11,58 @@ import (
 
 // lease keeps a claim and its delivery alive while a handler runs.
 type lease struct {
-	stop  context.CancelFunc
-	wg    sync.WaitGroup
-	claim Claim // read it after end only
+	runner *runner
+	msg    jetstream.Msg
+	lost   context.CancelCauseFunc
+
+	mu    sync.Mutex // held while the claim is renewed
+	timer *time.Timer
+	claim Claim
+	ended bool
 }
 
 // keep renews the claim and the delivery's AckWait three times in a lease, and calls lost with ErrLost when
 // somebody else has the claim or nobody could be asked until the lease ran out.
 func (r *runner) keep(m jetstream.Msg, claim Claim, lost context.CancelCauseFunc) *lease {
-	ctx, stop := context.WithCancel(context.Background())
-	l := &lease{stop: stop, claim: claim}
-	l.wg.Go(func() {
-		pace := r.worker.AckWait / 3
-		for timer := time.NewTimer(pace); ; timer.Reset(pace) {
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			case <-timer.C:
-			}
-			// The delivery first: when the claim cannot be renewed, its redelivery finds the claim busy.
-			_ = m.InProgress()
-			renewed := l.claim
-			renewed.Record.LeaseUntil = r.now().Add(r.worker.AckWait)
-			saved, err := r.claims.Save(ctx, renewed)
-			switch {
-			case err == nil:
-				l.claim, pace = saved, r.worker.AckWait/3
-			case ctx.Err() != nil:
-				return // the handler ended meanwhile; what Save did is found out by the next one
-			case errors.Is(err, ErrLost) || r.now().After(l.claim.Record.LeaseUntil):
-				lost(ErrLost)
-				return
-			default:
-				pace = min(pace, time.Second)
-			}
-		}
-	})
+	l := &lease{runner: r, msg: m, lost: lost, claim: claim}
+	l.mu.Lock() // a timer that is due at once waits until it is known
+	defer l.mu.Unlock()
+	l.timer = time.AfterFunc(r.worker.AckWait/3, l.renew)
 	return l
 }
 
-// end stops the renewal and returns the claim as it was renewed last.
+func (l *lease) renew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return
+	}
+	r := l.runner
+	// The delivery first: when the claim cannot be renewed, its redelivery finds the claim busy.
+	_ = l.msg.InProgress()
+	renewed := l.claim
+	renewed.Record.LeaseUntil = r.now().Add(r.worker.AckWait)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	saved, err := r.claims.Save(ctx, renewed)
+	pace := r.worker.AckWait / 3
+	switch {
+	case err == nil:
+		l.claim = saved
+	case errors.Is(err, ErrLost) || r.now().After(l.claim.Record.LeaseUntil):
+		l.lost(ErrLost)
+		return
+	default:
+		pace = min(pace, time.Second)
+	}
+	l.timer.Reset(pace)
+}
+
+// end stops the renewal, waits for one that is under way, and returns the claim as it was renewed last.
 func (l *lease) end() Claim {
-	l.stop()
-	l.wg.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.timer.Stop()
 	return l.claim
 }

@@ -295,9 +295,7 @@ type crashMsg struct {
 	*crash
 }
 
-func (m crashMsg) DoubleAck(ctx context.Context) error {
-	return m.step("ack", func() error { return m.Msg.DoubleAck(ctx) })
-}
+func (m crashMsg) Ack() error { return m.step("ack", m.Msg.Ack) }
 
 func (m crashMsg) NakWithDelay(d time.Duration) error {
 	return m.step("nak", func() error { return m.Msg.NakWithDelay(d) })

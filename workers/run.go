@@ -111,7 +111,10 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer func() {
+		_ = nc.FlushTimeout(patience) // acks and naks are not waited for one by one; those that do not arrive are not missed
+		nc.Close()
+	}()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
