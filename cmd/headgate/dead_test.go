@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+	"github.com/headgate/headgate/workers"
+)
+
+const body = `{"eventType":"company.created","payload":{"id":"c-1"}}`
+
+// bury makes a dead letter as a worker does.
+func (r *rig) bury(worker, typ, company, id string) {
+	r.Helper()
+	msg, err := source.Message(stream.Stored{ID: id, Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: typ, Company: company}, Received: time.Now()}, []byte(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err = deadletter.Bury(ctx, r.publisher, source, deadletter.Letter{
+		Worker: worker, Type: typ, WebhookID: id, Sequence: 7, Cause: "attempts",
+		FirstError: "ledger is \x1b[31mclosed", LastError: "ledger is still closed", Attempts: 12,
+		FirstAttempt: time.Now().Add(-time.Hour), LastAttempt: time.Now(), Host: "pod-1", Header: msg.Header, Body: msg.Data,
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+// graveyard is a rig with four dead letters, numbered 1 to 4.
+func graveyard(t testing.TB) *rig {
+	r := newRig(t)
+	r.bury("connections", "connection.connected", "c-1", "msg_1")
+	r.bury("connections", "connection.deleted", "c-2", "msg_2")
+	r.bury("writes", "invoices.write.successful", "c-1", "msg_3")
+	r.bury("connections", "connection.connected", "c-2", "msg_4")
+	return r
+}
+
+// redrives are the ids that were given to a worker again, in order.
+func (r *rig) redrives(worker, typ string) []string {
+	r.Helper()
+	var ids []string
+	for _, m := range r.messages(source.Stream(), source.RedriveSubject(worker, typ)) {
+		ids = append(ids, m.Header.Get(stream.HeaderWebhookID))
+	}
+	return ids
+}
+
+func TestDeadListChooses(t *testing.T) {
+	r := graveyard(t)
+	middle := r.message(source.DeadStream(), 3).Time
+	tests := []struct {
+		name, args, want string
+	}{
+		{"all", "", "1 2 3 4"},
+		{"of a worker", "--worker connections", "1 2 4"},
+		{"of a type", "--type connection.connected", "1 4"},
+		{"of a company", "--company c-1", "1 3"},
+		{"of all three", "--worker connections --type connection.connected --company c-2", "4"},
+		{"since a time", "--since " + middle.Format(time.RFC3339Nano), "3 4"},
+		{"until a time", "--until " + middle.Format(time.RFC3339Nano), "1 2"},
+		{"since some time ago", "--since 3d", "1 2 3 4"},
+		{"until long ago", "--until 2000-01-01", ""},
+		{"of a worker without any", "--worker nobody", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			c := r.headgate(0, append([]string{"dead", "list", "--json"}, strings.Fields(tt.args)...)...)
+			for _, l := range decode[deadletter.Letter](t, c.out.lines()) {
+				got = append(got, fmt.Sprint(l.Number))
+			}
+			if strings.Join(got, " ") != tt.want {
+				t.Errorf("dead list %s = %q; want %q", tt.args, got, tt.want)
+			}
+			c = r.headgate(0, append([]string{"dead", "list"}, strings.Fields(tt.args)...)...)
+			if len(c.out.lines()) != len(got) {
+				t.Errorf("for people it prints %q; want %d lines", c.out.lines(), len(got))
+			}
+			contains(t, c.err.String(), plural(len(got), "dead letter"))
+		})
+	}
+	c := r.headgate(0, "dead", "list")
+	contains(t, c.out.lines()[0], "1 ", "connections", "connection.connected", "company c-1", "msg_1", "attempts, 12 attempts: ledger is still closed")
+	if strings.Contains(c.out.String(), "payload") {
+		t.Errorf("it prints a payload: %s", &c.out)
+	}
+}
+
+func TestDeadShow(t *testing.T) {
+	r := graveyard(t)
+	c := r.headgate(0, "dead", "show", "1")
+	contains(t, c.out.String(), "connections", "connection.connected", "msg_1", "c-1", "pod-1", "12", `ledger is \x1b[31mclosed`, "ledger is still closed", "54 bytes")
+	for _, word := range []string{"payload", "\x1b", "v1,x"} {
+		if strings.Contains(c.out.String(), word) {
+			t.Errorf("it prints %q, which nobody asked for: %s", word, &c.out)
+		}
+	}
+	c = r.headgate(0, "dead", "show", "1", "--payload")
+	contains(t, c.out.String(), `"eventType": "company.created"`, "webhook-signature: v1,x")
+
+	type shown struct {
+		deadletter.Letter
+		Header nats.Header `json:"header"`
+		payload
+	}
+	got := decode[shown](t, r.headgate(0, "dead", "show", "2", "--json").out.lines())[0]
+	if got.Number != 2 || got.WebhookID != "msg_2" || got.payload.Body != nil || got.Header != nil {
+		t.Errorf("dead show --json = %+v; want letter 2 without its body and headers", got)
+	}
+	got = decode[shown](t, r.headgate(0, "dead", "show", "2", "--json", "--payload").out.lines())[0]
+	if string(got.payload.Body) != body || got.Header.Get(stream.HeaderWebhookID) != "msg_2" {
+		t.Errorf("dead show --json --payload = %+v; want the body and the headers too", got)
+	}
+	contains(t, r.headgate(1, "dead", "show", "9").err.String(), "headgate dead list")
+}
+
+func TestDeadReplayGivesALetterToItsWorkerOnly(t *testing.T) {
+	r := graveyard(t)
+	c := r.headgate(0, "dead", "replay", "2", "3")
+	contains(t, c.out.String(), "2 dead letters of 2 given again")
+	if got := r.redrives("connections", "connection.deleted"); len(got) != 1 || got[0] != "msg_2" {
+		t.Errorf("connections got %q; want msg_2", got)
+	}
+	if got := r.redrives("writes", "invoices.write.successful"); len(got) != 1 || got[0] != "msg_3" {
+		t.Errorf("writes got %q; want msg_3", got)
+	}
+	m := r.messages(source.Stream(), source.RedriveSubject("connections", "connection.deleted"))[0]
+	redrive := m.Header.Get(stream.HeaderRedrive)
+	contains(t, c.out.String(), "redrive "+redrive+":")
+	if string(m.Data) != body {
+		t.Errorf("the body is %s; want it to the byte", m.Data)
+	}
+	wantHeaders(t, m.Header, map[string]string{
+		stream.HeaderWebhookSignature: "v1,x",
+		stream.HeaderCESubject:        "c-2",
+		jetstream.MsgIDHeader:         "redrive:connections:" + redrive + ":msg_2",
+	})
+}
+
+func TestDeadReplayWritesDownWhatTheOperatorDid(t *testing.T) {
+	r := graveyard(t)
+	r.headgate(0, "dead", "replay", "--worker", "connections", "--company", "c-2", "--redrive-id", "monday")
+	got := r.deeds()
+	if len(got) != 2 {
+		t.Fatalf("%d records; want one before and one after", len(got))
+	}
+	for i, step := range []string{"begin", "end"} {
+		d := got[i]
+		if d.Command != "dead replay" || d.Step != step || d.Redrive != "monday" || d.Count != 2 || d.Given != 2*i ||
+			d.Chosen["worker"] != "connections" || d.Chosen["company"] != "c-2" || len(d.Chosen) != 2 {
+			t.Errorf("record %d = %+v", i+1, d)
+		}
+	}
+}
+
+func TestDeadReplayWithItsIDGivesNothingTwice(t *testing.T) {
+	r := graveyard(t)
+	r.headgate(0, "dead", "replay", "1", "--redrive-id", "monday")
+	c := r.headgate(0, "dead", "replay", "--worker", "connections", "--redrive-id", "monday", "--json")
+	want := replayed{Redrive: "monday", Chosen: 3, Given: 2, Before: 1}
+	if got := decode[replayed](t, c.out.lines()); len(got) != 1 || got[0] != want {
+		t.Errorf("it prints %+v; want %+v", got, want)
+	}
+	if got := r.redrives("connections", "connection.connected"); strings.Join(got, " ") != "msg_1 msg_4" {
+		t.Errorf("connections got %q; want each once", got)
+	}
+	// Without the id it is another redrive, and gives all again.
+	r.headgate(0, "dead", "replay", "1")
+	if got := r.redrives("connections", "connection.connected"); len(got) != 3 {
+		t.Errorf("connections got %q; want msg_1 once more", got)
+	}
+}
+
+func TestDeadReplayDryRunGivesNothing(t *testing.T) {
+	r := graveyard(t)
+	c := r.headgate(0, "dead", "replay", "--all", "--dry-run")
+	contains(t, c.out.String(), "msg_1", "msg_2", "msg_3", "msg_4", "dry run: 4 dead letters would be given again")
+	c = r.headgate(0, "dead", "replay", "--type", "connection.connected", "--dry-run", "--json")
+	if got := c.out.lines(); len(got) != 3 || !strings.Contains(got[2], `"chosen":2`) {
+		t.Errorf("it prints %q; want two letters and the count", got)
+	}
+	if st, err := r.JS.Stream(t.Context(), source.Stream()); err != nil || st.CachedInfo().State.Msgs != 0 {
+		t.Errorf("the stream has %+v, %v; want nothing in it", st.CachedInfo().State, err)
+	}
+	if d := r.deeds(); len(d) != 0 {
+		t.Errorf("it is written down: %+v", d)
+	}
+}
+
+func TestDeadReplayOfNothing(t *testing.T) {
+	r := graveyard(t)
+	contains(t, r.headgate(0, "dead", "replay", "--worker", "nobody").out.String(), "0 dead letters of 0 given again")
+	contains(t, r.headgate(1, "dead", "replay", "1", "9").err.String(), "dead letter 9")
+	if got := r.redrives("connections", "connection.connected"); len(got) != 0 {
+		t.Errorf("connections got %q, although one of the numbers is wrong", got)
+	}
+}
+
+func TestDeadReplayKeepsItsRate(t *testing.T) {
+	r := graveyard(t)
+	began := time.Now()
+	r.headgate(0, "dead", "replay", "--all", "--rate", "20")
+	if took, least := time.Since(began), 3*time.Second/20; took < least {
+		t.Errorf("4 letters at 20 a second took %s; want %s at least", took, least)
+	}
+}
+
+func TestDeadReplayThatIsBrokenOffSaysHowFarItCame(t *testing.T) {
+	r := graveyard(t)
+	c := begin(t, "", "dead", "replay", "--all", "--rate", "0.001", "--redrive-id", "slow", "--nats-url", r.URL)
+	streamtest.Wait(t, func() bool { return len(r.redrives("connections", "connection.connected")) == 1 }, "the first is given")
+	c.stop()
+	c.exit(1)
+	contains(t, c.out.String(), "redrive slow: 1 dead letter of 4 given again")
+	contains(t, c.err.String(), "broken off before dead letter 2")
+	d := r.deeds()
+	if len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
+		t.Errorf("the records are %+v; want the second to say that it was broken off after one", d)
+	}
+}
+
+func TestDeadReplayLeavesRoomForNewEvents(t *testing.T) {
+	r := graveyard(t)
+	const room = 16 << 10
+	streamtest.Provision(t, r.JS, stream.Plan{Source: source, MaxBytes: room})
+	for i, used := 0, uint64(0); used <= room*9/10; i++ {
+		r.store(stream.Stored{ID: fmt.Sprintf("msg_fill_%d", i), Head: codat.Head{Type: "company.created"}}, []byte("{}"))
+		st, err := r.JS.Stream(t.Context(), source.Stream())
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = st.CachedInfo().State.Bytes
+	}
+	c := r.headgate(1, "dead", "replay", "1")
+	contains(t, c.err.String(), "90 %", "provision --max-bytes")
+	contains(t, c.out.String(), "0 dead letters of 1 given again")
+}
+
+// The worker's claim says dead, and the event reaches the handler all the same.
+func TestDeadReplayIsHandledAlthoughItsClaimIsDead(t *testing.T) {
+	var closed atomic.Bool
+	closed.Store(true)
+	done := make(chan codat.Event[codat.Company], 1)
+	w := workers.Worker{Name: "tested", Begin: stream.BeginAll(), Handlers: []workers.Handler{
+		workers.Handle(codat.CompanyCreated, func(_ context.Context, e codat.Event[codat.Company]) error {
+			if closed.Load() {
+				return workers.Permanent(errors.New("the ledger is closed"))
+			}
+			done <- e
+			return nil
+		}),
+	}}
+	r := newRig(t, w.Plan())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		s := workers.Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source, Grace: 30 * time.Second}
+		ended <- workers.Run(ctx, s, process.New("tested", zap.NewNop()), w, func(context.Context, workers.Parts) (workers.Worker, error) { return w, nil })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	r.event("company.created", "msg_1")
+	streamtest.Wait(t, func() bool {
+		return strings.Contains(r.headgate(0, "dead", "list").out.String(), "msg_1")
+	}, "the dead letter of msg_1")
+
+	closed.Store(false)
+	r.headgate(0, "dead", "replay", "1", "--redrive-id", "monday")
+	select {
+	case e := <-done:
+		if e.WebhookID != "msg_1" || e.Redrive != "monday" || e.Attempt != 1 {
+			t.Errorf("the handler got %s, redrive %q, attempt %d; want msg_1, monday, 1", e.WebhookID, e.Redrive, e.Attempt)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the handler was not called again")
+	}
+}
