@@ -1,0 +1,175 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func TestTheBreaker(t *testing.T) {
+	k := func(n int) Key { return Key{WebhookID: fmt.Sprint(n)} }
+	down, up, boom := "down", "up", "boom"
+	for _, tt := range []struct {
+		name   string
+		events []struct {
+			key int
+			how string
+		}
+		paused bool
+		alone  bool // the last one
+	}{
+		{"three different events in a row open it", seq(1, down, 2, down, 3, down), true, false},
+		{"two do not", seq(1, down, 2, down), false, false},
+		{"nor does one, however often", seq(1, down, 1, down, 1, down, 1, down), false, false},
+		{"a success in between breaks the row", seq(1, down, 2, down, 4, up, 3, down), false, false},
+		{"and so does any other error: what was needed answered", seq(1, down, 2, down, 4, boom, 3, down), false, false},
+		{"any other end of a probe closes it", seq(1, down, 2, down, 3, down, 4, up), false, false},
+		{"a failing probe keeps it open", seq(1, down, 2, down, 3, down, 4, down), true, false},
+		{"one that is unavailable again after a success of others is alone", seq(1, down, 2, up, 1, down), false, true},
+		{"but not after another's error", seq(1, down, 2, boom, 1, down), false, false},
+		{"nor at its first time", seq(2, up, 1, down), false, false},
+		{"one that answered begins anew", seq(1, down, 2, up, 1, boom, 1, down), false, false},
+		{"alone ones do not open it", seq(1, down, 2, down, 3, down, 9, up, 1, down, 2, down, 3, down), false, true},
+	} {
+		b := newBreaker(time.Now)
+		var alone bool
+		for _, e := range tt.events {
+			switch e.how {
+			case down:
+				alone = b.unavailable(k(e.key))
+			case up:
+				b.answered(k(e.key), nil)
+			case boom:
+				b.answered(k(e.key), errPanic)
+			}
+		}
+		if got := !b.paused().IsZero(); got != tt.paused || alone != tt.alone {
+			t.Errorf("%s: paused %v, alone %v; want %v, %v", tt.name, got, alone, tt.paused, tt.alone)
+		}
+		select {
+		case <-b.open():
+			if !tt.paused {
+				t.Errorf("%s: it says that it is open", tt.name)
+			}
+		default:
+			if tt.paused {
+				t.Errorf("%s: it does not say that it is open", tt.name)
+			}
+		}
+	}
+}
+
+func seq(pairs ...any) (events []struct {
+	key int
+	how string
+},
+) {
+	for i := 0; i < len(pairs); i += 2 {
+		events = append(events, struct {
+			key int
+			how string
+		}{pairs[i].(int), pairs[i+1].(string)})
+	}
+	return events
+}
+
+func TestProbesComeSlowerWhileTheyFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(time.Now)
+		if b.probe(t.Context()) {
+			t.Error("a closed breaker asks for a probe")
+		}
+		for i := range 3 {
+			b.unavailable(Key{WebhookID: fmt.Sprint(i)})
+		}
+		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+			began := time.Now()
+			if !b.probe(t.Context()) {
+				t.Fatalf("probe %d is not asked for", i)
+			}
+			if got := time.Since(began); got != want*time.Second {
+				t.Errorf("probe %d after %v; want %v", i, got, want*time.Second)
+			}
+			b.unavailable(Key{WebhookID: fmt.Sprint("probe ", i)})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if b.probe(ctx) {
+			t.Error("a stop does not end the wait for a probe")
+		}
+		go func() {
+			<-time.After(3 * time.Second) // virtual: the other probe of the two consumers
+			b.answered(Key{}, nil)
+		}()
+		if began := time.Now(); b.probe(t.Context()) || time.Since(began) != 3*time.Second {
+			t.Errorf("a breaker that closes ends the wait after %v; want 3s and no probe", time.Since(began))
+		}
+	})
+}
+
+// Of a key, one delivery runs and the others keep their order; none is lost, and no key stays busy.
+func TestLanes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := lanes{length: rapid.IntRange(1, 4).Draw(t, "length"), busy: map[string][]waiting{}}
+		model := map[string][]jetstream.Msg{}
+		n := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"enter": func(t *rapid.T) {
+				key := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key")
+				n++
+				m := numbered{n: n}
+				want := queued
+				switch waiting, busy := model[key]; {
+				case !busy:
+					want, model[key] = runs, nil
+				case len(waiting) >= l.length:
+					want = crowded
+				default:
+					model[key] = append(waiting, m)
+				}
+				if got := l.enter(key, waiting{Msg: m}); got != want {
+					t.Fatalf("enter(%s) = %v; want %v", key, got, want)
+				}
+			},
+			"leave": func(t *rapid.T) {
+				key := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key")
+				lane, busy := model[key]
+				if !busy {
+					t.Skip("nothing of the key runs")
+				}
+				got, ok := l.leave(key)
+				if len(lane) == 0 {
+					delete(model, key)
+					if ok {
+						t.Fatalf("leave(%s) = %v; want the key free", key, got)
+					}
+					return
+				}
+				model[key] = lane[1:]
+				if !ok || got.Msg != lane[0] {
+					t.Fatalf("leave(%s) = %v, %v; want %v", key, got, ok, lane[0])
+				}
+			},
+			"": func(t *rapid.T) {
+				want := 0
+				for _, lane := range model {
+					want += len(lane)
+				}
+				if got := len(l.all()); got != want || len(l.busy) != len(model) {
+					t.Fatalf("%d wait for %d keys; want %d for %d", got, len(l.busy), want, len(model))
+				}
+			},
+		})
+	})
+}
+
+type numbered struct {
+	jetstream.Msg
+	n int
+}
