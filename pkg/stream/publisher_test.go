@@ -377,6 +377,41 @@ func TestPublishTakesALateAck(t *testing.T) {
 	}
 }
 
+// The ack of a message whose caller has gone is nobody's, least of all the next message's.
+func TestPublishTakesNoAckOfAnotherMessage(t *testing.T) {
+	s := streamtest.New(t)
+	sent := make(chan *nats.Msg, 10)
+	if _, err := s.NC.Subscribe("answers", func(m *nats.Msg) { sent <- m }); err != nil {
+		t.Fatal(err)
+	}
+	p := publisher(t, s.NC, stream.PublisherOptions{Window: 1})
+	ctx, cancel := context.WithCancel(context.Background())
+	type result struct {
+		r   stream.Receipt
+		err error
+	}
+	done := make(chan result)
+	publish := func(ctx context.Context) {
+		r, err := p.Publish(ctx, &nats.Msg{Subject: "answers"})
+		done <- result{r, err}
+	}
+	go publish(ctx)
+	first := <-sent
+	cancel()
+	<-done
+
+	go publish(within(t, patience))
+	second := <-sent
+	for i, m := range []*nats.Msg{first, second} {
+		if err := m.Respond(fmt.Appendf(nil, `{"stream":"S","seq":%d}`, i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-done; got.err != nil || got.r.Sequence != 2 {
+		t.Errorf("Publish() = %+v, %v; want its own ack, at 2", got.r, got.err)
+	}
+}
+
 // The ingress reuses the memory of a body as soon as Publish has returned, however it returned.
 func TestPublishKeepsNothingOfTheBody(t *testing.T) {
 	s := streamtest.New(t)
