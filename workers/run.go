@@ -45,7 +45,7 @@ type Settings struct {
 
 // Validate reports a setting that cannot be meant.
 func (s Settings) Validate() error {
-	if err := s.Source.Validate(); err != nil {
+	if err := errors.Join(s.Settings.Validate(), s.NATS.Validate(), s.Source.Validate()); err != nil {
 		return err
 	}
 	for name, n := range map[string]int64{
