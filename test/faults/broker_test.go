@@ -1,0 +1,192 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// nodes is how many servers a cluster has.
+const nodes = 3
+
+// A broker is one nats-server, or a cluster of them, that acknowledges what is on disk.
+type broker struct {
+	t    testing.TB
+	url  string // of all nodes
+	node []*program
+	js   jetstream.JetStream
+}
+
+// newBroker starts n servers, with their data in folders of the test, and provisions the source.
+func newBroker(t testing.TB, n int, plan stream.Plan) *broker {
+	t.Helper()
+	b := &broker{t: t}
+	clients, routes, monitors := make([]string, n), make([]string, n), make([]string, n)
+	for i := range n {
+		clients[i], routes[i], monitors[i] = address(t), address(t), address(t)
+	}
+	dir := t.TempDir()
+	for i := range n {
+		cluster := ""
+		if n > 1 {
+			cluster = fmt.Sprintf("cluster {\n name: faults\n listen: %s\n routes: [nats://%s]\n}\n", routes[i], strings.Join(routes, ", nats://"))
+		}
+		name := fmt.Sprintf("nats-%d", i)
+		file := filepath.Join(dir, name+".conf")
+		if err := os.WriteFile(file, fmt.Appendf(nil, `server_name: %s
+listen: %s
+http: %s
+max_payload: 2MB
+jetstream {
+ store_dir: %q
+ sync_interval: always
+ max_file_store: 16GB
+}
+%s`, name, clients[i], monitors[i], filepath.Join(dir, name), cluster), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.node = append(b.node, launch(t, name, "nats-server", monitors[i], "-c", file))
+	}
+	b.url = "nats://" + strings.Join(clients, ",nats://")
+	b.waitReady()
+	b.js = connect(t, b.url)
+	plan.Source, plan.Replicas = source, n
+	// A cluster that has just begun answers requests to JetStream once it has a leader for them.
+	var err error
+	wait(t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err = stream.Provision(ctx, b.js, plan, false)
+		return err == nil
+	}, func() string { return fmt.Sprintf("the source is provisioned: %v", err) })
+	b.waitReady()
+	return b
+}
+
+// connect makes a connection of the test's own, which comes back by itself.
+func connect(t testing.TB, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.Name("test"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(50*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// waitReady waits until every node that is not dead has all streams as their leaders have them.
+func (b *broker) waitReady() {
+	b.t.Helper()
+	for _, n := range b.node {
+		if n.cmd != nil {
+			n.waitReady()
+		}
+	}
+	if b.js != nil {
+		wait(b.t, b.js.Conn().IsConnected, what("the test is connected"))
+	}
+}
+
+// leader is the node that leads the events' stream.
+func (b *broker) leader() *program {
+	b.t.Helper()
+	name := ""
+	wait(b.t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		st, err := b.js.Stream(ctx, source.Stream())
+		if err == nil && st.CachedInfo().Cluster != nil {
+			name = st.CachedInfo().Cluster.Leader
+		}
+		return name != ""
+	}, what("the stream has a leader"))
+	return b.byName(name)
+}
+
+func (b *broker) byName(name string) *program {
+	b.t.Helper()
+	for _, n := range b.node {
+		if n.name == name {
+			return n
+		}
+	}
+	b.t.Fatalf("no node %q", name)
+	return nil
+}
+
+// serving is the node to which the client of that name is connected.
+func (b *broker) serving(client string) *program {
+	b.t.Helper()
+	var found *program
+	wait(b.t, func() bool {
+		for _, n := range b.node {
+			if _, says := n.probe("/connz"); strings.Contains(says, fmt.Sprintf(`"name": %q`, client)) {
+				found = n
+				return true
+			}
+		}
+		return false
+	}, what(client+" is connected"))
+	return found
+}
+
+// but is a node that is neither of the others.
+func (b *broker) but(others ...*program) *program {
+	for _, n := range b.node {
+		taken := false
+		for _, other := range others {
+			taken = taken || n == other
+		}
+		if !taken {
+			return n
+		}
+	}
+	return b.node[0]
+}
+
+// An ingress is a program with a public address.
+type ingress struct {
+	*program
+	public string
+}
+
+// newIngress starts the ingress. It drains for no longer than it is told to.
+func newIngress(t testing.TB, name, url, keyFile string, args ...string) *ingress {
+	t.Helper()
+	public, admin := address(t), address(t)
+	args = append([]string{
+		"--listen", public, "--admin-listen", admin, "--nats-url", url, "--secret-file", keyFile, "--log-level", "warn",
+	}, args...)
+	return &ingress{launch(t, name, "ingress", admin, args...), public}
+}
+
+func (i *ingress) host() string { return i.public }
+
+// reachable waits until somebody listens.
+func (i *ingress) reachable() {
+	i.t.Helper()
+	wait(i.t, func() bool {
+		conn, err := net.DialTimeout("tcp", i.public, time.Second)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}, what(i.name+" listens"))
+}

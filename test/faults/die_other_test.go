@@ -1,0 +1,8 @@
+//go:build faults && !linux
+
+package faults
+
+import "syscall"
+
+// dieWithParent does nothing: only Linux can tie a program's life to its parent's.
+func dieWithParent() *syscall.SysProcAttr { return nil }

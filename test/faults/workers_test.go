@@ -1,0 +1,283 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers"
+)
+
+// slots is how many handlers run at once in one counter: its own, and a quarter of that for parked events.
+const (
+	concurrency = 8
+	slots       = concurrency + concurrency/4
+	ackWait     = 3 * time.Second
+)
+
+// A crew is replicas of the counter on one file of effects.
+type crew struct {
+	t       testing.TB
+	b       *broker
+	effects string
+	replica []*program
+}
+
+// counterPlan is what the counter needs; see its main.
+var counterPlan = stream.WorkerPlan{
+	Name: "counter", Types: []string{string(codat.AnyWriteSuccessful)}, AckWait: ackWait, MaxAckPending: 5000, Begin: stream.BeginAll(),
+}
+
+func newCrew(t testing.TB, b *broker, work time.Duration) *crew {
+	t.Helper()
+	c := &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")}
+	for i := range 2 {
+		admin := address(t)
+		c.replica = append(c.replica, launch(t, fmt.Sprintf("counter-%d", i), "counter", admin,
+			"--admin-listen", admin, "--nats-url", b.url, "--log-level", "warn", "--effects", c.effects,
+			"--concurrency", fmt.Sprint(concurrency), "--work", work.String(), "--ack-wait", ackWait.String(),
+			"--park-after", "1500ms"))
+	}
+	return c
+}
+
+// runs counts the lines of the effects by outcome and id.
+func (c *crew) runs() (lines int, by map[string]map[string]int) {
+	c.t.Helper()
+	text, err := os.ReadFile(c.effects)
+	if err != nil && !os.IsNotExist(err) {
+		c.t.Fatal(err)
+	}
+	by = map[string]map[string]int{"done": {}, "dead": {}, "again": {}}
+	for line := range strings.Lines(string(text)) {
+		var outcome, id string
+		var attempt int
+		if _, err := fmt.Sscanf(line, "%s %s %d\n", &outcome, &id, &attempt); err != nil || by[outcome] == nil {
+			c.t.Fatalf("line %q of the effects: %v", line, err)
+		}
+		lines++
+		by[outcome][id]++
+	}
+	return lines, by
+}
+
+// waitRuns waits until the handlers have run n times.
+func (c *crew) waitRuns(n int) {
+	c.t.Helper()
+	var lines int
+	wait(c.t, func() bool {
+		lines, _ = c.runs()
+		return lines >= n
+	}, func() string { return fmt.Sprintf("the handlers have run %d times, so far %d", n, lines) })
+}
+
+// waitSettled waits until no delivery is pending or waits for its ack, on either consumer.
+func (c *crew) waitSettled() {
+	c.t.Helper()
+	for _, name := range []string{source.Stream(), source.ParkedStream()} {
+		var says string
+		wait(c.t, func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			consumer, err := c.b.js.Consumer(ctx, name, "counter")
+			if err != nil {
+				says = err.Error()
+				return false
+			}
+			info := consumer.CachedInfo()
+			says = fmt.Sprintf("%d pending, %d unacknowledged", info.NumPending, info.NumAckPending)
+			return info.NumPending == 0 && info.NumAckPending == 0
+		}, func() string { return name + " is worked off: " + says })
+	}
+}
+
+// claims are the counter's.
+func (c *crew) claims() *workers.KVClaims {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	bucket, err := c.b.js.KeyValue(ctx, source.ClaimsBucket("counter"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return workers.NewKVClaims(bucket, nil, nil) // it is only looked at
+}
+
+// post stores n events as the ingress does, and returns their ids. Most succeed; some fail once, some are parked once,
+// some can never succeed.
+func post(t testing.TB, js jetstream.JetStream, n int) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	publisher, err := stream.NewPublisher(js.Conn(), stream.PublisherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Close()
+	var ids []string
+	for i := range n {
+		kind := "good"
+		switch i % 20 {
+		case 7:
+			kind = "dead"
+		case 11:
+			kind = "again"
+		case 15:
+			kind = "park"
+		}
+		id := fmt.Sprintf("msg_%s_%d", kind, i)
+		body := fmt.Appendf(nil, `{"eventType":"invoices.write.successful","payload":{"id":"push-%d"}}`, i)
+		m, err := source.Message(stream.Stored{ID: id, Head: codat.Head{Type: "invoices.write.successful"}, Received: time.Now()}, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := publisher.Publish(ctx, m); err != nil {
+			t.Fatalf("post %s: %v", id, err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// letters counts the dead letters of each id.
+func letters(t testing.TB, js jetstream.JetStream) map[string]int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	count := map[string]int{}
+	if err := deadletter.List(ctx, js, source, deadletter.Filter{}, func(l deadletter.Letter) error {
+		count[l.WebhookID]++
+		if l.Cause != workers.CausePermanent {
+			t.Errorf("%s is dead because of %q; want it permanent", l.WebhookID, l.Cause)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// Worker processes die by SIGKILL again and again while a thousand events are worked on. Every event ends in one place,
+// done or dead. A process that dies between an effect and the mark done leaves an effect that comes again, so that there
+// can be as many runs too many as handlers were running when a process died, and no more.
+func TestPromise6_KillingWorkersLeavesEveryEventDoneOrDeadOnce(t *testing.T) {
+	b := newBroker(t, 1, stream.Plan{Workers: []stream.WorkerPlan{counterPlan}})
+	const events, kills = 1000, 10
+	ids := post(t, b.js, events)
+	c := newCrew(t, b, 20*time.Millisecond)
+	for kill := range kills {
+		c.waitRuns((kill + 1) * events / (kills + 2))
+		victim := c.replica[kill%len(c.replica)]
+		victim.kill()
+		victim.start()
+	}
+	c.waitSettled()
+
+	claims, dead := c.claims(), letters(t, b.js)
+	_, runs := c.runs()
+	extra := 0
+	for _, id := range ids {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		cancel()
+		want, other, letter := workers.Done, "dead", 0
+		if strings.HasPrefix(id, "msg_dead") {
+			want, other, letter = workers.Dead, "done", 1
+		}
+		if err != nil || record.State != want {
+			t.Errorf("%s is %q, %v; want %s", id, record.State, err, want)
+		}
+		if dead[id] != letter {
+			t.Errorf("%s has %d dead letters; want %d", id, dead[id], letter)
+		}
+		if runs[string(want)][id] < 1 || runs[other][id] != 0 {
+			t.Errorf("the handler said of %s %d times %s and %d times %s; want it once and never", id, runs[string(want)][id], want, runs[other][id], other)
+		}
+		extra += runs[string(want)][id] - 1
+	}
+	t.Logf("%d kills, %d runs more than events", kills, extra)
+	if most := kills * slots; extra > most {
+		t.Errorf("%d runs too many; want at most %d, the handlers that run in a process when it is killed", extra, most)
+	}
+}
+
+// SIGTERM under load: workers end with 0, finish what they began, give back what they did not, and burn no attempt.
+func TestPromise7_StoppingWorkersUnderLoadBurnsNoAttempt(t *testing.T) {
+	b := newBroker(t, 1, stream.Plan{Workers: []stream.WorkerPlan{counterPlan}})
+	const events, stops = 600, 8
+	ids := post(t, b.js, events)
+	c := newCrew(t, b, 50*time.Millisecond)
+	for n := range stops {
+		c.waitRuns((n + 1) * events / (stops + 2))
+		replica := c.replica[n%len(c.replica)]
+		if code := replica.stop(); code != 0 {
+			t.Errorf("%s ended with %d; want 0", replica.name, code)
+		}
+		replica.start()
+	}
+	c.waitSettled()
+
+	claims, dead := c.claims(), letters(t, b.js)
+	_, runs := c.runs()
+	for _, id := range ids {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		cancel()
+		state, attempts, again, letter := workers.Done, 1, 0, 0
+		switch {
+		case strings.HasPrefix(id, "msg_dead"):
+			state, letter = workers.Dead, 1
+		case strings.HasPrefix(id, "msg_again"), strings.HasPrefix(id, "msg_park"):
+			attempts, again = 2, 1 // it asked for the second one itself
+		}
+		if err != nil || record.State != state || record.Attempts != attempts {
+			t.Errorf("%s is %q after %d attempts, %v; want %s after %d", id, record.State, record.Attempts, err, state, attempts)
+		}
+		if got := runs[string(state)][id]; got != 1 || runs["again"][id] != again || dead[id] != letter {
+			t.Errorf("%s ran %d times to its end, %d times before, and has %d letters; want 1, %d and %d", id, got, runs["again"][id], dead[id], again, letter)
+		}
+	}
+}
+
+// A rolling restart of the ingress behind a balancer that looks at readiness, as Kubernetes does: nobody who posts meets
+// anything but a 2xx.
+func TestPromise7_ARollingRestartOfTheIngressIsSeenByNobody(t *testing.T) {
+	b := newBroker(t, 1, stream.Plan{})
+	var replicas [2]*ingress
+	balance := newBalancer(t)
+	codatSends, keyFile := newSender(t, balance.pick)
+	for i := range replicas {
+		replicas[i] = newIngress(t, fmt.Sprintf("ingress-%d", i), b.url, keyFile, "--drain-delay", "5s")
+		replicas[i].waitReady()
+	}
+	balance.over(replicas[:])
+
+	stop := codatSends.flow(8, anything)
+	codatSends.progress(100)
+	for _, replica := range replicas {
+		if code := replica.stop(); code != 0 {
+			t.Errorf("%s ended with %d; want 0", replica.name, code)
+		}
+		replica.start()
+		replica.reachable()
+		replica.waitReady()
+		codatSends.progress(100)
+	}
+	stop()
+	codatSends.inTime()
+	if counts := codatSends.counts(); len(counts) != 1 || counts[204] == 0 {
+		t.Errorf("answers %v; want nothing but 204 (0: no answer)", counts)
+	}
+	codatSends.stored(b.js)
+}
