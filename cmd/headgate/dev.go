@@ -89,6 +89,7 @@ func (d *dev) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer admin.Close()
+	d.NATSListen, d.AdminListen = server.Addr(), admin.Addr()
 	defer context.AfterFunc(ctx, p.Health.Drain)()
 
 	before, err := d.provision(ctx, server, log)
@@ -116,24 +117,20 @@ func (d *dev) Run(ctx context.Context, t *terminal) error {
 	return err
 }
 
-// claimPorts asks for all ports before anything starts, and gives them back. Port 0 becomes one that is free.
+// claimPorts asks for all ports before anything starts, and gives them back. A webhook at port 0 gets one that is free.
 func (d *dev) claimPorts() error {
-	for _, a := range []struct {
-		flag    string
-		address *string
-	}{
-		{"--listen", &d.Listen},
-		{"--admin-listen", &d.AdminListen},
-		{"--nats-listen", &d.NATSListen},
+	for _, a := range []struct{ flag, address string }{
+		{"--listen", d.Listen},
+		{"--admin-listen", d.AdminListen},
+		{"--nats-listen", d.NATSListen},
 	} {
-		ln, err := process.Listen(a.flag, *a.address)
+		ln, err := process.Listen(a.flag, a.address)
 		if err != nil {
 			return err
 		}
 		defer ln.Close()
-		if host, port, _ := net.SplitHostPort(*a.address); port == "0" {
-			_, port, _ = net.SplitHostPort(ln.Addr().String())
-			*a.address = net.JoinHostPort(host, port)
+		if a.flag == "--listen" {
+			d.Listen = ln.Addr().String()
 		}
 	}
 	return nil
