@@ -45,6 +45,8 @@ func Run(t *testing.T, store func(t *testing.T) (open func(now func() time.Time)
 		"parked is for the parked copy":                        parkedCopy,
 		"waiting is busy until its time":                       waiting,
 		"burying is taken over without an attempt":             burying,
+		"whatever a process did last, another goes on":         crashes,
+		"a claim bound to a handler is saved like any other":   bound,
 		"redrives are work of their own":                       redrive,
 		"ids of any characters are kept apart":                 anyID,
 		"errors and times survive":                             fidelity,
@@ -277,6 +279,80 @@ func burying(t *testing.T, b *bench) {
 		t.Errorf("taken over %+v; want it burying still, with its attempt and cause", r)
 	}
 	save(t, b.b, claim, state(workers.Dead))
+}
+
+// crashes is a process that dies after each of its writes: what it has left decides what others do, at once and when
+// nobody holds the claim any more, and then it is a zombie that can write nothing.
+func crashes(t *testing.T, b *bench) {
+	const free = lease + workers.Grace
+	running := func(attempt int) workers.Record { return workers.Record{State: workers.Running, Attempts: attempt} }
+	tests := []struct {
+		name string
+		last func(*workers.Record) // nil: the claim is all that it wrote
+		by   func() workers.Taking
+		busy time.Duration  // for how long nobody gets it; below zero: never, it is settled
+		then workers.Record // what is taken then: its state and attempts
+	}{
+		{"took it", nil, taking, free, running(2)},
+		{"renewed it", func(r *workers.Record) { r.LeaseUntil = r.LeaseUntil.Add(lease) }, taking, lease + free, running(2)},
+		{"gave it back", func(r *workers.Record) { r.State, r.Attempts, r.Next = workers.Waiting, 0, r.First }, taking, 0, running(1)},
+		{"let it wait", func(r *workers.Record) { r.State, r.Next = workers.Waiting, r.First.Add(time.Second) }, taking, time.Second, running(2)},
+		{"parked it, for its copy", func(r *workers.Record) { r.State, r.Next = workers.Parked, r.First.Add(time.Hour) }, parkedTaking, time.Hour, running(2)},
+		{"parked it, for the event", func(r *workers.Record) { r.State, r.Next = workers.Parked, r.First.Add(time.Hour) }, taking, -1, workers.Record{}},
+		{"began to bury it", state(workers.Burying), taking, free, workers.Record{State: workers.Burying, Attempts: 1}},
+		{"did it", state(workers.Done), taking, -1, workers.Record{}},
+		{"did it, for the parked copy", state(workers.Done), parkedTaking, -1, workers.Record{}},
+		{"buried it", state(workers.Dead), taking, -1, workers.Record{}},
+	}
+	for _, tt := range tests {
+		k := workers.Key{WebhookID: "it " + tt.name}
+		began := b.clock.Now()
+		zombie := take(t, b.a, k, taking())
+		if tt.last != nil {
+			zombie = save(t, b.a, zombie, tt.last)
+		}
+		if tt.busy < 0 {
+			refused(t, b.b, k, tt.by(), workers.ErrSettled)
+			b.clock.Step(free)
+			refused(t, b.b, k, tt.by(), workers.ErrSettled)
+			continue
+		}
+		if tt.busy > 0 {
+			busyUntil(t, b.b, k, tt.by(), began.Add(tt.busy))
+			b.clock.Step(tt.busy)
+		}
+		next := take(t, b.b, k, tt.by())
+		if got := next.Record; got.State != tt.then.State || got.Attempts != tt.then.Attempts {
+			t.Errorf("a process that %s and died: the next takes %+v; want %s, attempt %d", tt.name, got, tt.then.State, tt.then.Attempts)
+		}
+		for _, s := range []workers.State{workers.Running, workers.Waiting, workers.Parked, workers.Burying, workers.Done, workers.Dead} {
+			late := zombie
+			late.Record.State = s
+			if _, err := b.a.Save(context.Background(), late); !errors.Is(err, workers.ErrLost) {
+				t.Errorf("a process that %s comes back, Save(%s) = %v; want ErrLost", tt.name, s, err)
+			}
+		}
+		save(t, b.b, next, state(workers.Done))
+	}
+}
+
+func bound(t *testing.T, b *bench) {
+	binder, ok := b.a.(workers.Binder)
+	if !ok {
+		return // nothing to bind
+	}
+	for _, s := range []workers.State{workers.Waiting, workers.Dead, workers.Done} {
+		k := workers.Key{WebhookID: "msg_" + string(s)}
+		claim := take(t, b.a, k, taking())
+		if ctx := binder.Bind(context.Background(), claim); ctx.Err() != nil {
+			t.Fatalf("Bind = a context that has ended: %v", ctx.Err())
+		}
+		claim = save(t, b.a, claim, func(r *workers.Record) { r.LeaseUntil = r.LeaseUntil.Add(lease) })
+		save(t, b.a, claim, state(s))
+		if got, err := b.b.Look(context.Background(), k); err != nil || got.State != s {
+			t.Errorf("Look = %s, %v; want %s", got.State, err, s)
+		}
+	}
 }
 
 func redrive(t *testing.T, b *bench) {
