@@ -2,9 +2,15 @@ package pgclaims_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"go.uber.org/goleak"
 
@@ -27,4 +33,110 @@ func TestClaims(t *testing.T) {
 		worker := fmt.Sprintf("worker-%d", n)
 		return func(now func() time.Time) workers.Claims { return pgclaims.New(pool, worker, now) }
 	})
+}
+
+func TestProvision(t *testing.T) {
+	srv := pgtest.New(t)
+	pool := srv.Pool(t)
+	ctx := context.Background()
+
+	claims := pgclaims.New(pool, "early", nil)
+	_, err := claims.Take(ctx, workers.Key{WebhookID: "msg_1"}, workers.Taking{Owner: "a", Lease: time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "call pgclaims.Provision once") {
+		t.Errorf("Take before Provision = %v; want it to name the cure", err)
+	}
+
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := pgclaims.Provision(ctx, pool); err != nil {
+				t.Errorf("one of many Provisions at once = %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	claim, err := claims.Take(ctx, workers.Key{WebhookID: "msg_1"}, workers.Taking{Owner: "a", Lease: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pgclaims.Provision(ctx, pool); err != nil {
+		t.Errorf("Provision again = %v", err)
+	}
+	if _, err := claims.Look(ctx, claim.Key); err != nil {
+		t.Errorf("Look after Provision again = %v; want the claim still there", err)
+	}
+
+	careless := srv.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["synchronous_commit"] = "off" })
+	if err := pgclaims.Provision(ctx, careless); err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
+		t.Errorf("Provision where commits are not durable = %v; want it refused", err)
+	}
+}
+
+func TestForget(t *testing.T) {
+	pool := pgtest.New(t).Pool(t)
+	ctx := context.Background()
+	if err := pgclaims.Provision(ctx, pool); err != nil {
+		t.Fatal(err)
+	}
+	const day = 24 * time.Hour
+	clock := &claimstest.Clock{}
+	claims, others := pgclaims.New(pool, "w", clock.Now), pgclaims.New(pool, "other", clock.Now)
+	old, recent := workers.Key{WebhookID: "old"}, workers.Key{WebhookID: "recent"}
+	take := func(c *pgclaims.Claims, k workers.Key) {
+		t.Helper()
+		if _, err := c.Take(ctx, k, workers.Taking{Owner: "a", Lease: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(claims, old)
+	take(others, old)
+	clock.Step(20 * day)
+	take(claims, recent)
+	clock.Step(4 * day)
+
+	if _, err := claims.Forget(ctx, day); err == nil {
+		t.Error("Forget after a day = nil; want it refused: events may wait for a week")
+	}
+	if n, err := claims.Forget(ctx, 23*day); n != 1 || err != nil {
+		t.Errorf("Forget = %d, %v; want 1", n, err)
+	}
+	for _, tt := range []struct {
+		name   string
+		claims *pgclaims.Claims
+		key    workers.Key
+		want   error
+	}{
+		{"an old one", claims, old, workers.ErrNoClaim},
+		{"a recent one", claims, recent, nil},
+		{"another worker's", others, old, nil},
+	} {
+		if _, err := tt.claims.Look(ctx, tt.key); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Look = %v; want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+// An operator finds the row of a webhook-id with the query that the schema's comment gives.
+func TestRowOfAWebhookID(t *testing.T) {
+	pool := pgtest.New(t).Pool(t)
+	ctx := context.Background()
+	if err := pgclaims.Provision(ctx, pool); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pgclaims.New(pool, "ledger", nil).Take(ctx, workers.Key{WebhookID: "msg_1"}, workers.Taking{Owner: "a", Lease: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := os.ReadFile("schema.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, query, _ := strings.Cut(string(schema), "--   SELECT")
+	query, _, _ = strings.Cut(query, ";")
+	var record string
+	if err := pool.QueryRow(ctx, "SELECT"+strings.ReplaceAll(query, "\n--", "\n")).Scan(&record); err != nil {
+		t.Fatalf("the query of schema.sql: %v", err)
+	}
+	if !strings.Contains(record, `"state":"running"`) {
+		t.Errorf("record = %s; want it running", record)
+	}
 }
