@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
@@ -108,7 +109,10 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 		return process.Misconfigured(err)
 	}
 	nc, err := stream.Connect(ctx, s.NATS, shape.Name, p.Log)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return err
 	}
 	defer func() {
@@ -428,10 +432,19 @@ func (r *runner) showUp(ctx context.Context, js jetstream.JetStream) {
 		}
 		select {
 		case <-ctx.Done():
+			gone := nats.NewMsg(r.instanceSubject())
+			gone.Header.Set("KV-Operation", "DEL")
+			if err := js.Conn().PublishMsg(gone); err != nil {
+				r.log.Debug("shown among the running workers for a minute still", zap.Error(err))
+			}
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+func (r *runner) instanceSubject() string {
+	return "$KV." + r.source.WorkersBucket() + "." + r.worker.Name + "." + r.instance
 }
 
 func (r *runner) show(ctx context.Context, js jetstream.JetStream) error {
@@ -444,6 +457,6 @@ func (r *runner) show(ctx context.Context, js jetstream.JetStream) error {
 	if err != nil {
 		return err
 	}
-	_, err = js.Publish(ctx, "$KV."+r.source.WorkersBucket()+"."+r.worker.Name+"."+r.instance, entry)
+	_, err = js.Publish(ctx, r.instanceSubject(), entry)
 	return err
 }

@@ -356,6 +356,27 @@ func TestWhatIsUnavailablePausesTheWorkerAndBurnsNothing(t *testing.T) {
 	}
 }
 
+func TestAWorkerShowsItselfWhileItRuns(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	shown := func() []string {
+		kv, err := r.JS.KeyValue(context.Background(), source.WorkersBucket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := kv.Keys(context.Background())
+		if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	stop := r.start()
+	streamtest.Wait(t, func() bool { return len(shown()) == 1 }, "the worker to show itself")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Wait(t, func() bool { return len(shown()) == 0 }, "the stopped worker to be gone")
+}
+
 func TestAnEventThatIsAloneUnavailableCountsAttempts(t *testing.T) {
 	r := newRig(t, Worker{Attempts: 2, Concurrency: 1}, func(_ context.Context, e write) error {
 		if e.WebhookID == "msg_bad" {

@@ -78,7 +78,12 @@ func (s Store) legacyChange(ctx context.Context, e codat.Event[codat.Rule[codat.
 	return s.learn(ctx, e.Payload.CompanyID, connection, f)
 }
 
+// legacyDelete learns that a Sync for Commerce connection is gone. As documented, the event names its company only:
+// then it says nothing of any one connection.
 func (s Store) legacyDelete(ctx context.Context, e codat.Event[codat.Rule[codat.NoData]]) error {
+	if e.Payload.DataConnectionID == "" {
+		return nil
+	}
 	f := fact(e)
 	f.Deleted = true
 	return s.learn(ctx, e.Payload.CompanyID, e.Payload.DataConnectionID, f)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
+	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
@@ -135,6 +136,15 @@ func TestEveryExampleOfAConnectionOrAReadIsLearnt(t *testing.T) {
 	}
 	if len(want) == 0 {
 		t.Fatal("no example names a connection")
+	}
+	streamtest.Wait(t, func() bool {
+		c, err := srv.JS.Consumer(context.Background(), source.Stream(), connections.Name)
+		return err == nil && c.CachedInfo().NumPending+uint64(c.CachedInfo().NumAckPending) == 0
+	}, "every example to be settled")
+	if err := deadletter.List(context.Background(), srv.JS, source, deadletter.Filter{}, func(l deadletter.Letter) error {
+		return fmt.Errorf("%s: %s", l.Type, l.LastError)
+	}); err != nil {
+		t.Errorf("an example became a dead letter: %v", err)
 	}
 	for k := range want {
 		company, connection, _ := strings.Cut(k, ".")

@@ -20,13 +20,8 @@ import (
 	"github.com/headgate/headgate/workers/pgclaims/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
 func TestClaims(t *testing.T) {
-	pool := pgtest.New(t).Pool(t)
-	if err := pgclaims.Provision(context.Background(), pool); err != nil {
-		t.Fatal(err)
-	}
+	pool := newRig(t).pool
 	n := 0
 	claimstest.Run(t, func(*testing.T) func(func() time.Time) workers.Claims {
 		n++ // the claims of one worker are an empty store to another
@@ -36,9 +31,12 @@ func TestClaims(t *testing.T) {
 }
 
 func TestProvision(t *testing.T) {
-	srv := pgtest.New(t)
-	pool := srv.Pool(t)
+	r := newRig(t)
 	ctx := context.Background()
+	if _, err := r.pool.Exec(ctx, `CREATE SCHEMA apart`); err != nil {
+		t.Fatal(err)
+	}
+	pool := r.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["search_path"] = "apart" })
 
 	claims := pgclaims.New(pool, "early", nil)
 	_, err := claims.Take(ctx, workers.Key{WebhookID: "msg_1"}, workers.Taking{Owner: "a", Lease: time.Minute})
@@ -66,21 +64,17 @@ func TestProvision(t *testing.T) {
 		t.Errorf("Look after Provision again = %v; want the claim still there", err)
 	}
 
-	careless := srv.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["synchronous_commit"] = "off" })
+	careless := r.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["synchronous_commit"] = "off" })
 	if err := pgclaims.Provision(ctx, careless); err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
 		t.Errorf("Provision where commits are not durable = %v; want it refused", err)
 	}
 }
 
 func TestForget(t *testing.T) {
-	pool := pgtest.New(t).Pool(t)
-	ctx := context.Background()
-	if err := pgclaims.Provision(ctx, pool); err != nil {
-		t.Fatal(err)
-	}
+	pool, ctx := newRig(t).pool, context.Background()
 	const day = 24 * time.Hour
 	clock := &claimstest.Clock{}
-	claims, others := pgclaims.New(pool, "w", clock.Now), pgclaims.New(pool, "other", clock.Now)
+	claims, others := pgclaims.New(pool, "forgetful", clock.Now), pgclaims.New(pool, "mindful", clock.Now)
 	old, recent := workers.Key{WebhookID: "old"}, workers.Key{WebhookID: "recent"}
 	take := func(c *pgclaims.Claims, k workers.Key) {
 		t.Helper()
@@ -118,11 +112,7 @@ func TestForget(t *testing.T) {
 
 // An operator finds the row of a webhook-id with the query that the schema's comment gives.
 func TestRowOfAWebhookID(t *testing.T) {
-	pool := pgtest.New(t).Pool(t)
-	ctx := context.Background()
-	if err := pgclaims.Provision(ctx, pool); err != nil {
-		t.Fatal(err)
-	}
+	pool, ctx := newRig(t).pool, context.Background()
 	if _, err := pgclaims.New(pool, "ledger", nil).Take(ctx, workers.Key{WebhookID: "msg_1"}, workers.Taking{Owner: "a", Lease: time.Minute}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,15 @@ package pgclaims_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,8 +22,30 @@ import (
 
 // effects are what handlers write. Nothing keeps an effect from being there twice but the claims.
 const effects = `
-	CREATE TABLE accounts (id text PRIMARY KEY);
-	CREATE TABLE effects (worker text, id text, account text REFERENCES accounts DEFERRABLE INITIALLY DEFERRED)`
+	CREATE TABLE IF NOT EXISTS accounts (id text PRIMARY KEY);
+	CREATE TABLE IF NOT EXISTS effects (worker text, id text, account text REFERENCES accounts DEFERRABLE INITIALLY DEFERRED)`
+
+// server is what all tests of the package share; each has workers of its own in it.
+var (
+	server   *pgtest.Server
+	noServer error
+)
+
+func TestMain(m *testing.M) {
+	if doomed() {
+		return
+	}
+	server, noServer = pgtest.Start()
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
+		if noServer == nil {
+			if err := server.Stop(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = 1
+			}
+		}
+		os.Exit(code)
+	}))
+}
 
 // rig is a database with claims and effects.
 type rig struct {
@@ -29,7 +56,13 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{TB: t, Server: pgtest.New(t)}
+	if errors.Is(noServer, pgtest.ErrNotInstalled) {
+		t.Skip(noServer)
+	}
+	if noServer != nil {
+		t.Fatal(noServer)
+	}
+	r := &rig{TB: t, Server: server}
 	r.pool = r.Pool(t)
 	if err := pgclaims.Provision(context.Background(), r.pool); err != nil {
 		t.Fatal(err)

@@ -53,6 +53,7 @@ func TestDoneIsTheEffect(t *testing.T) {
 	}
 	type moment struct {
 		*testing.T
+		worker string
 		claims *pgclaims.Claims // the process's own
 		other  *process         // another one
 		clock  *claimstest.Clock
@@ -80,7 +81,7 @@ func TestDoneIsTheEffect(t *testing.T) {
 		{"the handler undoes a part of its own", func(m *moment) {
 			part, err := m.tx.Begin(ctx)
 			must(m.T, err)
-			_, err = part.Exec(ctx, `INSERT INTO effects SELECT worker, id FROM effects`)
+			_, err = part.Exec(ctx, `INSERT INTO effects (worker, id) VALUES ($1, 'msg_1')`, m.worker)
 			must(m.T, err)
 			must(m.T, part.Rollback(ctx))
 		}, nil, 1},
@@ -107,7 +108,7 @@ func TestDoneIsTheEffect(t *testing.T) {
 			}
 		}, workers.ErrUndone, 0},
 		{"a constraint refuses at the commit", func(m *moment) {
-			_, err := m.tx.Exec(ctx, `UPDATE effects SET account = 'none'`)
+			_, err := m.tx.Exec(ctx, `UPDATE effects SET account = 'none' WHERE worker = $1`, m.worker)
 			must(m.T, err)
 		}, workers.ErrUndone, 0},
 		{"the context is cut before", func(m *moment) { m.cancel() }, workers.ErrUndone, 0},
@@ -144,7 +145,7 @@ func TestDoneIsTheEffect(t *testing.T) {
 			must(t, err)
 			cut, cancel := context.WithCancel(ctx)
 			defer cancel()
-			m := &moment{t, claims, &process{Claims: pgclaims.New(r.pool, worker, clock.Now)}, clock, claim, tx, cancel}
+			m := &moment{t, worker, claims, &process{Claims: pgclaims.New(r.pool, worker, clock.Now)}, clock, claim, tx, cancel}
 			tt.happens(m)
 
 			saved, err := claims.Save(cut, as(m.claim, workers.Done))
