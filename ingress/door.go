@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -189,7 +190,7 @@ func (d *Door) write(req *http.Request, r *request, a answer, err error) {
 		fields = append(fields, zap.ByteString("stack", r.stack))
 	case r.got.ID == "":
 		// Not proven, and so good for nothing but to look for it in Codat's Portal.
-		if id := req.Header.Get("webhook-id"); plainID(id) {
+		if id := cmp.Or(req.Header.Get("webhook-id"), req.Header.Get("svix-id")); plainID(id) {
 			fields = append(fields, zap.String("claimed_id", id))
 		}
 	}

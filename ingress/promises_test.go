@@ -47,18 +47,20 @@ func TestPromise1_No2xxBeforeDurability(t *testing.T) {
 				<-release
 				return stream.Receipt{Stream: "CODAT", Sequence: 1}, tt.err
 			}))
+			letGo := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(letGo)
 			answered := make(chan reply, 1)
 			go func() { answered <- send(t, post(d.url, k, "msg_1", event("company.created"))) }()
 			<-asked
 			select {
 			case got := <-answered:
-				t.Errorf("answered %d before the store had", got.status)
+				t.Fatalf("answered %d before the store had", got.status)
 			case <-time.After(200 * time.Millisecond): // as long as an answer that should not come may take to be seen
 			}
 			if n := len(d.lines()); n != 0 {
 				t.Errorf("%d requests ended before the store had answered", n)
 			}
-			close(release)
+			letGo()
 			if got := <-answered; got.status != tt.want {
 				t.Errorf("answered %d; want %d", got.status, tt.want)
 			}
