@@ -11,9 +11,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -38,6 +43,7 @@ type runner struct {
 	publish  deadletter.Publisher
 	log      *zap.Logger
 	metrics  *metrics
+	tracer   trace.Tracer
 	breaker  *breaker
 	lanes    lanes
 	instance string
@@ -156,6 +162,7 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 	ctx, stop := context.WithTimeout(ctx, r.worker.Timeout)
 	defer stop()
 
+	ctx, span := r.trace(ctx, m, d)
 	r.metrics.running.Inc()
 	began := time.Now()
 	if b, ok := r.claims.(Binder); ok {
@@ -164,6 +171,10 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 	err := protect(func() error { return h.run(ctx, *d) })
 	r.metrics.attempt.Observe(time.Since(began).Seconds())
 	r.metrics.running.Dec()
+	if err != nil {
+		span.SetStatus(codes.Error, lastError(err))
+	}
+	span.End()
 
 	claim = lease.end()
 	switch {
@@ -173,6 +184,16 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 		return claim, errStopping
 	}
 	return claim, err
+}
+
+// trace begins the span of an attempt: it goes on with the trace of the request that brought the event.
+func (r *runner) trace(ctx context.Context, m jetstream.Msg, d *delivery) (context.Context, trace.Span) {
+	ctx = process.TraceContext.Extract(ctx, propagation.MapCarrier{stream.HeaderTraceParent: m.Headers().Get(stream.HeaderTraceParent)})
+	return r.tracer.Start(ctx, "process "+d.typ, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.type", "process"),
+		attribute.String("messaging.destination.name", m.Subject()), attribute.String("messaging.consumer.group.name", r.worker.Name),
+		attribute.String("messaging.message.id", d.key.WebhookID), attribute.Int("headgate.attempt", d.attempt),
+	))
 }
 
 // protect makes an error of a panic: one event must not end the process for all others.

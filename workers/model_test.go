@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
@@ -21,7 +22,7 @@ import (
 // world is a broker, a claims store and a clock in memory, over which two processes run the real path of a
 // delivery. Everything in it can go wrong at any step.
 type world struct {
-	*rapid.T
+	rapid.TB
 	clock   time.Time
 	claims  map[Key]Claim
 	queue   []*message
@@ -49,9 +50,9 @@ type message struct {
 
 const modelLease = time.Minute
 
-func newWorld(t *rapid.T) *world {
+func newWorld(t rapid.TB) *world {
 	w := &world{
-		T: t, clock: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), claims: map[Key]Claim{}, letters: map[string]int{},
+		TB: t, clock: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), claims: map[Key]Claim{}, letters: map[string]int{},
 		seen: map[string]bool{}, excuse: map[Key]int{}, effects: map[Key]int{}, finished: map[Key]int{},
 	}
 	for i := range w.procs {
@@ -62,7 +63,7 @@ func newWorld(t *rapid.T) *world {
 		}
 		worker := Worker{Name: "model", Attempts: 3, AckWait: modelLease, Handlers: []Handler{Handle(codat.BillsWriteSuccessful, w.handler)}}.withDefaults()
 		w.procs[i] = &runner{
-			worker: worker, source: source, claims: w, publish: w, log: zap.NewNop(), metrics: m, breaker: b,
+			worker: worker, source: source, claims: w, publish: w, log: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
 			instance: fmt.Sprint("p", i), now: w.now, jitter: func() float64 { return 0.5 }, handlers: context.Background(),
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
@@ -314,7 +315,7 @@ func (r *rig) runner(c *crash) *runner {
 	}
 	c.Claims, c.Publisher = r.claims(), r.publisher
 	return &runner{
-		worker: r.worker, source: source, claims: c, publish: c, log: zap.NewNop(), metrics: m, breaker: b,
+		worker: r.worker, source: source, claims: c, publish: c, log: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
 		instance: "crashing", now: time.Now, jitter: func() float64 { return 1 }, handlers: context.Background(),
 	}
 }

@@ -169,7 +169,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	}
 	r := &runner{
 		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
-		log: p.Log, metrics: m, breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
+		log: p.Log, metrics: m, tracer: p.Traces.Tracer(tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}
 	p.Health.Add("broker", func(context.Context) error {
@@ -188,6 +188,9 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	defer grace()
 	return r.run(ctx, js, events, parkedEvents)
 }
+
+// tracerName is the instrumentation scope of the spans.
+const tracerName = "github.com/headgate/headgate/workers"
 
 // nuidSuffix leaves the last 8 characters of a NUID: enough to tell the instances of one worker apart.
 const nuidSuffix = 14

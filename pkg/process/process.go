@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 )
 
@@ -30,6 +32,8 @@ type Process struct {
 	Metrics prometheus.Registerer
 	// Gatherer has the metrics of the whole process, as /metrics shows them.
 	Gatherer prometheus.Gatherer
+	// Traces are the process's OpenTelemetry traces; they go nowhere unless its variables name a collector.
+	Traces trace.TracerProvider
 
 	registry *prometheus.Registry
 }
@@ -52,6 +56,7 @@ func New(name string, log *zap.Logger) *Process {
 		Health:   &Health{state: new(state)},
 		Metrics:  labelled(registry, name),
 		Gatherer: registry,
+		Traces:   noop.NewTracerProvider(),
 		registry: registry,
 	}
 	p.Metrics.MustRegister(build)
@@ -128,6 +133,16 @@ func (p *Process) serve(adminListen string, run func(context.Context, *Process) 
 	}
 	defer admin.Close()
 	defer context.AfterFunc(ctx, p.Health.Drain)()
+	provider, flush, err := traces(ctx, p.Name, p.Version)
+	if err != nil {
+		return err
+	}
+	p.Traces = provider
+	defer func() {
+		if err := flush(); err != nil {
+			p.Log.Warn("the last traces were not sent", zap.String("error", redact(err.Error())))
+		}
+	}()
 
 	err = p.guard(ctx, run)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
