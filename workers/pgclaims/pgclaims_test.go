@@ -12,12 +12,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"go.uber.org/goleak"
-
 	"github.com/headgate/headgate/workers"
 	"github.com/headgate/headgate/workers/claimstest"
 	"github.com/headgate/headgate/workers/pgclaims"
-	"github.com/headgate/headgate/workers/pgclaims/pgtest"
 )
 
 func TestClaims(t *testing.T) {

@@ -20,13 +20,13 @@ import (
 
 const lease = time.Minute
 
-// process is what one process has of a worker's claims.
-type process struct {
+// holder is what one process has of a worker's claims.
+type holder struct {
 	*pgclaims.Claims
 	owner int
 }
 
-func (p *process) take(t testing.TB, key workers.Key) workers.Claim {
+func (p *holder) take(t testing.TB, key workers.Key) workers.Claim {
 	t.Helper()
 	p.owner++
 	claim, err := p.Take(context.Background(), key, workers.Taking{Owner: fmt.Sprintf("%p.%d", p, p.owner), Sequence: 7, Lease: lease})
@@ -55,7 +55,7 @@ func TestDoneIsTheEffect(t *testing.T) {
 		*testing.T
 		worker string
 		claims *pgclaims.Claims // the process's own
-		other  *process         // another one
+		other  *holder          // another one
 		clock  *claimstest.Clock
 		claim  workers.Claim
 		tx     pgx.Tx
@@ -136,16 +136,16 @@ func TestDoneIsTheEffect(t *testing.T) {
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			worker, clock := fmt.Sprintf("worker-%d", i), &claimstest.Clock{}
+			worker, clock := fmt.Sprintf("moment-%d", i), &claimstest.Clock{}
 			claims := pgclaims.New(r.faulty(), worker, clock.Now)
-			p := &process{Claims: claims}
+			p := &holder{Claims: claims}
 			key := workers.Key{WebhookID: "msg_1"}
 			claim := p.take(t, key)
 			tx, err := effect(claims.Bind(ctx, claim), worker, "msg_1")
 			must(t, err)
 			cut, cancel := context.WithCancel(ctx)
 			defer cancel()
-			m := &moment{t, worker, claims, &process{Claims: pgclaims.New(r.pool, worker, clock.Now)}, clock, claim, tx, cancel}
+			m := &moment{t, worker, claims, &holder{Claims: pgclaims.New(r.pool, worker, clock.Now)}, clock, claim, tx, cancel}
 			tt.happens(m)
 
 			saved, err := claims.Save(cut, as(m.claim, workers.Done))
@@ -187,7 +187,7 @@ func TestOtherEndsUndoTheEffect(t *testing.T) {
 	for _, s := range []workers.State{workers.Waiting, workers.Parked, workers.Burying, workers.Dead} {
 		worker := "ends-" + string(s)
 		claims := pgclaims.New(r.pool, worker, nil)
-		claim := (&process{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
+		claim := (&holder{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
 		tx, err := effect(claims.Bind(ctx, claim), worker, "msg_1")
 		if err != nil {
 			t.Fatal(err)
@@ -233,7 +233,7 @@ func TestUnknownCommitIsAskedFor(t *testing.T) {
 				c.MaxConns = 1 // so that none is left when the transaction's is dead
 			})
 			claims := pgclaims.New(pool, tt.name, nil)
-			claim := (&process{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
+			claim := (&holder{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
 			tx, err := effect(claims.Bind(ctx, claim), tt.name, "msg_1")
 			if err != nil {
 				t.Fatal(err)
@@ -280,7 +280,7 @@ func TestTakeoverDuringCommit(t *testing.T) {
 			claims := pgclaims.New(r.faulty(), tt.name, clock.Now)
 			other := pgclaims.New(r.pool, tt.name, clock.Now)
 			key := workers.Key{WebhookID: "msg_1"}
-			claim := (&process{Claims: claims}).take(t, key)
+			claim := (&holder{Claims: claims}).take(t, key)
 			tx, err := effect(claims.Bind(ctx, claim), tt.name, "msg_1")
 			if err != nil {
 				t.Fatal(err)
@@ -362,7 +362,7 @@ func TestTxWithoutAConnection(t *testing.T) {
 	r := newRig(t)
 	pool := r.Pool(t, func(c *pgxpool.Config) { c.MaxConns = 1 })
 	claims := pgclaims.New(pool, "narrow", nil)
-	claim := (&process{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
+	claim := (&holder{Claims: claims}).take(t, workers.Key{WebhookID: "msg_1"})
 	held, err := pool.Acquire(context.Background())
 	if err != nil {
 		t.Fatal(err)
