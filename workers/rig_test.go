@@ -41,6 +41,9 @@ type rig struct {
 
 // newRig provisions w with one handler, act, for *.write.successful. Zero fields of w get test-sized values.
 func newRig(t testing.TB, w Worker, act func(context.Context, codat.Event[codat.Write]) error) *rig {
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel() // most of a test here is waiting
+	}
 	r := &rig{TB: t}
 	w.Name = "tested"
 	w.Begin = stream.BeginAll()

@@ -143,7 +143,6 @@ func TestPromise6EveryEventEndsInOnePlaceWhereverAProcessDies(t *testing.T) {
 		{"ack", fail, want{Dead, 1, 1}},
 	} {
 		t.Run("dies after "+tt.step, func(t *testing.T) {
-			t.Parallel()
 			c := &crash{at: tt.step}
 			crashing := true
 			r := newRig(t, Worker{AckWait: time.Second, ParkAfter: 100 * time.Millisecond}, func(ctx context.Context, e write) error {
@@ -568,6 +567,95 @@ func TestEventsOfOneKeyTakeOneSlotOneAtATime(t *testing.T) {
 	}
 	if most.Load() != 1 {
 		t.Errorf("%d events of one key ran at once; want 1", most.Load())
+	}
+}
+
+// Without its claims a worker runs nothing, loses nothing and counts nothing.
+func TestAWorkerWaitsForItsClaims(t *testing.T) {
+	bucket := "KV_" + source.ClaimsBucket("tested")
+	for _, tt := range []struct {
+		name string
+		take func(*rig) (give func())
+	}{
+		{"while their bucket is full", func(r *rig) func() { return r.squeeze(bucket) }},
+		{"while their bucket is gone", func(r *rig) func() {
+			if err := r.JS.DeleteStream(context.Background(), bucket); err != nil {
+				r.Fatal(err)
+			}
+			return func() {
+				streamtest.Provision(r, r.JS, stream.Plan{Source: source, Workers: []stream.WorkerPlan{r.worker.Plan()}})
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, Worker{Attempts: 1}, succeed)
+			r.post("msg_0")
+			r.start()
+			r.waitState("msg_0", Done)
+			give := tt.take(r)
+			r.post("msg_1")
+			streamtest.Wait(t, func() bool {
+				c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+				return err == nil && c.CachedInfo().NumRedelivered > 0
+			}, "the event to be given back")
+			give()
+			r.waitState("msg_1", Done)
+			r.waitQuiet()
+			if runs, _ := r.attempts("msg_1"); runs != 1 || r.record(Key{WebhookID: "msg_1"}).Attempts != 1 {
+				t.Errorf("%d runs, %d attempts; want 1 and 1", runs, r.record(Key{WebhookID: "msg_1"}).Attempts)
+			}
+		})
+	}
+}
+
+// Two versions of a worker share its consumer in a rollout, and in a rollback. What only one of them handles waits
+// for it.
+func TestTwoVersionsOfAWorkerShareItsConsumer(t *testing.T) {
+	var v1, v2 atomic.Int64
+	v1Only := Handle(codat.AnyWriteSuccessful, func(context.Context, write) error { v1.Add(1); return nil })
+	both := []Handler{
+		Handle(codat.AnyWriteSuccessful, func(context.Context, write) error { v2.Add(1); return nil }),
+		Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { v2.Add(1); return nil }),
+	}
+	r := newRig(t, Worker{Attempts: 1}, succeed)
+	r.worker.Handlers = []Handler{v1Only}
+	stopV1 := r.start()
+	r.postAll("msg_before", 50)
+
+	// The rollout: provision first, then the new version beside the old one, then the old one goes.
+	next := r.worker
+	next.Handlers = both
+	streamtest.Provision(t, r.JS, stream.Plan{Source: source, Workers: []stream.WorkerPlan{next.Plan()}})
+	r.worker = next
+	stopV2 := r.start()
+	for i := range 20 {
+		r.postType(fmt.Sprintf("msg_new_%d", i), "company.created")
+	}
+	r.postAll("msg_during", 50)
+	if err := stopV1(); err != nil {
+		t.Error(err)
+	}
+	for i := range 20 {
+		waitFor(t, 2*time.Minute, func() bool { return r.state(fmt.Sprintf("msg_new_%d", i)) == Done })
+	}
+
+	// The rollback: the old version binds to the wider consumer.
+	r.worker.Handlers = []Handler{v1Only}
+	r.start()
+	if err := stopV2(); err != nil {
+		t.Error(err)
+	}
+	r.postAll("msg_after", 50)
+	r.waitQuiet()
+	for _, id := range []string{"before", "during", "after"} {
+		for i := range 50 {
+			if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%s_%d", id, i)}); rec.State != Done || rec.Attempts != 1 {
+				t.Errorf("msg_%s_%d is %s after %d attempts; want done after 1", id, i, rec.State, rec.Attempts)
+			}
+		}
+	}
+	if total := v1.Load() + v2.Load(); total != 170 || v1.Load() == 0 || v2.Load() < 20 {
+		t.Errorf("handled %d by the old and %d by the new version; want 170 together", v1.Load(), v2.Load())
 	}
 }
 
