@@ -2,13 +2,14 @@
 
 FUZZTIME  ?= 20s
 TESTFLAGS ?=
+BENCHFLAGS ?=
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 # Tests that need minutes or processes of their own are behind these tags; all checks see them.
 TAGS    = -tags faults,mutants
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants build clean
+.PHONY: help dev test lint fuzz faults mutants bench build clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -44,6 +45,9 @@ faults: ## kill the ingress, the broker and workers at the worst moments; 15 min
 
 mutants: ## take out one mechanism after another and see its test fail; 15 minutes at most
 	go test -tags mutants -timeout 15m $(TESTFLAGS) ./test/mutants/...
+
+bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two
+	cd bench && go run . $(BENCHFLAGS)
 
 build: ## static binaries of every command in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...

@@ -1,0 +1,213 @@
+// Command bound is how fast the work can be done at all: fasthttp, an HMAC that allocates nothing, and publishes that
+// are written to the server's socket by hand. It does what must be done (prove, find the type, store, answer after the
+// ack) and nothing that makes it fit for use: no deadlines, no metrics, no log, no second try. The benchmark compares
+// the ingress with it.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash"
+	"log"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+func main() { log.Fatal(run()) }
+
+func run() error {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(os.Getenv("SECRET"), "whsec_"))
+	if err != nil {
+		return err
+	}
+	url, _, _ := strings.Cut(os.Getenv("NATS_URL"), ",")
+	p, err := connect(strings.TrimPrefix(url, "nats://"))
+	if err != nil {
+		return err
+	}
+	proof := &prover{sums: sync.Pool{New: func() any { return &sum{Hash: hmac.New(sha256.New, key)} }}}
+	subject := os.Getenv("SOURCE") + ".events."
+	server := fasthttp.Server{NoDefaultServerHeader: true, NoDefaultDate: true, Handler: func(c *fasthttp.RequestCtx) {
+		id, body := c.Request.Header.Peek("Webhook-Id"), c.Request.Body()
+		if !proof.proves(id, c.Request.Header.Peek("Webhook-Timestamp"), c.Request.Header.Peek("Webhook-Signature"), body) {
+			c.SetStatusCode(fasthttp.StatusUnauthorized)
+			return
+		}
+		typ, ok := typeOf(body)
+		switch {
+		case !ok:
+			c.SetStatusCode(fasthttp.StatusBadRequest)
+		case p.publish(subject, typ, id, body) != nil:
+			c.SetStatusCode(fasthttp.StatusServiceUnavailable)
+		default:
+			c.SetStatusCode(fasthttp.StatusNoContent)
+		}
+	}}
+	go func() { log.Fatal(server.ListenAndServe(os.Getenv("LISTEN"))) }()
+	return p.read()
+}
+
+// prover proves signatures without allocating.
+type prover struct{ sums sync.Pool }
+
+type sum struct {
+	hash.Hash
+	bytes   [sha256.Size]byte
+	encoded [44]byte
+}
+
+func (p *prover) proves(id, timestamp, signature, body []byte) bool {
+	const tolerance = 300
+	at, err := fasthttp.ParseUint(timestamp)
+	if now := int(time.Now().Unix()); err != nil || at < now-tolerance || at > now+tolerance {
+		return false
+	}
+	s := p.sums.Get().(*sum)
+	defer p.sums.Put(s)
+	s.Reset()
+	_, _ = s.Write(id) // a hash never returns an error
+	_, _ = s.Write(dot)
+	_, _ = s.Write(timestamp)
+	_, _ = s.Write(dot)
+	_, _ = s.Write(body)
+	base64.StdEncoding.Encode(s.encoded[:], s.Sum(s.bytes[:0]))
+	return len(signature) > 3 && hmac.Equal(signature[len("v1,"):], s.encoded[:])
+}
+
+var dot = []byte(".")
+
+// typeOf finds the type where Codat's sender writes it.
+func typeOf(body []byte) ([]byte, bool) {
+	_, rest, ok := bytes.Cut(body, []byte(`"eventType":"`))
+	typ, _, end := bytes.Cut(rest, []byte(`"`))
+	return typ, ok && end && len(typ) > 0
+}
+
+// publisher writes what all requests publish to one connection, and gives each its ack.
+type publisher struct {
+	nc    net.Conn
+	in    *bufio.Reader
+	free  chan int
+	slots []chan error
+
+	mu      sync.Mutex
+	out     []byte
+	waiting chan struct{} // has something when there is something in out
+}
+
+// window is how many publishes can be in flight.
+const window = 4096
+
+func connect(address string) (*publisher, error) {
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	p := &publisher{
+		nc: nc, in: bufio.NewReaderSize(nc, 64<<10),
+		free: make(chan int, window), slots: make([]chan error, window), waiting: make(chan struct{}, 1),
+	}
+	for i := range p.slots {
+		p.slots[i] = make(chan error, 1)
+		p.free <- i
+	}
+	if _, err := p.in.ReadSlice('\n'); err != nil { // INFO
+		return nil, err
+	}
+	_, err = nc.Write([]byte(`CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"bound","lang":"none","version":"0"}` +
+		"\r\nSUB _INBOX.bound.* 1\r\n"))
+	go p.write()
+	return p, err
+}
+
+func (p *publisher) publish(subject string, typ, id, body []byte) error {
+	slot := <-p.free
+	const head, end = "NATS/1.0\r\nNats-Msg-Id: ", "\r\n\r\n"
+	size := len(head) + len(id) + len(end)
+	p.mu.Lock()
+	p.out = append(append(append(p.out, "HPUB "...), subject...), typ...)
+	p.out = strconv.AppendInt(append(p.out, " _INBOX.bound."...), int64(slot), 10)
+	p.out = strconv.AppendInt(append(p.out, ' '), int64(size), 10)
+	p.out = strconv.AppendInt(append(p.out, ' '), int64(size+len(body)), 10)
+	p.out = append(append(append(append(p.out, "\r\n"+head...), id...), end...), body...)
+	p.out = append(p.out, "\r\n"...)
+	p.mu.Unlock()
+	select {
+	case p.waiting <- struct{}{}:
+	default:
+	}
+	err := <-p.slots[slot]
+	p.free <- slot
+	return err
+}
+
+// write writes everything that has come together since the last time.
+func (p *publisher) write() {
+	var writing []byte
+	for range p.waiting {
+		p.mu.Lock()
+		writing, p.out = p.out, writing[:0]
+		p.mu.Unlock()
+		if _, err := p.nc.Write(writing); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+var errRefused = errors.New("not stored")
+
+// read reads acks until the connection ends.
+func (p *publisher) read() error {
+	for {
+		line, err := p.in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		switch {
+		case bytes.HasPrefix(line, []byte("MSG ")), bytes.HasPrefix(line, []byte("HMSG ")):
+			fields := bytes.Fields(line) // MSG subject sid size
+			_, number, _ := bytes.Cut(fields[1], []byte("_INBOX.bound."))
+			slot, err := strconv.Atoi(string(number))
+			if err != nil {
+				return fmt.Errorf("ack to %q: %w", fields[1], err)
+			}
+			size, err := strconv.Atoi(string(fields[len(fields)-1]))
+			if err != nil {
+				return fmt.Errorf("ack: %w", err)
+			}
+			ack, err := p.in.Peek(size)
+			if err != nil {
+				return err
+			}
+			var refused error
+			if !bytes.HasPrefix(ack, []byte(`{"stream":`)) {
+				refused = errRefused
+			}
+			p.slots[slot] <- refused
+			if _, err := p.in.Discard(size + len("\r\n")); err != nil {
+				return err
+			}
+		case bytes.HasPrefix(line, []byte("PING")):
+			p.mu.Lock()
+			p.out = append(p.out, "PONG\r\n"...)
+			p.mu.Unlock()
+			select {
+			case p.waiting <- struct{}{}:
+			default:
+			}
+		case bytes.HasPrefix(line, []byte("-ERR")):
+			return fmt.Errorf("server: %s", line)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+// Command worker is a worker whose handler does nothing: what it costs is what the runtime costs. With --claims none it
+// is not the runtime, but the loop that one writes without it: the benchmark compares the runtime with that.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers"
+)
+
+func main() { process.Main("worker", "A worker whose handler does nothing.", new(Settings), Run) }
+
+// Settings say which worker it is and what it remembers by.
+type Settings struct {
+	workers.Settings
+
+	Name   string `name:"name" required:"" help:"Name of the worker."`
+	Type   string `name:"type" required:"" help:"Type of the events that it takes."`
+	Claims string `name:"claims" default:"kv" enum:"none,kv" help:"What remembers an id: nothing, or a KV bucket."`
+	Out    string `name:"out" help:"File for the times from when an event came to when its handler began, in nanoseconds, as JSON; written at the end."`
+}
+
+// Run takes events until ctx ends.
+func Run(ctx context.Context, s *Settings, p *process.Process) error {
+	var times times
+	run := s.runtime
+	if s.Claims == "none" {
+		run = s.loop
+	}
+	if err := run(ctx, p, &times); err != nil || s.Out == "" {
+		return err
+	}
+	text, err := json.Marshal(times.all)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.Out, text, 0o600)
+}
+
+// times are how long events were on their way until a handler began.
+type times struct {
+	mu  sync.Mutex
+	all []time.Duration
+}
+
+func (t *times) began(received time.Time) {
+	took := time.Since(received)
+	t.mu.Lock()
+	t.all = append(t.all, took)
+	t.mu.Unlock()
+}
+
+func (s *Settings) runtime(ctx context.Context, p *process.Process, t *times) error {
+	worker := workers.Worker{
+		Name: s.Name,
+		Handlers: []workers.Handler{workers.Handle(codat.Name[codat.Write](s.Type), func(_ context.Context, e codat.Event[codat.Write]) error {
+			t.began(e.Received)
+			return nil
+		})},
+		Begin: stream.BeginAll(),
+	}
+	return workers.Run(ctx, s.Settings, p, worker, func(context.Context, workers.Parts) (workers.Worker, error) { return worker, nil })
+}
+
+// loop takes events as many at once as the worker would, and acks them.
+func (s *Settings) loop(ctx context.Context, p *process.Process, t *times) error {
+	nc, err := stream.Connect(ctx, s.NATS, s.Name, p.Log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	if err := stream.Connected(ctx, nc); err != nil {
+		return err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	consumer, err := js.Consumer(ctx, s.Source.Stream(), s.Name)
+	if err != nil {
+		return fmt.Errorf("consumer %s: %w", s.Name, err)
+	}
+	msgs, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, msgs.Stop)()
+	p.Health.Add("broker", func(context.Context) error { return nil })
+	free := make(chan struct{}, s.Concurrency)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		m, err := msgs.Next()
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			received, _ := time.Parse(time.RFC3339Nano, m.Headers().Get(stream.HeaderCEReceivedTime))
+			t.began(received)
+			_ = m.Ack() // it would come again
+		})
+	}
+}
