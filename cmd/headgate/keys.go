@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -11,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nkeys"
@@ -21,19 +21,24 @@ import (
 // keys makes the secrets of a deployment.
 type keys struct {
 	Folder string   `arg:"" help:"Where they go, as deploy/compose/secrets: a folder for each process, and one for the NATS servers."`
+	Server []string `name:"server" env:"-" default:"nats-1,nats-2,nats-3" placeholder:"HOST" help:"The NATS servers of the cluster, as they reach each other; with a port if it is not 6222."`
 	Team   []string `name:"team" env:"-" placeholder:"NAME" help:"Also a key for the account of this team, which reads events."`
 }
 
-// Validate reports a team whose durable consumer could not be named after it, or would be a worker's.
+// Validate reports a server that is no host, and a team whose durable consumer could not be named after it or would be
+// another's.
 func (c *keys) Validate() error {
+	for _, name := range c.Server {
+		if name == "" || strings.ContainsAny(name, " /@\"") {
+			return fmt.Errorf("--server: %q is no host: give it as nats-1 or nats-1:6222", name)
+		}
+	}
 	for _, name := range c.Team {
 		if err := stream.ValidateWorker(name); err != nil {
 			return fmt.Errorf("--team: %w", err)
 		}
-		for _, r := range roles() {
-			if name == r {
-				return fmt.Errorf("--team: %s is the name of a role: choose another", name)
-			}
+		if slices.Contains(slices.Concat(roles(), notUsers), name) {
+			return fmt.Errorf("--team: %s is taken by Headgate itself: choose another", name)
 		}
 	}
 	return nil
@@ -48,8 +53,11 @@ func roles() []string {
 	return all
 }
 
-// Run makes what is missing and keeps what is there. The folder is closed to others, so the files in it are not:
-// processes in containers read them as users of their own.
+// notUsers are the folders beside those of the users.
+var notUsers = []string{"nats", "routes", "webhook", "grafana"}
+
+// Run makes what is missing and keeps what is there. The folder is closed to others, so that the files in it need not
+// be: processes in containers read them as users of their own.
 func (c *keys) Run(_ context.Context, t *terminal) error {
 	if err := os.MkdirAll(c.Folder, 0o700); err != nil {
 		return fmt.Errorf("make the folder: %w", err)
@@ -57,52 +65,64 @@ func (c *keys) Run(_ context.Context, t *terminal) error {
 	if err := os.Chmod(c.Folder, 0o700); err != nil {
 		return fmt.Errorf("close the folder to others: %w", err)
 	}
-	s := secrets{folder: c.Folder, t: t}
-	var public strings.Builder
-	public.WriteString("# Public keys: who may log in. Made by headgate keys from the seeds beside this folder.\n")
-	teams, err := s.teams()
+	s := secrets{c.Folder, t}
+	before, err := filepath.Glob(filepath.Join(c.Folder, "*", "nkey"))
 	if err != nil {
 		return err
 	}
-	for _, name := range distinct(roles(), teams, c.Team) {
-		key, err := s.nkey(name)
+	users := roles()
+	for _, seed := range before {
+		users = append(users, filepath.Base(filepath.Dir(seed)))
+	}
+	users = append(users, c.Team...)
+
+	known := "# Public keys: who may log in. Made by headgate keys from the seeds, which are for the processes.\n"
+	for i, name := range users {
+		if slices.Contains(users[:i], name) {
+			continue
+		}
+		public, err := s.nkey(name)
 		if err != nil {
+			return fmt.Errorf("key of %s: %w", name, err)
+		}
+		known += fmt.Sprintf("%s_NKEY: %s\n", strings.ToUpper(strings.ReplaceAll(name, "-", "_")), public)
+	}
+	password, err := s.ensure("routes/password", random)
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string]func() string{
+		"nats/encryption.conf": func() string { return fmt.Sprintf("key: %q", random()) },
+		"webhook/key":          func() string { return "whsec_" + base64.StdEncoding.EncodeToString(randomBytes()) },
+		"grafana/password":     random,
+	} {
+		if _, err := s.ensure(name, text); err != nil {
 			return err
 		}
-		fmt.Fprintf(&public, "%s_NKEY: %s\n", strings.ToUpper(strings.ReplaceAll(name, "-", "_")), key)
 	}
-	return errors.Join(
-		s.write("nats/keys.conf", public.String()),
-		s.ensure("nats/routes.conf", func() string {
-			return fmt.Sprintf("authorization: { user: routes, password: %q }\n", random(hex.EncodeToString))
-		}),
-		s.ensure("nats/encryption.conf", func() string { return fmt.Sprintf("key: %q\n", random(hex.EncodeToString)) }),
-		s.ensure("webhook/key", newSecret),
-		s.ensure("grafana/password", func() string { return random(hex.EncodeToString) }),
-	)
+	return errors.Join(s.write("nats/keys.conf", known), s.write("nats/routes.conf", c.routes(password)))
 }
 
-// distinct is all names, each once, in the order in which they come first.
-func distinct(lists ...[]string) []string {
-	var all []string
-	seen := map[string]bool{}
-	for _, list := range lists {
-		for _, name := range list {
-			if !seen[name] {
-				seen[name] = true
-				all = append(all, name)
-			}
+// routes is how the servers of the cluster find each other and prove that they belong to it.
+func (c *keys) routes(password string) string {
+	text := "# Made by headgate keys.\nauthorization: { user: routes, password: \"" + password + "\" }\nroutes: [\n"
+	for _, host := range c.Server {
+		if !strings.Contains(host, ":") {
+			host += ":6222"
 		}
+		text += fmt.Sprintf("\t\"nats://routes:%s@%s\"\n", password, host)
 	}
-	return all
+	return text + "]\n"
 }
 
-// random is a secret of 32 bytes as text.
-func random(text func([]byte) string) string {
-	secret := make([]byte, 32)
-	rand.Read(secret) // it never fails
-	return text(secret)
+func randomBytes() []byte {
+	b := make([]byte, 32)
+	rand.Read(b) // it never fails
+	return b
 }
+
+// random is a secret that needs no quoting anywhere.
+func random() string { return hex.EncodeToString(randomBytes()) }
 
 // secrets are the files of a folder.
 type secrets struct {
@@ -110,53 +130,35 @@ type secrets struct {
 	t      *terminal
 }
 
-// teams are those that have a key from an earlier time.
-func (s secrets) teams() ([]string, error) {
-	seeds, err := filepath.Glob(filepath.Join(s.folder, "*", "nkey"))
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, seed := range seeds {
-		names = append(names, filepath.Base(filepath.Dir(seed)))
-	}
-	return names, nil
-}
-
 // nkey makes the key of a user if there is none, and returns its public half.
 func (s secrets) nkey(name string) (string, error) {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return "", err
+	}
+	fresh, err := user.Seed()
+	if err != nil {
+		return "", err
+	}
 	file := name + "/nkey"
-	var failure error
-	if err := s.ensure(file, func() string {
-		user, err := nkeys.CreateUser()
-		if err != nil {
-			failure = err
-			return ""
-		}
-		seed, err := user.Seed()
-		failure = err
-		return string(seed)
-	}); err != nil || failure != nil {
-		return "", fmt.Errorf("key of %s: %w", name, errors.Join(err, failure))
-	}
-	seed, err := os.ReadFile(filepath.Join(s.folder, file))
+	seed, err := s.ensure(file, func() string { return string(fresh) })
 	if err != nil {
-		return "", fmt.Errorf("key of %s: %w", name, err)
+		return "", err
 	}
-	user, err := nkeys.FromSeed(bytes.TrimSpace(seed))
-	if err != nil {
-		return "", fmt.Errorf("key of %s: %s holds no seed: remove it, and a new one is made: %w", name, filepath.Join(s.folder, file), err)
+	if user, err = nkeys.FromSeed([]byte(seed)); err != nil {
+		return "", fmt.Errorf("%s holds no seed: remove it, and a new one is made: %w", filepath.Join(s.folder, file), err)
 	}
 	return user.PublicKey()
 }
 
-// ensure writes a file if there is none.
-func (s secrets) ensure(name string, text func() string) error {
-	_, err := os.Stat(filepath.Join(s.folder, name))
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
+// ensure writes a file if there is none, and returns what is in it.
+func (s secrets) ensure(name string, fresh func() string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(s.folder, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		made := fresh()
+		return made, s.write(name, made+"\n")
 	}
-	return s.write(name, strings.TrimSuffix(text(), "\n")+"\n")
+	return strings.TrimSpace(string(text)), err
 }
 
 // write writes a file, whole or not at all.
@@ -179,6 +181,6 @@ func (s secrets) write(name, text string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
-	fmt.Fprintf(s.t.out, "made %s\n", path)
-	return nil
+	_, err = fmt.Fprintf(s.t.out, "made %s\n", path)
+	return err
 }
