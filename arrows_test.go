@@ -56,7 +56,7 @@ func arrow(from, to string) bool {
 	case top == "cmd":
 		// Everything that is not a test's.
 		return within("ingress") || within("workers") || within("pkg")
-	case from == "", top == "test", top == "bench":
+	case from == "", top == "test", top == "bench", top == "deploy":
 		return true
 	case from == "pkg/codat":
 		return false
