@@ -33,7 +33,6 @@ type commands struct {
 	Quarantine quarantine `cmd:"" help:"The quarantine: what is proven and cannot be read as an event."`
 	Provision  provision  `cmd:"" help:"Make the streams, consumers and buckets of the built-in workers, or say what differs."`
 	Workers    instances  `cmd:"" help:"List the workers that run now."`
-	Keys       keys       `cmd:"" help:"Make the secrets of a deployment: a key for each process, and what the NATS servers need to know them."`
 	Watch      watch      `cmd:"" help:"Export metrics of the streams and workers to Prometheus, also of workers that do not run."`
 	Keys       keys       `cmd:"" help:"Make the secrets of a deployment: a key for each process, and what the NATS servers need to know them."`
 
