@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"go.uber.org/goleak"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
@@ -260,3 +261,17 @@ func (away) Save(_ context.Context, c Claim) (Claim, error) {
 	return c, fmt.Errorf("save: %w", errAway)
 }
 func (away) Look(context.Context, Key) (Record, error) { return Record{}, errAway }
+
+// A process that is told to stop while it connects leaves nothing behind: a stop can come in any moment.
+func TestPromise7AStopWhileConnectingLeavesNothingOpen(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	before := goleak.IgnoreCurrent()
+	for moment := range 60 {
+		stop := r.start()
+		<-time.After(time.Duration(moment) * 100 * time.Microsecond)
+		if err := stop(); err != nil {
+			t.Errorf("Run = %v; want a clean stop", err)
+		}
+	}
+	streamtest.Wait(t, func() bool { return goleak.Find(before) == nil }, "nothing to run that did not run before")
+}

@@ -110,7 +110,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	}
 	nc, err := stream.Connect(ctx, s.NATS, shape.Name, p.Log)
 	switch {
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		return nil
 	case err != nil:
 		return err
