@@ -49,7 +49,7 @@ func memoryPart(ctx context.Context, b *bench) error {
 		return err
 	}
 	b.progress("memory: a worker claims %d events", b.ids)
-	w, err := b.worker(ctx, servers, remembering{"kv", "KV claims"}, load.Type, "")
+	w, err := b.worker(ctx, servers, kvClaims, load.Type, "")
 	if err != nil {
 		return err
 	}

@@ -38,9 +38,23 @@ func settleCase(nodes int, fsync bool) string {
 }
 
 // A remembering is what a worker remembers ids by, as the worker's flag and the tables call it.
-type remembering struct{ flag, name string }
+type remembering struct{ flag, name, dsn string }
 
-var rememberings = []remembering{{"none", "bare loop"}, {"kv", "KV claims"}}
+var (
+	bareLoop = remembering{"none", "bare loop", ""}
+	kvClaims = remembering{"kv", "KV claims", ""}
+)
+
+// rememberings are what is compared: with PostgreSQL where it is installed, with or without fsync as NATS.
+func (b *bench) rememberings(ctx context.Context, fsync bool) ([]remembering, *lab.Process, error) {
+	all := []remembering{bareLoop, kvClaims}
+	p, dsn, err := b.lab.Postgres(ctx, fsync)
+	if errors.Is(err, lab.ErrNoPostgres) {
+		b.progress("without PostgreSQL, which is not installed")
+		return all, nil, nil
+	}
+	return append(all, remembering{"pg", "PostgreSQL claims", dsn}), p, err
+}
 
 // workerPart measures how fast events are settled, on one server and on a cluster, and how soon they arrive.
 func workerPart(ctx context.Context, b *bench) error {
@@ -73,15 +87,22 @@ func (b *bench) settle(ctx context.Context, nodes int, fsync bool) error {
 	if err := b.store(ctx, servers, events, load.Type); err != nil {
 		return err
 	}
+	all, postgres, err := b.rememberings(ctx, fsync)
+	if err != nil {
+		return err
+	}
 	for round := range b.rounds {
 		b.progress("%s: round %d of %d", in, round+1, b.rounds)
-		for _, r := range shuffled(rememberings) {
+		for _, r := range shuffled(all) {
 			if err := b.settleOnce(ctx, in, servers, r, events); err != nil {
 				return err
 			}
 		}
 	}
-	return servers.Stop()
+	if postgres != nil {
+		err = b.lab.Stop(postgres)
+	}
+	return errors.Join(err, servers.Stop())
 }
 
 func (b *bench) settleOnce(ctx context.Context, in string, servers *lab.NATS, r remembering, events int) error {
@@ -152,7 +173,7 @@ func (b *bench) arrive(ctx context.Context) error {
 	d := 3 * b.slice
 	for round := range b.rounds {
 		b.progress("%s: round %d of %d", arriveCase, round+1, b.rounds)
-		for _, r := range shuffled(rememberings) {
+		for _, r := range shuffled([]remembering{bareLoop, kvClaims}) {
 			if err := empty(ctx, servers, v.source); err != nil {
 				return err
 			}
@@ -215,7 +236,7 @@ func startPart(ctx context.Context, b *bench) error {
 		b.progress("start: round %d of %d", round+1, b.rounds)
 		for _, t := range []struct{ name, typ string }{{"takes all from the first on", load.Type}, {"takes the last event only", rare}} {
 			began := time.Now()
-			w, err := b.worker(ctx, servers, rememberings[1], t.typ, "")
+			w, err := b.worker(ctx, servers, kvClaims, t.typ, "")
 			if err != nil {
 				return err
 			}
@@ -256,6 +277,7 @@ func (b *bench) worker(ctx context.Context, servers *lab.NATS, r remembering, ty
 	}
 	w.process, err = b.lab.Start(w.name, b.programs["worker"], []string{
 		"--name", w.name, "--type", typ, "--claims", r.flag, "--out", out, "--concurrency", strconv.Itoa(concurrency), "--log-level", "warn",
+		"--dsn", r.dsn,
 		"--source", string(workerSource), "--nats-url", servers.URL, "--admin-listen", admin,
 	}, nil)
 	if err != nil {

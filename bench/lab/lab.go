@@ -24,6 +24,7 @@ type Lab struct {
 	dir       string
 	programs  string
 	processes []*Process
+	others    []string // folders elsewhere
 	made      int
 }
 
@@ -37,10 +38,13 @@ func New(dir string) (*Lab, error) {
 	return l, os.Mkdir(l.programs, 0o700)
 }
 
-// Close ends all processes and removes the folder.
+// Close ends all processes and removes their folders.
 func (l *Lab) Close() error {
-	l.Stop(l.processes...)
-	return os.RemoveAll(l.dir)
+	err := l.Stop(l.processes...)
+	for _, dir := range append(l.others, l.dir) {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // Dir makes a new folder in the lab.
@@ -75,6 +79,10 @@ type Process struct {
 // Start starts a program with more arguments and variables. What it prints goes to a file, as a container's does. It is
 // killed when this process dies.
 func (l *Lab) Start(name, program string, args, env []string) (*Process, error) {
+	return l.start(name, program, args, env, "", &syscall.SysProcAttr{})
+}
+
+func (l *Lab) start(name, program string, args, env []string, dir string, attr *syscall.SysProcAttr) (*Process, error) {
 	l.made++
 	log, err := os.OpenFile(filepath.Join(l.dir, fmt.Sprintf("%s-%d.log", name, l.made)), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -83,7 +91,9 @@ func (l *Lab) Start(name, program string, args, env []string) (*Process, error) 
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Dir = dir
+	attr.Pdeathsig = syscall.SIGKILL
+	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), log.Close())
 	}

@@ -11,12 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
+	"github.com/headgate/headgate/workers/pgclaims"
 )
 
 func main() { process.Main("worker", "A worker whose handler does nothing.", new(Settings), Run) }
@@ -27,7 +29,8 @@ type Settings struct {
 
 	Name   string `name:"name" required:"" help:"Name of the worker."`
 	Type   string `name:"type" required:"" help:"Type of the events that it takes."`
-	Claims string `name:"claims" default:"kv" enum:"none,kv" help:"What remembers an id: nothing, or a KV bucket."`
+	Claims string `name:"claims" default:"kv" enum:"none,kv,pg" help:"What remembers an id: nothing, a KV bucket, or a table in PostgreSQL."`
+	DSN    string `name:"dsn" help:"Where PostgreSQL is."`
 	Out    string `name:"out" help:"File for the times from when an event came to when its handler began, in nanoseconds, as JSON; written at the end."`
 }
 
@@ -64,11 +67,31 @@ func (t *times) began(received time.Time) {
 func (s *Settings) runtime(ctx context.Context, p *process.Process, t *times) error {
 	worker := workers.Worker{
 		Name: s.Name,
-		Handlers: []workers.Handler{workers.Handle(codat.Name[codat.Write](s.Type), func(_ context.Context, e codat.Event[codat.Write]) error {
+		Handlers: []workers.Handler{workers.Handle(codat.Name[codat.Write](s.Type), func(ctx context.Context, e codat.Event[codat.Write]) error {
 			t.began(e.Received)
-			return nil
+			if s.Claims != "pg" {
+				return nil
+			}
+			_, err := pgclaims.Tx(ctx) // what the handler would write commits with the claim
+			return err
 		})},
 		Begin: stream.BeginAll(),
+	}
+	if s.Claims == "pg" {
+		config, err := pgxpool.ParseConfig(s.DSN)
+		if err != nil {
+			return err
+		}
+		config.MaxConns = int32(s.Concurrency + s.Concurrency/4 + 4)
+		pool, err := pgxpool.NewWithConfig(ctx, config)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		if err := pgclaims.Provision(ctx, pool); err != nil {
+			return err
+		}
+		worker.Claims = pgclaims.New(pool, s.Name, nil)
 	}
 	return workers.Run(ctx, s.Settings, p, worker, func(context.Context, workers.Parts) (workers.Worker, error) { return worker, nil })
 }
