@@ -225,6 +225,11 @@ func Get(ctx context.Context, js jetstream.JetStream, s stream.Source, number ui
 	return open(s, m.Subject, m.Header, m.Data, m.Sequence, m.Time), nil
 }
 
+// Read is the letter that Bury published as m. Buried and Number are zero: they are the archive's.
+func Read(s stream.Source, m *nats.Msg) Letter {
+	return open(s, m.Subject, m.Header, m.Data, 0, time.Time{})
+}
+
 // open reads a letter back. A header that another hand changed leaves its field zero: the event is there anyway.
 func open(s stream.Source, subject string, h nats.Header, body []byte, number uint64, at time.Time) Letter {
 	attempts, _ := strconv.Atoi(h.Get(HeaderAttempts))
