@@ -86,8 +86,11 @@ func (h *Health) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(&detail, "ok    %s\n", r.name)
 			continue
 		}
-		status, verdict = http.StatusServiceUnavailable, "not ready"
-		fmt.Fprintf(&detail, "FAIL  %s: %s\n", r.name, strings.ReplaceAll(redact(r.err.Error()), "\n", "; "))
+		mark := "WARN"
+		if !isWarning(r.err) {
+			mark, status, verdict = "FAIL", http.StatusServiceUnavailable, "not ready"
+		}
+		fmt.Fprintf(&detail, "%s  %s: %s\n", mark, r.name, strings.ReplaceAll(redact(r.err.Error()), "\n", "; "))
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

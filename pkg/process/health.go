@@ -58,7 +58,8 @@ func (h *Health) named(part string) *Health {
 }
 
 // Add makes readiness depend on check, which returns nil when it is well, and else what is wrong, for operators to
-// read. It gets 2 s, and one call runs at a time. Adding a name again replaces its check.
+// read; with Warning it is shown and the process is ready all the same. It gets 2 s, and one call runs at a time.
+// Adding a name again replaces its check.
 func (h *Health) Add(name string, check func(context.Context) error) {
 	if h.part != "" {
 		h.remove(h.part)
@@ -88,6 +89,24 @@ func (s *state) remove(name string) {
 	s.checks = slices.DeleteFunc(slices.Clone(s.checks), func(c *check) bool { return c.name == name })
 }
 
+// Warning marks what a check returns as something that an operator should see, and that does not keep the process from
+// its work. Warning(nil) is nil.
+func Warning(err error) error {
+	if err == nil {
+		return nil
+	}
+	return warning{err}
+}
+
+type warning struct{ error }
+
+func (w warning) Unwrap() error { return w.error }
+
+func isWarning(err error) bool {
+	_, ok := errors.AsType[warning](err)
+	return ok
+}
+
 // Drain says that the process is stopping: it is not ready from now on, so that nothing new is sent to it.
 func (h *Health) Drain() {
 	h.mu.Lock()
@@ -95,12 +114,12 @@ func (h *Health) Drain() {
 	h.draining = true
 }
 
-// Ready is nil when every check is well and the process is not draining; else it says what is not. An answer is at
-// most a second old.
+// Ready is nil when no check has more than a warning and the process is not draining; else it says what is wrong. An
+// answer is at most a second old.
 func (h *Health) Ready() error {
 	var wrong []string
 	for _, r := range h.answers() {
-		if r.err != nil {
+		if r.err != nil && !isWarning(r.err) {
 			wrong = append(wrong, fmt.Sprintf("%s: %v", r.name, r.err))
 		}
 	}

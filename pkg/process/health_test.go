@@ -52,6 +52,14 @@ func TestReady(t *testing.T) {
 		h.Add("nats", func(context.Context) error { return away })
 		wantNotReady(t, h, "nats: no server at 127.0.0.1:4222")
 	})
+	t.Run("but with a warning", func(t *testing.T) {
+		h := process.New("p", zap.NewNop()).Health
+		h.Add("files", func(context.Context) error { return process.Warning(away) })
+		wantReady(t, h)
+		if process.Warning(nil) != nil || !errors.Is(process.Warning(away), away) {
+			t.Error("Warning does not keep the error, or makes one of nil")
+		}
+	})
 	t.Run("a check added again replaces the first", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
 		h.Add("nats", func(context.Context) error { return away })
@@ -177,6 +185,8 @@ func TestReadyzNamesEveryCheckAndNoSecret(t *testing.T) {
 		return errors.Join(errors.New("dial nats://user:hunter2@127.0.0.1:4222: refused"), errors.New("whsec_c2VjcmV0"))
 	})
 	probe(t, admin.Addr(), "/readyz", 503, "not ready\nok    keys\nFAIL  nats: dial nats://…@127.0.0.1:4222: refused; whsec_…\n")
+	p.Health.Add("nats", func(context.Context) error { return process.Warning(errors.New("far away")) })
+	probe(t, admin.Addr(), "/readyz", 200, "ready\nok    keys\nWARN  nats: far away\n")
 	probe(t, admin.Addr(), "/livez", 200, "alive")
 	p.Health.Add("nats", well)
 	probe(t, admin.Addr(), "/readyz", 200, "ready\nok    keys\nok    nats\n")

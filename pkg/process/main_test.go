@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 type settings struct {
 	process.Settings
 
-	Do     string        `default:"serve" enum:"serve,end,fail,cancel,misconfigure,panic,stay" help:"What to do."`
+	Do     string        `default:"serve" enum:"serve,end,fail,cancel,misconfigure,panic,stay,look,dislike" help:"What to do."`
 	Pause  time.Duration `default:"10s" placeholder:"TIME" help:"Time to wait."`
 	Secret string        `help:"A key that nobody may see."`
 	URL    string        `name:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" help:"Where NATS is."`
@@ -49,6 +49,39 @@ func (s *settings) Validate() error {
 		return fmt.Errorf("--pause: %v is no time to wait: give more than 0s", s.Pause)
 	}
 	return nil
+}
+
+func (s *settings) Look(w io.Writer) (bool, error) {
+	switch s.Do {
+	case "look":
+		fmt.Fprintln(w, "looks good")
+		return true, nil
+	case "dislike":
+		return true, process.Misconfigured(errors.New("the key whsec_c2VjcmV0 is old: give another"))
+	}
+	return false, nil
+}
+
+// Settings that are looked at only open nothing: no port that a process beside it has.
+func TestSettingsThatAreLookedAtOnlyRunNothing(t *testing.T) {
+	for do, want := range map[string]struct {
+		code     int
+		out, err string
+	}{
+		"look":    {0, "looks good\n", ""},
+		"dislike": {2, "", "program: the key whsec_… is old: give another\n"},
+	} {
+		t.Run(do, func(t *testing.T) {
+			program := exec.Command(os.Args[0], "--do="+do)
+			program.Env = append(os.Environ(), asProgram+"=1")
+			var out, problems bytes.Buffer
+			program.Stdout, program.Stderr = &out, &problems
+			_ = program.Run()
+			if code := program.ProcessState.ExitCode(); code != want.code || out.String() != want.out || problems.String() != want.err {
+				t.Errorf("exit code %d, said %q and %q; want %d, %q, %q", code, out.String(), problems.String(), want.code, want.out, want.err)
+			}
+		})
+	}
 }
 
 func run(ctx context.Context, s *settings, p *process.Process) error {

@@ -87,11 +87,22 @@ func labelled(registry *prometheus.Registry, name string) prometheus.Registerer 
 // for settings that it cannot run with. A second signal ends it at once with 128 and the signal's number.
 //
 // The settings are a pointer to a struct with kong's tags that embeds Settings; each struct in it can have a
-// Validate() error, which is called before anything is opened.
+// Validate() error, which is called before anything is opened. Settings that are to be looked at only have a method
+// Look(io.Writer) (bool, error), which returns true when that was all: nothing is opened or run then.
 func Main[S interface{ base() Settings }](name, help string, settings S, run func(context.Context, S, *Process) error) {
 	if _, err := Parse(name, help, settings, os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(ExitCode(err))
+	}
+	if l, ok := any(settings).(interface {
+		Look(w io.Writer) (bool, error)
+	}); ok {
+		if looked, err := l.Look(os.Stdout); looked || err != nil {
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %s\n", name, redact(err.Error()))
+			}
+			os.Exit(ExitCode(err))
+		}
 	}
 	err := Serve(name, settings.base(), os.Stderr, func(ctx context.Context, p *Process) error {
 		return run(ctx, settings, p)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -25,9 +25,13 @@ func traces(ctx context.Context, name, version string) (provider trace.TracerPro
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return noop.NewTracerProvider(), func() error { return nil }, nil
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	client, err := newOTLP()
 	if err != nil {
-		return nil, nil, Misconfigured(fmt.Errorf("traces: OTEL_EXPORTER_OTLP_ENDPOINT: %w", err))
+		return nil, nil, Misconfigured(fmt.Errorf("traces: %w", err))
+	}
+	exporter, err := otlptrace.New(ctx, client)
+	if err != nil {
+		return nil, nil, fmt.Errorf("traces: %w", err)
 	}
 	// The environment's attributes come last, so that they win.
 	of, err := resource.New(ctx, resource.WithAttributes(
