@@ -121,6 +121,8 @@ func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.Fingerprin
 // MarshalText returns the fingerprint; so do JSON and YAML.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.Fingerprint()), nil }
 
+func (k *key) same(other *key) bool { return k.digest == other.digest }
+
 // signed reports whether one of the signatures is this key's over prefix and body. It allocates
 // nothing. It sifts: what it lets through, the library still has to prove.
 func (k *key) signed(prefix, body []byte, signatures []string) bool {

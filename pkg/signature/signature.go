@@ -4,10 +4,12 @@
 package signature
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +30,8 @@ var (
 	ErrTooOld = errors.New("signed too long ago")
 	// ErrTooNew: the signature matches, but its time lies after the tolerance: a clock is wrong.
 	ErrTooNew = errors.New("signed in the future")
+	// ErrBusy: whether it proves was not found out in time. ProveWithin alone returns it.
+	ErrBusy = errors.New("too much to prove at a time")
 )
 
 // What the signature headers of one family may hold. Svix sends one signature for each key that it
@@ -38,10 +42,24 @@ const (
 	maxTimestamp      = 11 // digits: until the year 5138
 )
 
+// What a request that does not prove may cost.
+const (
+	likely    = 2        // keys that are tried at once, whatever the body: the last ones that matched
+	easy      = 1 << 20  // bytes that a proof may hash without waiting for its turn
+	smallBody = 16 << 10 // of which the library may make its copies before a key is known to match
+)
+
+// turns are what proofs that are not easy take and give back: they have half of the CPUs at most, so
+// that a flood of forgeries leaves the others to those who can prove what they say. There is one
+// machine, and so one set of turns, for all Verifiers.
+var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
 // A Verifier proves requests under any of its keys. It is safe for concurrent use.
 //
 // A request that does not prove costs one HMAC for each key and for each of at most two families of
-// headers that differ; only the first key's goes through the library, which copies the body.
+// headers that differ. Of a body that is not small, the library, which copies it, sees only what a
+// key matched; and when bodies and keys make more work than a moment's, proofs beyond the two keys
+// that matched last take turns.
 type Verifier struct {
 	tolerance time.Duration
 	now       func() time.Time
@@ -60,14 +78,24 @@ func NewVerifier(tolerance time.Duration, now func() time.Time, keys ...Key) *Ve
 }
 
 // SetKeys replaces the keys, while requests run: each request is proven under the keys before or
-// those after. A key that is given twice counts once, a zero Key not at all.
+// those after. A key that is given twice counts once, a zero Key not at all. Keys that stay keep
+// their place, those that are new come behind them.
 func (v *Verifier) SetKeys(keys ...Key) {
 	ring := make([]*key, 0, len(keys))
 	for _, k := range keys {
-		if k.key == nil || slices.ContainsFunc(ring, func(had *key) bool { return had.digest == k.digest }) {
+		if k.key == nil || slices.ContainsFunc(ring, k.same) {
 			continue
 		}
 		ring = append(ring, k.key)
+	}
+	if before := v.keys.Load(); before != nil {
+		place := func(k *key) int {
+			if i := slices.IndexFunc(*before, k.same); i >= 0 {
+				return i
+			}
+			return len(*before)
+		}
+		slices.SortStableFunc(ring, func(a, b *key) int { return place(a) - place(b) })
 	}
 	v.keys.Store(&ring)
 }
@@ -259,9 +287,19 @@ type Proof struct {
 // ErrTooNew when a signature matched but its time is out of tolerance: a forged request never learns
 // that, and never raises the alarm that belongs to a wrong clock.
 func (v *Verifier) Prove(u Unproven, body []byte) (Proof, error) {
+	return v.ProveWithin(context.Background(), u, body)
+}
+
+// ProveWithin is Prove for as long as ctx: a proof that has to wait for its turn longer is ErrBusy.
+func (v *Verifier) ProveWithin(ctx context.Context, u Unproven, body []byte) (Proof, error) {
 	err := ErrNoMatch
+	t := turn{ctx: ctx}
+	defer t.end()
 	for _, f := range u.families {
-		k := v.match(f, body)
+		k, busy := v.match(&t, f, body)
+		if busy != nil {
+			return Proof{}, busy
+		}
 		if k == nil {
 			continue
 		}
@@ -283,17 +321,22 @@ func (v *Verifier) Prove(u Unproven, body []byte) (Proof, error) {
 
 // match returns the key under which the library proves the family, nil for none, and moves it to
 // the front.
-func (v *Verifier) match(f family, body []byte) *key {
+func (v *Verifier) match(t *turn, f family, body []byte) (*key, error) {
 	ring := v.keys.Load()
 	headers := f.headers()
 	var prefix []byte
 	for i, k := range *ring {
-		if i > 0 {
+		if i == likely && len(body)*len(*ring) > easy {
+			if err := t.wait(); err != nil {
+				return nil, err
+			}
+		}
+		if i > 0 || len(body) > smallBody {
 			if prefix == nil {
 				prefix = []byte(f.id + "." + f.timestamp + ".")
 			}
 			// For each key the library copies the body twice. With fifty keys a forgery would cost
-			// a hundred copies: keys after the first are sifted by an HMAC that copies nothing.
+			// a hundred copies: it is sifted by HMACs that copy nothing.
 			if !k.signed(prefix, body, f.v1) {
 				continue
 			}
@@ -305,9 +348,35 @@ func (v *Verifier) match(f family, body []byte) *key {
 			front := slices.Concat([]*key{k}, (*ring)[:i], (*ring)[i+1:])
 			v.keys.CompareAndSwap(ring, &front) // lost to a rotation or another match: as well
 		}
-		return k
+		return k, nil
 	}
-	return nil
+	return nil, nil
+}
+
+// A turn is a request's among those that are hard to prove.
+type turn struct {
+	ctx  context.Context
+	come bool
+}
+
+// wait returns when it has come, at once when it had before.
+func (t *turn) wait() error {
+	if t.come {
+		return nil
+	}
+	select {
+	case turns <- struct{}{}:
+		t.come = true
+		return nil
+	case <-t.ctx.Done():
+		return fmt.Errorf("%w: %w", ErrBusy, context.Cause(t.ctx))
+	}
+}
+
+func (t *turn) end() {
+	if t.come {
+		<-turns
+	}
 }
 
 func (v *Verifier) inTime(f family) error {
