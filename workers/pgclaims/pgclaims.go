@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
 )
 
@@ -35,7 +36,8 @@ const (
 var schema string
 
 // Provision makes the table headgate_claims in the first schema of the pool's search path, and changes nothing when it
-// is there. Processes may call it at the same time. It refuses a server that answers a commit before it is durable.
+// is there. Processes may call it at the same time. It is refused (stream.ErrRefused) where a commit is answered before it
+// is durable.
 func Provision(ctx context.Context, pool *pgxpool.Pool) error {
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		var durable string
@@ -43,7 +45,7 @@ func Provision(ctx context.Context, pool *pgxpool.Pool) error {
 			return err
 		}
 		if durable == "off" {
-			return errors.New("synchronous_commit is off, and a crash of the server would lose effects whose events are gone: set it to on for this role")
+			return fmt.Errorf("%w: synchronous_commit is off, and a crash of the server would lose effects whose events are gone: set it to on for this role", stream.ErrRefused)
 		}
 		// Two CREATE TABLE IF NOT EXISTS at once can fail.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('headgate_claims'))`); err != nil {
