@@ -4,7 +4,6 @@
 package signature
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -30,7 +29,7 @@ var (
 	ErrTooOld = errors.New("signed too long ago")
 	// ErrTooNew: the signature matches, but its time lies after the tolerance: a clock is wrong.
 	ErrTooNew = errors.New("signed in the future")
-	// ErrBusy: whether it proves was not found out in time. ProveWithin alone returns it.
+	// ErrBusy: it had to wait for its turn longer than until the time that Until gave it.
 	ErrBusy = errors.New("too much to prove at a time")
 )
 
@@ -113,6 +112,14 @@ func (v *Verifier) Keys() []string {
 // Unproven is what the headers of a request claim. Nothing in it may be believed before Prove.
 type Unproven struct {
 	families []family
+	until    time.Time
+}
+
+// Until is the same, with a time until which Prove may let it wait for its turn. Without one it waits
+// as long as it takes.
+func (u Unproven) Until(t time.Time) Unproven {
+	u.until = t
+	return u
 }
 
 // A family is the triple of headers under one prefix.
@@ -285,15 +292,11 @@ type Proof struct {
 // Prove proves the body with the families in u, in their order, under the keys, the most recently
 // matched first. It neither changes nor keeps the body. It returns ErrNoMatch; or ErrTooOld or
 // ErrTooNew when a signature matched but its time is out of tolerance: a forged request never learns
-// that, and never raises the alarm that belongs to a wrong clock.
+// that, and never raises the alarm that belongs to a wrong clock. ErrBusy says nothing about the
+// request: the sender should try again.
 func (v *Verifier) Prove(u Unproven, body []byte) (Proof, error) {
-	return v.ProveWithin(context.Background(), u, body)
-}
-
-// ProveWithin is Prove for as long as ctx: a proof that has to wait for its turn longer is ErrBusy.
-func (v *Verifier) ProveWithin(ctx context.Context, u Unproven, body []byte) (Proof, error) {
 	err := ErrNoMatch
-	t := turn{ctx: ctx}
+	t := turn{until: u.until}
 	defer t.end()
 	for _, f := range u.families {
 		k, busy := v.match(&t, f, body)
@@ -355,8 +358,8 @@ func (v *Verifier) match(t *turn, f family, body []byte) (*key, error) {
 
 // A turn is a request's among those that are hard to prove.
 type turn struct {
-	ctx  context.Context
-	come bool
+	until time.Time
+	come  bool
 }
 
 // wait returns when it has come, at once when it had before.
@@ -364,12 +367,18 @@ func (t *turn) wait() error {
 	if t.come {
 		return nil
 	}
+	var late <-chan time.Time
+	if !t.until.IsZero() {
+		timer := time.NewTimer(time.Until(t.until))
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case turns <- struct{}{}:
 		t.come = true
 		return nil
-	case <-t.ctx.Done():
-		return fmt.Errorf("%w: %w", ErrBusy, context.Cause(t.ctx))
+	case <-late:
+		return ErrBusy
 	}
 }
 

@@ -1,7 +1,6 @@
 package signature
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -34,7 +33,7 @@ func TestWhatIsHardToProveWaitsForItsTurn(t *testing.T) {
 	}
 	forger, keys := keys[50], keys[:50]
 	v := NewVerifier(time.Minute, nil, keys...)
-	prove := func(ctx context.Context, k Key, body string) error {
+	prove := func(until time.Time, k Key, body string) error {
 		now := time.Now()
 		u, err := v.Read(http.Header{
 			"Webhook-Id":        {"msg_1"},
@@ -44,7 +43,7 @@ func TestWhatIsHardToProveWaitsForItsTurn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = v.ProveWithin(ctx, u, []byte(body))
+		_, err = v.Prove(u.Until(until), []byte(body))
 		return err
 	}
 	small, large := strings.Repeat("x", 600), strings.Repeat("x", 1<<20)
@@ -52,28 +51,27 @@ func TestWhatIsHardToProveWaitsForItsTurn(t *testing.T) {
 	for range cap(turns) {
 		turns <- struct{}{}
 	}
-	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
+	soon, whenever := time.Now().Add(time.Millisecond), time.Time{}
 	tests := []struct {
-		name string
-		ctx  context.Context
-		key  Key
-		body string
-		want error
+		name  string
+		until time.Time
+		key   Key
+		body  string
+		want  error
 	}{
-		{"a large forgery", late, forger, large, ErrBusy},
-		{"a large one under a key that has not matched yet", late, keys[49], large, ErrBusy},
-		{"a small forgery", t.Context(), forger, small, ErrNoMatch},
-		{"a small one under that key", t.Context(), keys[49], small, nil},
-		{"now it has: a large one", t.Context(), keys[49], large, nil},
+		{"a large forgery", soon, forger, large, ErrBusy},
+		{"a large one under a key that has not matched yet", soon, keys[49], large, ErrBusy},
+		{"a small forgery", whenever, forger, small, ErrNoMatch},
+		{"a small one under that key", whenever, keys[49], small, nil},
+		{"now it has: a large one", whenever, keys[49], large, nil},
 	}
 	for _, tt := range tests {
-		if err := prove(tt.ctx, tt.key, tt.body); !errors.Is(err, tt.want) {
-			t.Errorf("%s: ProveWithin = %v; want %v", tt.name, err, tt.want)
+		if err := prove(tt.until, tt.key, tt.body); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Prove = %v; want %v", tt.name, err, tt.want)
 		}
 	}
 	waiting := make(chan error)
-	go func() { waiting <- prove(t.Context(), forger, large) }()
+	go func() { waiting <- prove(whenever, forger, large) }()
 	for range cap(turns) {
 		<-turns
 	}
