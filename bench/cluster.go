@@ -32,7 +32,10 @@ func clusterPart(ctx context.Context, b *bench) error {
 			return err
 		}
 		v.name = fsyncName(fsync)
-		conns := load.Dial(v.address, nil, 256)
+		conns, err := load.Dial(v.address, nil, 256)
+		if err != nil {
+			return err
+		}
 		defer load.Close(conns)
 		sides = append(sides, side{v, servers, conns})
 	}

@@ -46,11 +46,18 @@ func forgeryPart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	conns := load.Dial(v.address, nil, 32)
+	conns, err := load.Dial(v.address, nil, 32)
+	if err != nil {
+		return err
+	}
 	defer load.Close(conns)
 	var strangers []*load.Conn
 	for i := range floods {
-		strangers = append(strangers, load.Dial(v.address, &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}, 1)...)
+		one, err := load.Dial(v.address, net.IPv4(127, 0, 1, byte(1+i)), 1)
+		if err != nil {
+			return err
+		}
+		strangers = append(strangers, one...)
 	}
 	defer load.Close(strangers)
 	forger, err := load.NewSigner(load.NewSecret(), size)

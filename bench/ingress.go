@@ -253,7 +253,7 @@ func ingressPart(ctx context.Context, b *bench) error {
 		starters[name] = start
 		names = append(names, name)
 	}
-	for _, fsync := range []bool{false, true} {
+	for _, fsync := range b.fsyncs {
 		if err := b.compare(ctx, names, starters, fsync); err != nil {
 			return err
 		}
@@ -300,7 +300,9 @@ func (b *bench) compare(ctx context.Context, names []string, starters map[string
 			return err
 		}
 		variants = append(variants, v)
-		conns[v] = load.Dial(v.address, nil, 256)
+		if conns[v], err = load.Dial(v.address, nil, 256); err != nil {
+			return err
+		}
 		defer load.Close(conns[v])
 	}
 	batch := new(load.Batch)

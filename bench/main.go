@@ -49,6 +49,7 @@ type options struct {
 	dir     string
 	json    string
 	timeout time.Duration
+	fsyncs  []bool
 	extra   []string
 }
 
@@ -63,6 +64,7 @@ func parse(args []string) (options, error) {
 	flags.Float64Var(&o.rate, "rate", 4000, "requests a second at which the latencies of all are compared")
 	flags.IntVar(&o.events, "events", 60_000, "events that a worker settles in one measurement")
 	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start and memory")
+	fsync := flags.String("fsync", "both", "servers that the ingress and the worker are measured with: off, on or both")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' files, on the disk that is to be measured (default the system's for temporary files)")
 	flags.StringVar(&o.json, "json", "", "`file` for the figures of all rounds, as JSON")
 	flags.DurationVar(&o.timeout, "timeout", 40*time.Minute, "when it gives up")
@@ -75,6 +77,14 @@ func parse(args []string) (options, error) {
 	}
 	if *quick {
 		o.rounds, o.slice, o.events, o.ids = 1, time.Second/2, 10_000, 50_000
+	}
+	switch *fsync {
+	case "off", "on":
+		o.fsyncs = []bool{*fsync == "on"}
+	case "both":
+		o.fsyncs = []bool{false, true}
+	default:
+		return o, fmt.Errorf("--fsync: %q is not off, on or both", *fsync)
 	}
 	o.only = strings.Split(*only, ",")
 	for _, name := range o.only {

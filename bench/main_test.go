@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	for _, args := range []string{"--only nothing", "--rounds 0", "--slice 1ms", "--rate 0", "--events 1", "--ids 1"} {
+	for _, args := range []string{"--only nothing", "--rounds 0", "--slice 1ms", "--rate 0", "--events 1", "--ids 1", "--fsync sometimes"} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("parse(%s) = nil; want an error", args)
 		}

@@ -62,6 +62,9 @@ func workerPart(ctx context.Context, b *bench) error {
 		nodes int
 		fsync bool
 	}{{1, false}, {1, true}, {3, true}} {
+		if !slices.Contains(b.fsyncs, where.fsync) {
+			continue
+		}
 		if err := b.settle(ctx, where.nodes, where.fsync); err != nil {
 			return err
 		}
@@ -163,7 +166,10 @@ func (b *bench) arrive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conns := load.Dial(v.address, nil, 64)
+	conns, err := load.Dial(v.address, nil, 64)
+	if err != nil {
+		return err
+	}
 	defer load.Close(conns)
 	dir, err := b.lab.Dir("times")
 	if err != nil {

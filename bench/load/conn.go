@@ -1,34 +1,39 @@
 package load
 
 import (
-	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
-	"time"
+	"syscall"
 )
 
-// A Conn sends requests one after the other over a connection that stays open. It costs little, because what it costs
-// is taken from what is measured.
+// A Conn sends requests one after the other over a connection that stays open. One thread drives all connections of a
+// load, with no more calls of the kernel than it needs: what the generator costs is taken from what is measured.
 type Conn struct {
-	address string
-	from    net.Addr
-	nc      net.Conn // nil before the first request, and when the connection has ended
-	in      *bufio.Reader
-	until   time.Time
-	rested  bool // nothing was sent since the deadline was set
+	address *net.TCPAddr
+	from    net.IP
+	fd      int    // -1 when there is no connection: before the first request, and when it has ended
+	out     []byte // what is not sent yet of a request
+	in      []byte // what has come of an answer
+	buffer  [4 << 10]byte
+	rested  bool // nothing was sent since the load began
 }
 
-// Dial makes n connections to an address; they are opened when they are used. from is where they come from, nil for
-// wherever the system says.
-func Dial(address string, from net.Addr, n int) []*Conn {
+// Dial makes n connections to an address of IP version 4; they are opened when they are used. from is where they come
+// from, nil for wherever the system says.
+func Dial(address string, from net.IP, n int) ([]*Conn, error) {
+	to, err := net.ResolveTCPAddr("tcp4", address)
+	if err != nil {
+		return nil, err
+	}
 	conns := make([]*Conn, n)
 	for i := range conns {
-		conns[i] = &Conn{address: address, from: from, in: bufio.NewReaderSize(nil, 2<<10)}
+		conns[i] = &Conn{address: to, from: from, fd: -1}
 	}
-	return conns
+	return conns, nil
 }
 
 // Close closes the connections.
@@ -38,91 +43,135 @@ func Close(conns []*Conn) {
 	}
 }
 
-// limit gives all that is sent from now on a deadline.
-func (c *Conn) limit(until time.Time) error {
-	c.until, c.rested = until, true
-	if c.nc == nil {
-		return nil
-	}
-	return c.nc.SetDeadline(until)
-}
-
 func (c *Conn) drop() {
-	if c.nc != nil {
-		_ = c.nc.Close() // whatever was on the way is lost already
-		c.nc = nil
+	if c.fd >= 0 {
+		_ = syscall.Close(c.fd) // whatever was on the way is lost already
+		c.fd = -1
 	}
+	c.out = nil
 }
 
-// Do sends a request and returns the status of its answer. A connection that ended while it rested between two loads is
-// made again, as any client would.
-func (c *Conn) Do(request []byte) (int, error) {
-	again := c.rested && c.nc != nil
-	c.rested = false
-	status, err := c.do(request)
-	if err != nil && again {
-		status, err = c.do(request)
-	}
-	return status, err
-}
-
-func (c *Conn) do(request []byte) (int, error) {
-	if c.nc == nil {
-		nc, err := (&net.Dialer{LocalAddr: c.from, Deadline: c.until}).Dial("tcp", c.address)
-		if err != nil {
-			return 0, err
-		}
-		if err := nc.SetDeadline(c.until); err != nil {
-			return 0, err
-		}
-		c.nc = nc
-		c.in.Reset(nc)
-	}
-	// A server may answer, and close, before it has read the whole body: the answer counts, and not that the rest of
-	// the body could not be written.
-	_, sent := c.nc.Write(request)
-	status, keep, err := c.answer()
-	if err == nil && sent == nil && keep {
-		return status, nil
-	}
-	c.drop()
-	if err != nil && sent != nil {
-		err = sent
-	}
-	return status, err
-}
-
-// answer reads an answer, and whether another one can follow on the connection.
-func (c *Conn) answer() (status int, keep bool, err error) {
-	line, err := c.in.ReadSlice('\n')
+// open connects, and has poll tell of everything that happens to the connection.
+func (c *Conn) open(poll int) (err error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, false, err
+		return err
 	}
-	const begin = "HTTP/1.1 204"
-	if len(line) < len(begin) {
-		return 0, false, fmt.Errorf("answer %q: not HTTP", line)
-	}
-	if status, err = strconv.Atoi(string(line[len("HTTP/1.1 "):len(begin)])); err != nil {
-		return 0, false, fmt.Errorf("answer %q: not HTTP", line)
-	}
-	keep = true
-	length := 0
-	for {
-		if line, err = c.in.ReadSlice('\n'); err != nil {
-			return status, false, err
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("connect to %s: %w", c.address, err), syscall.Close(fd))
 		}
-		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(":"))
+	}()
+	if c.from != nil {
+		from := &syscall.SockaddrInet4{Addr: [4]byte(c.from.To4())}
+		if err := syscall.Bind(fd, from); err != nil {
+			return err
+		}
+	}
+	to := &syscall.SockaddrInet4{Port: c.address.Port, Addr: [4]byte(c.address.IP.To4())}
+	if err := syscall.Connect(fd, to); err != nil { // at once: it is on this machine
+		return err
+	}
+	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	if err := syscall.EpollCtl(poll, syscall.EPOLL_CTL_ADD, fd, events(fd)); err != nil {
+		return err
+	}
+	c.fd, c.in = fd, c.buffer[:0]
+	return nil
+}
+
+// events are told once each: that something came, that there is room to write again, that it ended.
+func events(fd int) *syscall.EpollEvent {
+	const once = 1 << 31 // EPOLLET
+	return &syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLOUT | syscall.EPOLLRDHUP | once, Fd: int32(fd)}
+}
+
+// send sends as much of out as there is room for.
+func (c *Conn) send() error {
+	for len(c.out) > 0 {
+		n, err := syscall.Write(c.fd, c.out)
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			return nil
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return err
+		default:
+			c.out = c.out[n:]
+		}
+	}
+	return nil
+}
+
+// An answer is the end of a request. Its status is 0 when there was none.
+type answer struct {
+	status int
+	keep   bool // another request can follow on the connection
+	err    error
+}
+
+// receive takes what has come. It is done when that is a whole answer, or none will come.
+func (c *Conn) receive() (a answer, done bool) {
+	for {
+		if len(c.in) == len(c.buffer) {
+			return answer{err: errors.New("an answer longer than 4 KiB")}, true
+		}
+		n, err := syscall.Read(c.fd, c.buffer[len(c.in):])
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			return answer{}, false
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return answer{err: err}, true
+		case n == 0:
+			return answer{err: io.ErrUnexpectedEOF}, true
+		}
+		c.in = c.buffer[:len(c.in)+n]
+		if a, done := read(c.in); done {
+			c.in = c.buffer[:0]
+			return a, true
+		}
+	}
+}
+
+var headEnd = []byte("\r\n\r\n")
+
+// read reads an answer. It is done when all of it is there.
+func read(text []byte) (a answer, done bool) {
+	end := bytes.Index(text, headEnd)
+	if end < 0 {
+		return answer{}, false
+	}
+	const begin = "HTTP/1.1 "
+	head := text[:end]
+	if len(head) < len(begin)+3 {
+		return answer{err: fmt.Errorf("answer %q: not HTTP", head)}, true
+	}
+	status, err := strconv.Atoi(string(head[len(begin) : len(begin)+3]))
+	if err != nil {
+		return answer{err: fmt.Errorf("answer %q: not HTTP", head)}, true
+	}
+	a = answer{status: status, keep: true}
+	length := 0
+	for line := range bytes.SplitSeq(head, headEnd[:2]) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimSpace(value)
 		switch {
-		case len(name) == 0:
-			_, err = io.CopyN(io.Discard, c.in, int64(length))
-			return status, keep, err
 		case bytes.EqualFold(name, []byte("Content-Length")):
 			if length, err = strconv.Atoi(string(value)); err != nil {
-				return status, false, fmt.Errorf("answer: %w", err)
+				return answer{err: fmt.Errorf("answer %q: its length is no number", head)}, true
 			}
-		case bytes.EqualFold(name, []byte("Connection")), bytes.EqualFold(name, []byte("Transfer-Encoding")):
-			keep = keep && bytes.EqualFold(value, []byte("keep-alive"))
+		case bytes.EqualFold(name, []byte("Connection")):
+			a.keep = !bytes.EqualFold(value, []byte("close"))
+		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+			return answer{status: status}, true // the rest does not matter
 		}
 	}
+	return a, len(text) >= end+len(headEnd)+length
 }

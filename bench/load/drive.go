@@ -1,15 +1,16 @@
 package load
 
 import (
-	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Pace is how a load without feedback arrives.
@@ -26,7 +27,7 @@ const patience = 20 * time.Second
 
 // Result is what became of a load.
 type Result struct {
-	Took      time.Duration
+	Took      time.Duration   // until the last answer
 	Answers   map[int]int     // how many answers there were of each status
 	Broken    int             // requests without an answer
 	Latencies []time.Duration // of the answers, ascending
@@ -61,130 +62,224 @@ func (r Result) Rate() float64 { return float64(r.Accepted()) / r.Took.Seconds()
 // Closed sends over each connection the next request as soon as the last one is answered: what comes out is the most
 // that the server can do. It ends after d, or when the batch is used up.
 func Closed(ctx context.Context, conns []*Conn, b *Batch, d time.Duration) Result {
-	return closed(ctx, conns, b, d, b.Len())
+	return drive(ctx, conns, b, b.Len(), d, func(time.Time) time.Time { return time.Time{} })
 }
 
 // Repeat is Closed with a batch that begins again when it is used up.
 func Repeat(ctx context.Context, conns []*Conn, b *Batch, d time.Duration) Result {
-	return closed(ctx, conns, b, d, int(^uint(0)>>1))
-}
-
-func closed(ctx context.Context, conns []*Conn, b *Batch, d time.Duration, most int) Result {
-	var next atomic.Int64
-	begin := time.Now()
-	return each(conns, begin, d, func(r *recorder, c *Conn) {
-		for ctx.Err() == nil {
-			now := time.Now()
-			i := int(next.Add(1)) - 1
-			if i >= most || now.Sub(begin) >= d {
-				return
-			}
-			r.do(c, b.Request(i%b.Len()), now)
-		}
-	})
+	return drive(ctx, conns, b, math.MaxInt, d, func(time.Time) time.Time { return time.Time{} })
 }
 
 // Open sends requests at a rate, whether or not those before them are answered; when no connection is free, they wait.
 // The latency of a request counts from when it should have started. It ends after d, or when the batch is used up.
 func Open(ctx context.Context, conns []*Conn, b *Batch, rate float64, pace Pace, d time.Duration) Result {
-	type arrival struct {
-		number int
-		at     time.Time
-	}
-	due := make(chan arrival, b.Len())
-	begin := time.Now()
-	var clock sync.WaitGroup
-	defer clock.Wait()
-	clock.Go(func() {
-		defer close(due)
-		// The runtime's timers are late by up to a millisecond; the system's are not, on a thread that asks for it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		precise()
-		at := begin
-		for i := range b.Len() {
-			step := 1 / rate
-			if pace == Poisson {
-				step *= rand.ExpFloat64()
-			}
-			at = at.Add(time.Duration(step * float64(time.Second)))
-			if at.Sub(begin) >= d || ctx.Err() != nil {
-				return
-			}
-			sleepUntil(at)
-			due <- arrival{i, at}
+	return drive(ctx, conns, b, b.Len(), d, func(last time.Time) time.Time {
+		step := 1 / rate
+		if pace == Poisson {
+			step *= rand.ExpFloat64()
 		}
-	})
-	return each(conns, begin, d, func(r *recorder, c *Conn) {
-		for a := range due {
-			r.do(c, b.Request(a.number), a.at)
-		}
+		return last.Add(time.Duration(step * float64(time.Second)))
 	})
 }
 
-// precise makes sleeps of this thread exact to the microsecond; where that is not allowed they are exact to 50.
-func precise() {
+// A driver is one load while it runs.
+type driver struct {
+	Result
+	poll    int              // the kernel's list of connections
+	conns   map[int]*running // by their number in the kernel
+	free    []*running
+	waiting int // requests on the way
+	last    time.Time
+}
+
+// A running connection is free, or has a request on the way.
+type running struct {
+	*Conn
+	request []byte // nil when it is free
+	began   time.Time
+}
+
+// drive sends at most n requests within d. next is when the one after that of last is due, the zero time when it is as
+// soon as a connection is free.
+func drive(ctx context.Context, conns []*Conn, b *Batch, n int, d time.Duration, next func(last time.Time) time.Time) Result {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	l := &driver{Result: Result{Answers: make(map[int]int), Latencies: make([]time.Duration, 0, min(n, 1<<20))}}
+	if err := l.prepare(conns); err != nil {
+		l.Err = err
+		return l.Result
+	}
+	defer l.end()
+
+	begin := time.Now()
+	l.last = begin
+	due := next(begin)
+	sent := 0
+	for {
+		now := time.Now()
+		over := ctx.Err() != nil || now.Sub(begin) >= d || due.Sub(begin) >= d
+		for len(l.free) > 0 && !over && sent < n && !due.After(now) {
+			start := due
+			if start.IsZero() {
+				start = now
+			}
+			l.begin(b.Request(sent%b.Len()), start)
+			sent++
+			due = next(due)
+			now = time.Now()
+		}
+		over = over || sent == n
+		if over && l.waiting == 0 {
+			break
+		}
+		if now.Sub(begin) > d+patience {
+			l.lose(fmt.Errorf("no answer within %s", patience))
+			break
+		}
+		pause := 100 * time.Millisecond // until ctx is asked again
+		if len(l.free) > 0 && !over {
+			pause = min(pause, max(due.Sub(now), 0))
+		}
+		if err := l.wait(pause); err != nil {
+			l.lose(err)
+			break
+		}
+	}
+	slices.Sort(l.Latencies)
+	l.Took = l.last.Sub(begin)
+	return l.Result
+}
+
+// prepare lists the connections that there are. Those to come are listed as they are opened.
+func (l *driver) prepare(conns []*Conn) (err error) {
+	if l.poll, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	// Sleeps of this thread are exact to the microsecond from now on; where that is not allowed, to 50.
 	const setTimerSlack, nanosecond = 29, 1
 	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setTimerSlack, nanosecond, 0)
+	l.conns = make(map[int]*running, len(conns))
+	for _, c := range conns {
+		r := &running{Conn: c}
+		c.rested = true
+		l.free = append(l.free, r)
+		if c.fd < 0 {
+			continue
+		}
+		l.conns[c.fd] = r
+		if err := syscall.EpollCtl(l.poll, syscall.EPOLL_CTL_ADD, c.fd, events(c.fd)); err != nil {
+			return errors.Join(err, syscall.Close(l.poll))
+		}
+	}
+	return nil
 }
 
-func sleepUntil(at time.Time) {
-	for {
-		left := time.Until(at)
-		if left <= 0 {
+// end forgets the list, and with it all that was in it. Connections stay open unless an answer is still to come.
+func (l *driver) end() {
+	for _, r := range l.conns {
+		if r.request != nil {
+			r.drop()
+		}
+	}
+	_ = syscall.Close(l.poll) // it has nothing to lose
+}
+
+// begin sends a request over a free connection.
+func (l *driver) begin(request []byte, start time.Time) {
+	r := l.free[len(l.free)-1]
+	l.free = l.free[:len(l.free)-1]
+	r.request, r.began = request, start
+	l.waiting++
+	l.send(r)
+}
+
+func (l *driver) send(r *running) {
+	if r.fd < 0 {
+		if err := r.open(l.poll); err != nil {
+			l.finish(r, answer{err: err})
 			return
 		}
-		t := syscall.NsecToTimespec(int64(left))
-		_ = syscall.Nanosleep(&t, nil) // interrupted by a signal: there is still time left
+		l.conns[r.fd] = r
+		r.rested = false
+	}
+	r.out = r.request
+	// When this fails the answer may be there all the same: a server may answer, and close, before it has read a body.
+	if r.Conn.send() != nil {
+		r.out = nil
 	}
 }
 
-// recorder is what one connection saw.
-type recorder struct {
-	answers   map[int]int
-	broken    int
-	latencies []time.Duration
-	err       error
-	last      time.Time
-}
-
-func (r *recorder) do(c *Conn, request []byte, began time.Time) {
-	status, err := c.Do(request)
-	r.last = time.Now()
-	if err != nil {
-		r.broken++
-		r.err = cmp.Or(r.err, err)
+// finish counts what became of a request.
+func (l *driver) finish(r *running, a answer) {
+	if !a.keep {
+		delete(l.conns, r.fd)
+		r.drop()
+	}
+	if a.status == 0 && r.rested { // as any client would that finds its connection closed
+		r.rested = false
+		l.send(r)
 		return
 	}
-	r.answers[status]++
-	r.latencies = append(r.latencies, r.last.Sub(began))
+	r.rested = false
+	if len(r.out) > 0 { // answered before all was sent: the rest would be taken for the next request
+		delete(l.conns, r.fd)
+		r.drop()
+	}
+	l.last = time.Now()
+	if a.status == 0 {
+		l.Broken++
+		if l.Err == nil {
+			l.Err = a.err
+		}
+	} else {
+		l.Answers[a.status]++
+		l.Latencies = append(l.Latencies, l.last.Sub(r.began))
+	}
+	r.request = nil
+	l.waiting--
+	l.free = append(l.free, r)
 }
 
-// each runs a load over each connection, and puts together what they saw.
-func each(conns []*Conn, begin time.Time, d time.Duration, run func(*recorder, *Conn)) Result {
-	recorders := make([]recorder, len(conns))
-	var wg sync.WaitGroup
-	for i, c := range conns {
-		r := &recorders[i]
-		r.answers = make(map[int]int)
-		wg.Go(func() {
-			if r.err = c.limit(begin.Add(d + patience)); r.err == nil {
-				run(r, c)
-			}
-		})
+// lose gives up what is still on the way.
+func (l *driver) lose(err error) {
+	l.Broken += l.waiting
+	if l.Err == nil {
+		l.Err = err
 	}
-	wg.Wait()
-	all := Result{Answers: make(map[int]int)}
-	for i := range recorders {
-		r := &recorders[i]
-		for status, n := range r.answers {
-			all.Answers[status] += n
+}
+
+// wait waits for something to happen to a connection, for no longer than pause, and sees to it.
+func (l *driver) wait(pause time.Duration) error {
+	const epollPwait2 = 441 // the one that counts in nanoseconds, of Linux 5.11; its number is the same everywhere
+	var happened [128]syscall.EpollEvent
+	limit := syscall.NsecToTimespec(int64(pause))
+	n, _, errno := syscall.Syscall6(epollPwait2, uintptr(l.poll), uintptr(unsafe.Pointer(&happened[0])), uintptr(len(happened)),
+		uintptr(unsafe.Pointer(&limit)), 0, 0)
+	switch errno {
+	case 0:
+	case syscall.EINTR:
+		return nil
+	default:
+		return fmt.Errorf("wait for answers, for which Linux 5.11 is needed: %w", errno)
+	}
+	for _, e := range happened[:n] {
+		r := l.conns[int(e.Fd)]
+		if r == nil {
+			continue
 		}
-		all.Broken += r.broken
-		all.Latencies = append(all.Latencies, r.latencies...)
-		all.Err = cmp.Or(all.Err, r.err)
-		all.Took = max(all.Took, r.last.Sub(begin))
+		if r.request == nil {
+			if e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+				delete(l.conns, r.fd)
+				r.drop()
+			}
+			continue
+		}
+		if len(r.out) > 0 && r.Conn.send() != nil {
+			r.out = nil
+		}
+		if a, done := r.receive(); done {
+			l.finish(r, a)
+		}
 	}
-	slices.Sort(all.Latencies)
-	return all
+	return nil
 }

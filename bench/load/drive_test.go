@@ -35,7 +35,10 @@ func batch(t *testing.T, n int) *load.Batch {
 
 func dial(t *testing.T, address string, n int) []*load.Conn {
 	t.Helper()
-	conns := load.Dial(address, nil, n)
+	conns, err := load.Dial(address, nil, n)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { load.Close(conns) })
 	return conns
 }
