@@ -3,11 +3,16 @@
 package nats_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +115,7 @@ func TestEveryProgramCanDoItsWork(t *testing.T) {
 	if dead.CachedInfo().State.Msgs == 0 {
 		t.Fatal("there are no dead letters; want the event that cannot be read among them")
 	}
-	watches(t, js)
+	watches(t, in, n)
 
 	list := headgate(t, operator, "dead", "list")
 	number := strings.Fields(list)[0]
@@ -130,35 +135,42 @@ func TestEveryProgramCanDoItsWork(t *testing.T) {
 	}
 }
 
-// watches does what an exporter does.
-func watches(t *testing.T, js jetstream.JetStream) {
+var running = regexp.MustCompile(`worker_instances\{[^}]*worker="connections"[^}]*\} 1\n`)
+
+// watches runs the exporter until it has looked.
+func watches(t *testing.T, in installation, n *node) {
 	t.Helper()
-	ctx := within(t)
-	if _, err := js.AccountInfo(ctx); err != nil {
-		t.Errorf("AccountInfo() as watch = %v", err)
-	}
-	names := js.ListStreams(ctx)
-	count := 0
-	for range names.Info() {
-		count++
-	}
-	if names.Err() != nil || count < 4 {
-		t.Errorf("ListStreams() as watch = %d streams, %v", count, names.Err())
-	}
-	st, err := js.Stream(ctx, source.Stream())
+	name, err := program()
 	if err != nil {
-		t.Fatalf("Stream() as watch = %v", err)
+		t.Fatal(err)
 	}
-	consumers := st.ListConsumers(ctx)
-	count = 0
-	for range consumers.Info() {
-		count++
+	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	cmd := exec.CommandContext(within(t), name, "watch", "--admin-listen", address, "--interval", "1s")
+	cmd.Env = append(os.Environ(), in.as(n, "watch")...)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if consumers.Err() != nil || count != 1 {
-		t.Errorf("ListConsumers() as watch = %d consumers, %v; want 1", count, consumers.Err())
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	wait(t, func() bool {
+		resp, err := client.Get("http://" + address + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		metrics := string(text)
+		return err == nil && running.MatchString(metrics) && strings.Contains(metrics, "consumer_oldest_unsettled_seconds{")
+	}, "the exporter shows the worker")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
 	}
-	if m, err := st.GetMsg(ctx, 1); err != nil || m.Time.IsZero() {
-		t.Errorf("GetMsg() as watch = %v; want to know when the event came", err)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("headgate watch ended with %v\n%s", err, said.String())
+	}
+	if strings.Contains(said.String(), "permission") {
+		t.Errorf("headgate watch says\n%s", said.String())
 	}
 }
 
