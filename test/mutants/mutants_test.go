@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,9 +38,31 @@ type edit struct{ old, new string }
 
 const (
 	root = "../.."
-	// most is how long a test may take on a mutant that leaves it waiting.
-	most = 3 * time.Minute
+	// most is how long a test may take as it is. On a mutant, which may leave it waiting for what never comes, it has
+	// some times what it took before.
+	most    = 3 * time.Minute
+	atLeast = 10 * time.Second
+	times   = 5
 )
+
+// took is how long each test took as it is, by package and name.
+var took sync.Map
+
+func (m mutant) limit() time.Duration {
+	if d, ok := took.Load(m.pkg + "." + m.test); ok {
+		return atLeast + times*d.(time.Duration)
+	}
+	return most
+}
+
+// TestMain lets more tests run at once than there are processors: most of them wait most of the time.
+func TestMain(tests *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	os.Exit(tests.Run())
+}
 
 // tags are needed by packages whose tests are not run with all others.
 var tags = map[string]string{"test/faults": "faults"}
@@ -92,7 +115,8 @@ func say(format string, args ...any) {
 	fmt.Printf(format+"\n", args...)
 }
 
-// try builds the test of a mutant and runs it. It returns in a word what became of the mutant.
+// try builds the test of a mutant and runs it. It returns in a word what became of the mutant; one that was outlived
+// left its test waiting, which is as good as killed.
 func (m mutant) try(t *testing.T, dir string, n int) string {
 	text, err := m.mutated()
 	if err != nil {
@@ -119,7 +143,7 @@ func (m mutant) try(t *testing.T, dir string, n int) string {
 		return "BROKEN  "
 	}
 	defer os.Remove(bin)
-	out, err := run(m.pkg, bin, m.test, flags)
+	out, err := run(m.pkg, bin, m.test, m.limit(), flags)
 	name, _, _ := strings.Cut(m.test, "/")
 	switch {
 	case bytes.Contains(out, []byte("--- SKIP: "+name)):
@@ -131,6 +155,9 @@ func (m mutant) try(t *testing.T, dir string, n int) string {
 	case !bytes.Contains(out, []byte("--- FAIL: "+name)) && !bytes.Contains(out, []byte("panic: ")):
 		t.Errorf("it ends (%v), but not because %s fails:\n%s", err, m.test, out)
 		return "BROKEN  "
+	}
+	if bytes.Contains(out, []byte("panic: test timed out")) {
+		return "outlived"
 	}
 	return "killed  "
 }
@@ -175,7 +202,9 @@ func passes(t *testing.T, dir, pkg string) {
 	}
 	defer os.Remove(bin)
 	for _, test := range tests {
-		out, err := run(pkg, bin, test)
+		began := time.Now()
+		out, err := run(pkg, bin, test, most)
+		took.Store(pkg+"."+test, time.Since(began))
 		name, _, _ := strings.Cut(test, "/")
 		switch {
 		case err != nil:
@@ -199,17 +228,16 @@ func build(pkg, bin string, environment ...string) (string, error) {
 	return bin, nil
 }
 
-// run runs one test of a package.
-func run(pkg, bin, test string, environment ...string) ([]byte, error) {
+// run runs one test of a package, which panics at its limit.
+func run(pkg, bin, test string, limit time.Duration, environment ...string) ([]byte, error) {
 	name, sub, _ := strings.Cut(test, "/")
 	pattern := "^" + name + "$"
 	if sub != "" {
 		pattern += "/" + sub
 	}
-	// The test ends itself; when it cannot, it is ended.
-	ctx, cancel := context.WithTimeout(context.Background(), most+time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), limit+time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-test.run", pattern, "-test.v", "-test.failfast", "-test.timeout", most.String())
+	cmd := exec.CommandContext(ctx, bin, "-test.run", pattern, "-test.v", "-test.failfast", "-test.timeout", limit.String())
 	cmd.Dir = filepath.Join(root, pkg)
 	cmd.Env = append(os.Environ(), environment...)
 	return cmd.CombinedOutput()

@@ -22,13 +22,13 @@ var mutants = []mutant{
 	},
 	{
 		1, "waiting for the stream's ack", "pkg/stream/publisher.go",
-		[]edit{{"r, err = p.answer(ctx, s, lost)", "r, _ = Receipt{Stream: \"CODAT\", Sequence: 1}, lost"}},
+		[]edit{{"r, err = p.answer(ctx, s, lost)", "r, _ = Receipt{Stream: \"CODAT\", Sequence: 7}, lost"}},
 		"pkg/stream", "TestPublishWaitsForTheStreamsWord",
 	},
 	{
 		1, "a look at the sequence in an ack", "pkg/stream/publisher.go",
 		[]edit{{"if a.Stream == \"\" || a.Sequence == 0 {", "if a.Stream == \"\" {"}},
-		"pkg/stream", "TestPublishWaitsForTheStreamsWord",
+		"pkg/stream", "TestPromise1WithoutASequenceNothingIsStored",
 	},
 	{
 		1, "doubt when the ack is late", "pkg/stream/publisher.go",
@@ -153,7 +153,7 @@ var mutants = []mutant{
 	},
 	{
 		5, "the message id", "pkg/stream/message.go",
-		[]edit{{"	h.plain(jetstream.MsgIDHeader, id, maxAttribute)\n", ""}},
+		[]edit{{"h.plain(jetstream.MsgIDHeader, id, maxAttribute)", "h.plain(\"not-\"+jetstream.MsgIDHeader, id, maxAttribute)"}},
 		"ingress", "TestPromise5_OncePerWebhookID",
 	},
 	{
@@ -164,7 +164,7 @@ var mutants = []mutant{
 	{
 		5, "a name of its own for what an odd id could cut elsewhere", "ingress/ingress.go",
 		[]edit{{"		event.MsgID = contentID(p, body)\n", ""}},
-		"ingress", "TestStatusTable/an_id_with_dots",
+		"ingress", "TestStatusTable",
 	},
 	{
 		5, "a look at the claim: the handler runs although it is done", "workers/claims.go",
@@ -194,7 +194,7 @@ var mutants = []mutant{
 	{
 		5, "renewing the lease", "workers/lease.go",
 		[]edit{{"time.AfterFunc(r.worker.AckWait/3, l.renew)", "time.AfterFunc(time.Hour, l.renew)"}},
-		"workers", "TestAHandlerThatRunsLongerThanAckWaitRunsOnce",
+		"workers", "TestPromise5ALongRunRenewsItsClaim",
 	},
 	{
 		5, "renewing the claim with the delivery", "workers/lease.go",
@@ -318,7 +318,7 @@ var mutants = []mutant{
 	{
 		7, "not being ready while draining", "ingress/run.go",
 		[]edit{{"	p.Health.Drain()\n", ""}},
-		"ingress", "TestDrainDelay",
+		"ingress", "TestPromise7_WhoeverStopsIsNotReady",
 	},
 
 	// 8. Every refusal says why, and tells a stranger nothing.

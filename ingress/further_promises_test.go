@@ -3,6 +3,7 @@ package ingress_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -46,5 +47,17 @@ func TestPromise3_WhatIsUnreadableMustProveToo(t *testing.T) {
 	}
 	if n := calls.Load(); n != 0 {
 		t.Errorf("the store was called %d times; want never", n)
+	}
+}
+
+// From the signal on the process says that it is not ready because it stops, and goes on saying so.
+func TestPromise7_WhoeverStopsIsNotReady(t *testing.T) {
+	g, _ := start(t, key(t, "us"))
+	g.stop()
+	if err := <-g.ended; err != nil {
+		t.Errorf("Run = %v; want nil", err)
+	}
+	if err := g.Health.Ready(); err == nil || !strings.Contains(err.Error(), "stopping") {
+		t.Errorf("readiness says %v; want it to be stopping", err)
 	}
 }
