@@ -60,7 +60,7 @@ func (l *Lab) NATS(ctx context.Context, program string, nodes int, fsync bool) (
 listen: "%s"
 prof_port: %s
 max_payload: 2MB
-jetstream { store_dir: "%s", max_memory_store: 64MB, max_file_store: 64GB, sync_interval: %s }
+jetstream { store_dir: "%s", max_memory_store: 64MB, max_file_store: 1TB, sync_interval: "%s" }
 `, i, clients[i], profile, dir, sync)
 		if nodes > 1 {
 			text += fmt.Sprintf("cluster { name: bench, listen: %q, routes: [ \"nats://%s\" ] }\n", routes[i], strings.Join(routes, `", "nats://`))

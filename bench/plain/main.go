@@ -19,7 +19,9 @@ import (
 )
 
 func main() {
-	log, err := zap.NewProduction(zap.WithCaller(false))
+	config := zap.NewProductionConfig()
+	config.Sampling = nil // an access log has every request
+	log, err := config.Build()
 	if err != nil {
 		panic(err)
 	}
