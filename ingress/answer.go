@@ -18,8 +18,20 @@ var (
 	ErrSlow = errors.New("body came slower than its deadline")
 	// ErrBroken: the body ended early, or is not in the form that its headers announce.
 	ErrBroken = errors.New("body is broken off")
-	// ErrCrowded: as many requests as are allowed are in flight.
+	// ErrCrowded: as many requests as are allowed are being stored.
 	ErrCrowded = errors.New("too many requests in flight")
+	// ErrNoRoom: the bodies in flight have as much memory as is allowed.
+	ErrNoRoom = errors.New("no room for the body")
+	// ErrAddress: the address is not one from which requests are taken.
+	ErrAddress = errors.New("address is not allowed")
+	// ErrCertificate: who connected has shown no certificate.
+	ErrCertificate = errors.New("client certificate is missing")
+	// ErrAuthorization: the header Authorization is missing, or has none of the values that will do.
+	ErrAuthorization = errors.New("authorization is missing or wrong")
+	// ErrClientID: the header X-Codat-ClientId is missing, or says another client.
+	ErrClientID = errors.New("client id is missing or wrong")
+	// ErrSpent: the address has sent too much that did not prove.
+	ErrSpent = errors.New("too much from this address did not prove")
 	// ErrPanic: a mistake of ours. The line of the request has the stack.
 	ErrPanic = errors.New("panic")
 )
@@ -57,7 +69,15 @@ var answers = []struct {
 	{echo.ErrNotFound, answer{http.StatusNotFound, refused, "path"}},
 	{echo.ErrMethodNotAllowed, answer{http.StatusMethodNotAllowed, refused, "method"}},
 
+	{ErrAddress, answer{http.StatusForbidden, refused, "address"}},
+	{ErrCertificate, answer{http.StatusForbidden, refused, "client_certificate"}},
+	{ErrAuthorization, answer{http.StatusUnauthorized, refused, "authorization"}},
+	{ErrClientID, answer{http.StatusUnauthorized, refused, "client_id"}},
+
 	{ErrCrowded, answer{http.StatusServiceUnavailable, unavailable, "crowded"}},
+	{ErrNoRoom, answer{http.StatusServiceUnavailable, unavailable, "no_room"}},
+	{ErrSpent, answer{http.StatusServiceUnavailable, refused, "address_limit"}},
+	{signature.ErrBusy, answer{http.StatusServiceUnavailable, unavailable, "proofs_busy"}},
 	{stream.ErrFull, answer{http.StatusServiceUnavailable, unavailable, "stream_full"}},
 	{stream.ErrBusy, answer{http.StatusServiceUnavailable, unavailable, "window_full"}},
 	{stream.ErrTooLarge, answer{http.StatusServiceUnavailable, unavailable, "max_payload"}},

@@ -23,11 +23,22 @@ type bodies struct {
 	pools []sync.Pool
 }
 
-// A body is what was read. Give it back when nobody looks at its bytes any more, or not at all.
+// A body is what was read. Give it back when nobody looks at its bytes any more.
 type body struct {
-	bytes []byte
-	size  int // index of the pool it came from
+	bytes  []byte
+	size   int   // index of the pool it came from
+	room   *room // in which it has its place
+	proven bool
 }
+
+// prove says that the body is proven: it does not count as a stranger's any more.
+func (b *body) prove() {
+	b.proven = true
+	b.room.prove(cap(b.bytes))
+}
+
+// leave gives up the place of a body whose bytes somebody may still hold: they are never used again.
+func (b *body) leave() { b.room.give(cap(b.bytes), b.proven) }
 
 func newBodies(limit int64) *bodies {
 	b := &bodies{limit: limit}
@@ -39,9 +50,10 @@ func newBodies(limit int64) *bodies {
 	return b
 }
 
-// read reads r to its end. announced is the length that the request says it has, -1 when it does not
-// say. It returns ErrTooLarge, ErrSlow or ErrBroken.
-func (b *bodies) read(r io.Reader, announced int64) (*body, error) {
+// read reads r to its end, into a buffer that has its place in the room. announced is the length that
+// the request says it has, -1 when it does not say. It returns ErrTooLarge, ErrSlow, ErrBroken or
+// ErrNoRoom.
+func (b *bodies) read(r io.Reader, announced int64, in *room) (*body, error) {
 	if announced > b.limit {
 		return nil, fmt.Errorf("%w of %d bytes: %d announced", ErrTooLarge, b.limit, announced)
 	}
@@ -49,10 +61,20 @@ func (b *bodies) read(r io.Reader, announced int64) (*body, error) {
 	for size < len(b.sizes)-1 && int64(b.sizes[size]) < min(announced, trusted) {
 		size++
 	}
-	into := b.take(size)
+	into, err := b.take(size, in)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		if len(into.bytes) == cap(into.bytes) {
-			into = b.grow(into)
+			large, err := b.take(into.size+1, in) // there is one while the limit is not reached
+			if err != nil {
+				b.put(into)
+				return nil, err
+			}
+			large.bytes = append(large.bytes, into.bytes...)
+			b.put(into)
+			into = large
 		}
 		n, err := r.Read(into.bytes[len(into.bytes):cap(into.bytes)])
 		into.bytes = into.bytes[:len(into.bytes)+n]
@@ -74,22 +96,20 @@ func (b *bodies) read(r io.Reader, announced int64) (*body, error) {
 	}
 }
 
-func (b *bodies) take(size int) *body {
-	if got, ok := b.pools[size].Get().(*body); ok {
-		return got
+func (b *bodies) take(size int, in *room) (*body, error) {
+	if err := in.take(b.sizes[size]); err != nil {
+		return nil, err
 	}
-	return &body{make([]byte, 0, b.sizes[size]), size}
-}
-
-// grow is called only while the limit is not reached: there is a next size.
-func (b *bodies) grow(small *body) *body {
-	large := b.take(small.size + 1)
-	large.bytes = append(large.bytes, small.bytes...)
-	b.put(small)
-	return large
+	got, ok := b.pools[size].Get().(*body)
+	if !ok {
+		got = &body{bytes: make([]byte, 0, b.sizes[size]), size: size}
+	}
+	got.room, got.proven = in, false
+	return got, nil
 }
 
 func (b *bodies) put(done *body) {
+	done.leave()
 	done.bytes = done.bytes[:0]
 	b.pools[done.size].Put(done)
 }

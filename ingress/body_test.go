@@ -24,7 +24,7 @@ func TestBodiesAreReadWhole(t *testing.T) {
 		for name, reader := range readers {
 			for _, announced := range []int64{-1, int64(size)} {
 				t.Run(fmt.Sprintf("%d bytes %s, %d announced", size, name, announced), func(t *testing.T) {
-					got, err := b.read(reader(bytes.NewReader(want)), announced)
+					got, err := b.read(reader(bytes.NewReader(want)), announced, newRoom(1<<30))
 					if err != nil || !bytes.Equal(got.bytes, want) {
 						t.Fatalf("read = %v; want %d bytes as they came", err, size)
 					}
@@ -52,7 +52,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := newBodies(limit).read(tt.reader, tt.announced); !errors.Is(err, tt.want) || got != nil {
+			if got, err := newBodies(limit).read(tt.reader, tt.announced, newRoom(1<<30)); !errors.Is(err, tt.want) || got != nil {
 				t.Errorf("read = %v, %v; want %v", got, err, tt.want)
 			}
 		})
@@ -71,7 +71,7 @@ func TestAnnouncementAloneCostsNoMemory(t *testing.T) {
 		room = len(p)
 		return 0, io.ErrUnexpectedEOF
 	})
-	if _, err := b.read(watch, limit); !errors.Is(err, ErrBroken) {
+	if _, err := b.read(watch, limit, newRoom(1<<30)); !errors.Is(err, ErrBroken) {
 		t.Fatal(err)
 	}
 	if room > trusted {
@@ -87,13 +87,73 @@ func TestLimitsOfEverySize(t *testing.T) {
 	for _, limit := range []int64{1, 4095, 4096, 4097, 16384, 1 << 20, 3 << 20} {
 		b := newBodies(limit)
 		for _, announced := range []int64{-1, limit} {
-			got, err := b.read(bytes.NewReader(make([]byte, limit)), announced)
+			got, err := b.read(bytes.NewReader(make([]byte, limit)), announced, newRoom(1<<30))
 			if err != nil || int64(len(got.bytes)) != limit {
 				t.Errorf("limit %d, %d announced: read = %v; want a body of the limit", limit, announced, err)
 			}
 		}
-		if _, err := b.read(bytes.NewReader(make([]byte, limit+1)), -1); !errors.Is(err, ErrTooLarge) {
+		if _, err := b.read(bytes.NewReader(make([]byte, limit+1)), -1, newRoom(1<<30)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("limit %d: read of a byte more = %v; want %v", limit, err, ErrTooLarge)
 		}
+	}
+}
+
+func TestRoomIsGivenBack(t *testing.T) {
+	const limit = 1 << 18
+	in := newRoom(1 << 30)
+	b := newBodies(limit)
+	for _, size := range []int{0, 4096, 4097, 100_000, limit} {
+		got, err := b.read(bytes.NewReader(make([]byte, size)), -1, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := int64(cap(got.bytes)); in.all.Load() != want || in.unproven.Load() != want {
+			t.Errorf("a body of %d bytes takes %d, of which %d not proven; want %d of both", size, in.all.Load(), in.unproven.Load(), want)
+		}
+		got.prove()
+		if in.unproven.Load() != 0 {
+			t.Errorf("proven it still takes %d of what is not", in.unproven.Load())
+		}
+		b.put(got)
+		if in.all.Load() != 0 {
+			t.Errorf("given back it still takes %d", in.all.Load())
+		}
+	}
+	for name, reader := range map[string]io.Reader{
+		"too large":   endless{},
+		"ended early": io.MultiReader(bytes.NewReader(make([]byte, 5000)), iotest.ErrReader(io.ErrUnexpectedEOF)),
+	} {
+		if _, err := b.read(reader, -1, in); err == nil || in.all.Load() != 0 || in.unproven.Load() != 0 {
+			t.Errorf("%s: %v; it still takes %d, %d", name, err, in.all.Load(), in.unproven.Load())
+		}
+	}
+}
+
+// Of what is not proven, large bodies never take all: small ones, as nearly all events are, still come in; and both
+// leave half for what is proven.
+func TestRoomForSmallBodiesAndProvenOnes(t *testing.T) {
+	const large, small = 64 << 10, 4 << 10
+	in := newRoom(1 << 20)
+	fill := func(n int) (taken int64) {
+		for in.take(n) == nil {
+			taken += int64(n)
+		}
+		return taken
+	}
+	if got, want := fill(large), int64(384<<10); got != want {
+		t.Errorf("large bodies take %d; want %d", got, want)
+	}
+	if got, want := fill(small), int64(128<<10); got != want {
+		t.Errorf("small bodies then take %d; want %d", got, want)
+	}
+	if err := in.take(small); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("take of what is not there = %v; want %v", err, ErrNoRoom)
+	}
+	in.prove(512 << 10)
+	if got, want := fill(small), int64(512<<10); got != want {
+		t.Errorf("when all is proven, others take %d; want %d", got, want)
+	}
+	if in.all.Load() != 1<<20 {
+		t.Errorf("all take %d; want all", in.all.Load())
 	}
 }

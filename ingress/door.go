@@ -7,68 +7,55 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// A Door is what HTTP needs around a Receiver: it reads requests, answers them, and writes one line
-// and counts once for each.
-type Door struct {
-	receiver    *Receiver
-	bodies      *bodies
-	maxInFlight int64
-	inFlight    atomic.Int64
-	draining    atomic.Bool
-	log         *zap.Logger
-	metrics     *Metrics
-	echo        *echo.Echo
+// DoorOptions are what a door asks of a request before it reads the body, and its limits.
+type DoorOptions struct {
+	Path         string
+	Allow        []netip.Prefix // addresses from which requests are taken; all if none are given
+	Credentials  *Credentials   // of which one must stand in Authorization; nil or without any: not asked
+	ClientIDs    []string       // of which one must stand in X-Codat-ClientId; all if none are given
+	MaxBody      int64          // bytes
+	MaxInFlight  int            // requests that are stored at a time
+	UnprovenRate float64        // requests a second that one address may send and that do not prove; 0 for no limit
 }
 
-// NewDoor opens a door at path, to bodies of at most maxBody bytes and at most maxInFlight requests
-// at a time. The deadlines of a request are those of the http.Server that it is put into.
-func NewDoor(r *Receiver, path string, maxBody int64, maxInFlight int, log *zap.Logger, m *Metrics) *Door {
-	d := &Door{
-		receiver:    r,
-		bodies:      newBodies(maxBody),
-		maxInFlight: int64(maxInFlight),
-		log:         log,
-		metrics:     m,
-		echo:        echo.New(),
-	}
-	d.echo.HTTPErrorHandler = d.turnAway
-	d.echo.Any(path, d.receive) // any method: echo itself would answer OPTIONS with a 2xx
-	return d
+// A door lets in what is for one source: it reads requests, has them accepted, answers them, writes one line and
+// counts once for each.
+type door struct {
+	DoorOptions
+	*Front
+	receiver *Receiver
+	bodies   *bodies
+	metrics  *metrics
+	limiter  *limiter
+	storing  [2]atomic.Int64 // requests, as the front's rooms
 }
-
-// ServeHTTP answers a request, without a body.
-func (d *Door) ServeHTTP(w http.ResponseWriter, req *http.Request) { d.echo.ServeHTTP(w, req) }
-
-// Drain lets connections go: the sender, or a balancer, is asked to make a new one with each answer
-// from now on. Requests are still received.
-func (d *Door) Drain() { d.draining.Store(true) }
 
 // request is what is known of a request at its end.
 type request struct {
-	came  time.Time
-	size  int // of the body; -1 when it was not read
-	got   Receipt
-	stack []byte // where it panicked
-}
-
-// turnAway answers what echo has no route for.
-func (d *Door) turnAway(err error, c echo.Context) {
-	d.end(c, &request{came: time.Now(), size: -1}, err)
+	came   time.Time
+	client netip.Addr // zero when it cannot be known
+	size   int        // of the body; -1 when it was not read
+	got    Receipt
+	stack  []byte // where it panicked
+	span   trace.Span
 }
 
 // receive is the adapter between a request and Accept. It never returns an error: it ends every
 // request itself, also one in which something of ours panicked.
-func (d *Door) receive(c echo.Context) error {
+func (d *door) receive(c echo.Context) error {
 	r := &request{came: time.Now(), size: -1}
 	var err error
 	defer func() {
@@ -78,43 +65,103 @@ func (d *Door) receive(c echo.Context) error {
 		}
 		d.end(c, r, err)
 	}()
-	err = d.pass(c.Request(), r)
+	req := c.Request()
+	if d.tracer != nil {
+		req = d.trace(req, r)
+	}
+	err = d.pass(req, r)
 	return nil
 }
 
 // pass reads a request and has it accepted. What can be refused without the body is refused before
 // the body is read.
-func (d *Door) pass(req *http.Request, r *request) error {
+func (d *door) pass(req *http.Request, r *request) (err error) {
+	r.client = clientOf(req, d.proxies)
 	if req.Method != http.MethodPost && req.Method != http.MethodPut {
 		return echo.ErrMethodNotAllowed
 	}
 	d.metrics.inFlight.Inc()
 	defer d.metrics.inFlight.Dec()
-	defer d.inFlight.Add(-1)
-	if d.inFlight.Add(1) > d.maxInFlight {
-		return fmt.Errorf("%w: %d", ErrCrowded, d.maxInFlight)
+	from := others
+	if codatAddresses.contain(r.client) {
+		from = codats
+	}
+	if from == others {
+		if d.limiter.spent(r.client, r.came) {
+			return ErrSpent
+		}
+		defer func() {
+			if err != nil && answerTo(err).outcome == refused {
+				d.limiter.spend(r.client, r.came)
+			}
+		}()
+	}
+	if err := d.ask(req, r.client); err != nil {
+		return err
+	}
+	// Refused now it costs nothing. Nobody without a key can make this happen.
+	if d.storing[from].Load() >= int64(d.MaxInFlight) {
+		return fmt.Errorf("%w: %d", ErrCrowded, d.MaxInFlight)
 	}
 	claim, err := d.receiver.Keys.Read(req.Header)
 	if err != nil {
 		return err
 	}
-	b, err := d.bodies.read(req.Body, req.ContentLength)
+	b, err := d.bodies.read(req.Body, req.ContentLength, d.rooms[from])
 	if err != nil {
 		return err
 	}
 	r.size = len(b.bytes)
-	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes)
-	// Not deferred: after a panic somebody may still hold the bytes, and they are never used again.
+	read, stored := true, false
+	defer func() {
+		if read {
+			b.leave() // after a panic somebody may still hold the bytes: they are never used again
+		}
+		if stored {
+			d.storing[from].Add(-1)
+		}
+	}()
+	claim = claim.Until(r.came.Add(d.receiver.Budget / 2))
+	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes, func() error {
+		b.prove()
+		stored = true
+		if d.storing[from].Add(1) > int64(d.MaxInFlight) {
+			return fmt.Errorf("%w: %d", ErrCrowded, d.MaxInFlight)
+		}
+		return nil
+	})
+	read = false
 	d.bodies.put(b)
 	return err
 }
+
+// ask is what a request is asked before its signature.
+func (d *door) ask(req *http.Request, client netip.Addr) error {
+	if len(d.Allow) > 0 && !networks(d.Allow).contain(client) {
+		return ErrAddress
+	}
+	if d.clientCertificates && (req.TLS == nil || len(req.TLS.VerifiedChains) == 0) {
+		return ErrCertificate
+	}
+	if d.Credentials != nil && !d.Credentials.accept(req.Header["Authorization"]) {
+		return ErrAuthorization
+	}
+	if len(d.ClientIDs) > 0 {
+		if came := req.Header[clientIDHeader]; len(came) != 1 || !slices.Contains(d.ClientIDs, came[0]) {
+			return ErrClientID
+		}
+	}
+	return nil
+}
+
+const clientIDHeader = "X-Codat-Clientid" // as net/http writes names
 
 // retryAfter is long enough for a leader to be elected and short enough to be the sender's own first
 // pause: Svix takes it for no less than that.
 const retryAfter = "5"
 
 // end answers a request, writes its line and counts it.
-func (d *Door) end(c echo.Context, r *request, err error) {
+func (d *door) end(c echo.Context, r *request, err error) {
 	a := answer{Status(nil), r.got.outcome(), ""}
 	if err != nil {
 		a = answerTo(err)
@@ -135,7 +182,10 @@ func (d *Door) end(c echo.Context, r *request, err error) {
 		h.Set(echo.HeaderConnection, "close")
 	}
 	c.Response().WriteHeader(a.status)
-	d.metrics.count(r, a)
+	d.metrics.count(r, a, err)
+	if r.span != nil {
+		d.endSpan(r, a)
+	}
 	d.write(c.Request(), r, a, err)
 }
 
@@ -148,7 +198,7 @@ func linger(w http.ResponseWriter) {
 
 // write writes the line of a request: an event's with its ids, a refusal's with what an operator
 // needs to find who sent it and why it was refused.
-func (d *Door) write(req *http.Request, r *request, a answer, err error) {
+func (d *door) write(req *http.Request, r *request, a answer, err error) {
 	level := zap.InfoLevel
 	switch a.outcome {
 	case refused:
@@ -157,15 +207,21 @@ func (d *Door) write(req *http.Request, r *request, a answer, err error) {
 		level = zap.ErrorLevel
 	}
 	line := d.log.Check(level, "request")
-	if line == nil {
+	if line == nil || (a.outcome == accepted || a.outcome == duplicate) && !d.accepted.take(r.came) {
 		return
 	}
-	fields := make([]zapcore.Field, 0, 16)
+	fields := make([]zapcore.Field, 0, 20)
 	fields = append(fields,
 		zap.String("outcome", a.outcome),
 		zap.Int("status", a.status),
 		zap.Duration("took", time.Since(r.came)),
 		zap.String("remote", host(req.RemoteAddr)))
+	if d.receiver != nil {
+		fields = append(fields, zap.String("source", string(d.receiver.Source)))
+	}
+	if r.client.IsValid() && len(d.proxies) > 0 {
+		fields = append(fields, zap.Stringer("client", r.client))
+	}
 	if r.size >= 0 {
 		fields = append(fields, zap.Int("bytes", r.size))
 	}
@@ -177,6 +233,9 @@ func (d *Door) write(req *http.Request, r *request, a answer, err error) {
 	}
 	if r.got.Quarantine != "" {
 		fields = append(fields, zap.String("quarantine", r.got.Quarantine))
+	}
+	if r.span != nil && r.span.SpanContext().IsValid() {
+		fields = append(fields, zap.Stringer("trace", r.span.SpanContext().TraceID()))
 	}
 	if err == nil {
 		line.Write(append(fields, zap.Uint64("sequence", r.got.Sequence))...)

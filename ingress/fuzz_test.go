@@ -51,7 +51,8 @@ func FuzzDoor(f *testing.F) {
 			return // no client could send it; not all of it would fit into a header of the message
 		}
 		called := false
-		d := ingress.NewDoor(&ingress.Receiver{
+		d := ingress.NewFront(ingress.FrontOptions{MaxBytes: 8 << 20}, zap.NewNop(), prometheus.NewRegistry())
+		d.Open(&ingress.Receiver{
 			Source: streamtest.Source,
 			Keys:   signature.NewVerifier(time.Hour, nil, key(t, "old").Key, k.Key),
 			Budget: patience,
@@ -62,7 +63,7 @@ func FuzzDoor(f *testing.F) {
 				}
 				return stream.Receipt{Stream: "CODAT", Sequence: 1}, nil
 			}),
-		}, path, 1<<16, 8, zap.NewNop(), ingress.NewMetrics(prometheus.NewRegistry(), streamtest.Source))
+		}, ingress.DoorOptions{Path: path, MaxBody: 1 << 16, MaxInFlight: 8})
 
 		req, err := http.NewRequest(method, "http://ingress/", strings.NewReader(string(body)))
 		if err != nil {

@@ -167,24 +167,26 @@ func (o observed) line(t testing.TB) (zapcore.Level, map[string]any) {
 	return lines[0].Level, lines[0].ContextMap()
 }
 
-// value is a counter's or gauge's, or how often a histogram was observed, by a label that it has or "".
+// value is the sum of a counter's or gauge's values, or how often a histogram was observed, of those that have a label
+// or, for "", of all.
 func (o observed) value(t testing.TB, name, label string) float64 {
 	t.Helper()
 	families, err := o.metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
+	sum := 0.0
 	for _, family := range families {
 		if family.GetName() != "headgate_ingress_"+name {
 			continue
 		}
 		for _, m := range family.GetMetric() {
 			if label == "" || hasLabel(m, label) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}
-	return 0
+	return sum
 }
 
 func hasLabel(m *dto.Metric, value string) bool {
@@ -212,8 +214,9 @@ func openDoor(t testing.TB, keys []signature.Key, maxInFlight int, store ingress
 		Store:  store,
 		Budget: patience,
 	}
-	d := ingress.NewDoor(receiver, path, maxBody, maxInFlight, zap.New(core), ingress.NewMetrics(registry, streamtest.Source))
-	server := httptest.NewServer(d)
+	f := ingress.NewFront(ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000}, zap.New(core), registry)
+	f.Open(receiver, ingress.DoorOptions{Path: path, MaxBody: maxBody, MaxInFlight: maxInFlight})
+	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
 	return door{observed{logs, registry}, server.URL + path}
 }

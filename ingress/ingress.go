@@ -3,6 +3,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -75,21 +76,26 @@ func (r *Receiver) Accept(ctx context.Context, h http.Header, body []byte) (Rece
 	if err != nil {
 		return Receipt{}, err
 	}
-	return r.accept(ctx, time.Now(), h, claim, body)
+	return r.accept(ctx, time.Now(), h, claim, body, func() error { return nil })
 }
 
-func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, claim signature.Unproven, body []byte) (Receipt, error) {
+// accept calls proven once the request is; what proven returns keeps it from being stored.
+func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, claim signature.Unproven, body []byte, proven func() error) (Receipt, error) {
 	proof, err := r.Keys.Prove(claim, body)
 	if err != nil {
 		return Receipt{}, err
 	}
 	event := r.read(proof, h, body)
 	event.Received = came
+	event.TraceParent = cmp.Or(ownTraceParent(ctx), event.TraceParent)
 	got := Receipt{
 		Proof:      proof,
 		Type:       event.Head.Type,
 		Known:      codat.Known(event.Head.Type),
 		Quarantine: event.Quarantine,
+	}
+	if err := proven(); err != nil {
+		return got, err
 	}
 	msg, err := r.Source.Message(event, body)
 	if err != nil {

@@ -2,10 +2,14 @@ package ingress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +19,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/process"
-	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -29,7 +32,11 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err := s.Validate(); err != nil {
 		return process.Misconfigured(err)
 	}
-	keys, err := s.Keys()
+	sources, err := s.open()
+	if err != nil {
+		return process.Misconfigured(err)
+	}
+	proxies, err := parseNetworks(s.Proxies)
 	if err != nil {
 		return process.Misconfigured(err)
 	}
@@ -38,6 +45,23 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		return err
 	}
 	defer ln.Close() // a second time, when it served
+	front := NewFront(FrontOptions{
+		Proxies:            proxies,
+		ClientCertificates: s.TLSClientCA != "",
+		MaxBytes:           int64(s.MaxBytes),
+		LogAccepted:        s.LogAccepted,
+		Traces:             p.Traces,
+	}, p.Log, p.Metrics)
+	keep := &keeper{sources: sources, metrics: front.shared, log: p.Log}
+	scheme := "http"
+	if s.TLSCert != "" {
+		scheme, keep.certificates = "https", s.certificates()
+		if _, err := keep.certificates.load(); err != nil {
+			return process.Misconfigured(err)
+		}
+		front.shared.certificateEnds(keep.certificates.leaf().NotAfter)
+		ln = tls.NewListener(ln, keep.certificates.config())
+	}
 
 	nc, err := stream.Connect(ctx, s.NATS, p.Name, p.Log)
 	if err != nil {
@@ -48,34 +72,43 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err != nil {
 		return fmt.Errorf("JetStream: %w", err)
 	}
-	publisher, err := stream.NewPublisher(nc, stream.PublisherOptions{Window: s.MaxInFlight})
+	window := 0
+	for _, src := range sources {
+		window += len(front.rooms) * src.MaxInFlight
+	}
+	publisher, err := stream.NewPublisher(nc, stream.PublisherOptions{Window: window})
 	if err != nil {
 		return err
 	}
 	defer publisher.Close()
-	verifier := signature.NewVerifier(s.Tolerance, nil, keys...)
-	addChecks(s, p.Health, nc, js, verifier)
 
-	var provisioning sync.WaitGroup
-	defer provisioning.Wait()
-	if s.Provision {
-		provisioning.Go(func() { provision(ctx, js, s.Source, p.Log) })
+	for _, src := range sources {
+		src.metrics = front.open(
+			&Receiver{Source: src.Name, Keys: src.verifier, Store: publisher, Budget: s.PublishTimeout},
+			DoorOptions{
+				Path: src.Path, Allow: src.allow, Credentials: src.credentials, ClientIDs: src.ClientIDs,
+				MaxBody: int64(src.MaxBody), MaxInFlight: src.MaxInFlight, UnprovenRate: *src.UnprovenRate,
+			})
+		src.metrics.setKeys(src.fingerprints)
 	}
+	addChecks(p.Health, nc, js, sources, keep)
 
-	receiver := &Receiver{Source: s.Source, Keys: verifier, Store: publisher, Budget: s.PublishTimeout}
-	door := NewDoor(receiver, s.Path, int64(s.MaxBody), s.MaxInFlight, p.Log, NewMetrics(p.Metrics, s.Source))
-	p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("path", s.Path),
-		zap.String("source", string(s.Source)), zap.Strings("keys", verifier.Keys()))
-	return serve(ctx, s, p, door, ln)
+	// Whoever waits for these has closed nothing yet that they need.
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	besides, end := context.WithCancel(ctx)
+	defer end()
+	beside.Go(func() { keep.run(besides) })
+	for _, src := range sources {
+		beside.Go(func() { settle(besides, js, src, s.Provision, p.Log) })
+		p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("scheme", scheme), zap.String("path", src.Path),
+			zap.String("source", string(src.Name)), zap.Strings("keys", src.fingerprints), zap.Int("authorizations", src.credentials.count()))
+	}
+	return serve(ctx, s, p, front, ln)
 }
 
-func addChecks(s *Settings, health *process.Health, nc *nats.Conn, js jetstream.JetStream, verifier *signature.Verifier) {
-	health.Add("keys", func(context.Context) error {
-		if len(verifier.Keys()) == 0 {
-			return errors.New("none: every request is refused")
-		}
-		return nil
-	})
+func addChecks(health *process.Health, nc *nats.Conn, js jetstream.JetStream, sources []*source, keep *keeper) {
+	health.Add("files", keep.check)
 	health.Add("broker", func(context.Context) error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected to NATS: %s", nc.Status())
@@ -85,8 +118,44 @@ func addChecks(s *Settings, health *process.Health, nc *nats.Conn, js jetstream.
 	health.Add("stream", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
-		return s.Source.Check(ctx, js, int64(s.MaxBody))
+		return checkStreams(ctx, js, sources)
 	})
+}
+
+// checkStreams is an error when no source can be stored, and a warning when some cannot: an ingress that is taken out
+// of service for the stream of one Codat instance would refuse all others.
+func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source) error {
+	problems := make([]error, len(sources))
+	var wg sync.WaitGroup
+	for i, src := range sources {
+		wg.Go(func() { problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody)) })
+	}
+	wg.Wait()
+	err := errors.Join(problems...)
+	if slices.Contains(problems, nil) {
+		return process.Warning(err)
+	}
+	return err
+}
+
+// settle makes what the source needs where that is asked for, and looks when its last event came, so that a silence
+// is as long after a start as it was before.
+func settle(ctx context.Context, js jetstream.JetStream, src *source, provisions bool, log *zap.Logger) {
+	if provisions {
+		provision(ctx, js, src.Name, log)
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.MaxInterval = 10 * time.Second
+	// It ends with ctx only, and then nobody asks any more.
+	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		st, err := js.Stream(ctx, src.Name.Stream())
+		if err == nil && !st.CachedInfo().State.LastTime.IsZero() {
+			src.metrics.accepted(st.CachedInfo().State.LastTime)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
 }
 
 // provision makes what the source needs, and tries until it has or ctx ends. What is refused is for
@@ -115,16 +184,19 @@ func provision(ctx context.Context, js jetstream.JetStream, source stream.Source
 }
 
 // serve serves the door on ln until ctx ends, and then drains.
-func serve(ctx context.Context, s *Settings, p *process.Process, door *Door, ln net.Listener) error {
+func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, ln net.Listener) error {
 	server := &http.Server{
-		Handler:           door,
+		Handler:           front,
 		ReadHeaderTimeout: s.ReadHeaderTimeout,
 		ReadTimeout:       s.ReadTimeout,
 		WriteTimeout:      s.PublishTimeout + s.ReadTimeout,
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          zap.NewStdLog(p.Log),
+		ErrorLog:          stdlog.New(connectionLog{front.shared, p.Log}, "", 0),
 	}
+	// Nothing to gain with one sender, and much to lose: streams within a connection have limits of their own.
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ln) }()
 	select {
@@ -134,7 +206,7 @@ func serve(ctx context.Context, s *Settings, p *process.Process, door *Door, ln 
 	}
 
 	p.Health.Drain()
-	door.Drain()
+	front.Drain()
 	wait := time.NewTimer(s.DrainDelay)
 	defer wait.Stop()
 	select {
@@ -152,4 +224,20 @@ func serve(ctx context.Context, s *Settings, p *process.Process, door *Door, ln 
 	}
 	<-ended
 	return err
+}
+
+// A connectionLog takes what net/http says of connections on which no request came to be.
+type connectionLog struct {
+	metrics *frontMetrics
+	log     *zap.Logger
+}
+
+// Write writes one line.
+func (c connectionLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.Contains(text, "TLS handshake error") {
+		c.metrics.handshakes.Inc()
+	}
+	c.log.Warn("connection", zap.String("error", clip(text)))
+	return len(line), nil
 }

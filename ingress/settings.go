@@ -1,9 +1,7 @@
 package ingress
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -18,16 +16,28 @@ type Settings struct {
 	process.Settings
 	stream.NATS
 
-	Listen string        `name:"listen" default:":8080" help:"Address (host:port) of the public listener, to which Codat posts."`
-	Path   string        `name:"path" default:"/webhooks/codat" help:"Path of the webhook; every other one is answered 404."`
-	Source stream.Source `name:"source" default:"codat" help:"Name of the Codat instance: the first part of every subject, and in capitals of every stream."`
+	Listen      string   `name:"listen" default:":8080" help:"Address (host:port) of the public listener, to which Codat posts."`
+	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"File with the certificate of the public listener and those between (PEM); it is watched. Without it the listener speaks HTTP."`
+	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"File with the key of the certificate (PEM); it is watched."`
+	TLSClientCA string   `name:"tls-client-ca" placeholder:"FILE" help:"File with the certificates that must have signed the client's (PEM); it is watched. Who shows none is answered 403."`
+	Proxies     []string `name:"trusted-proxy" placeholder:"CIDR" help:"Addresses of the proxies in front, whose X-Forwarded-For is believed: the client is the right-most address in it that is not one of them."`
 
-	Secret     []string `name:"secret" placeholder:"KEY" help:"Signing secret of the endpoint as Codat's Portal shows it. Give all while they rotate. Others can read the flag in the list of processes: prefer the environment, or a file."`
-	SecretFile []string `name:"secret-file" placeholder:"FILE" help:"File of signing secrets, one on a line; lines that begin with # are comments."`
+	Sources string        `name:"sources" placeholder:"FILE" help:"File of several Codat instances (YAML), instead of the settings for one from --path to --allow."`
+	Path    string        `name:"path" default:"/webhooks/codat" help:"Path of the webhook; every other one is answered 404."`
+	Source  stream.Source `name:"source" default:"codat" help:"Name of the Codat instance: the first part of every subject, and in capitals of every stream."`
 
-	MaxBody     Size          `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with KiB or MiB; a larger one is answered 413. Svix sends 1MiB at most."`
-	Tolerance   time.Duration `name:"tolerance" default:"5m" help:"How far the time of a signature may be from this clock, before or after."`
-	MaxInFlight int           `name:"max-in-flight" default:"1024" help:"Requests that are received or stored at a time; one more is answered 503."`
+	Secret            []string `name:"secret" placeholder:"KEY" help:"Signing secret of the endpoint as Codat's Portal shows it. Give all while they rotate. Others can read the flag in the list of processes: prefer the environment, or a file."`
+	SecretFile        []string `name:"secret-file" placeholder:"FILE" help:"File of signing secrets, one on a line, or folder of such files; lines that begin with # are comments. It is watched: keys rotate without a restart."`
+	Authorization     []string `name:"authorization" sep:"none" placeholder:"VALUE" help:"What the header Authorization must say, as set in Codat's Portal: Bearer and a token, Basic and user:password, or any other text. Give it again for another that will do. Prefer the environment, or a file."`
+	AuthorizationFile []string `name:"authorization-file" placeholder:"FILE" help:"File of values for the header Authorization, one on a line, or folder of such files. It is watched."`
+	ClientIDs         []string `name:"client-id" placeholder:"ID" help:"What the header X-Codat-ClientId must say, or one of several. It is not signed: the key is what tells whose an event is."`
+	Allow             []string `name:"allow" placeholder:"CIDR" help:"Addresses from which requests are taken, ranges of them, or codat for Codat's own; others are answered 403. All if not given."`
+
+	MaxBody      Size          `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with KiB or MiB; a larger one is answered 413. Svix sends 1MiB at most."`
+	Tolerance    time.Duration `name:"tolerance" default:"5m" help:"How far the time of a signature may be from this clock, before or after."`
+	MaxInFlight  int           `name:"max-in-flight" default:"1024" help:"Proven requests of a source that are stored at a time; one more is answered 503. Codat's own addresses have as many for themselves."`
+	MaxBytes     Size          `name:"max-bytes" default:"64MiB" help:"Memory for the bodies in flight, half of it at most for what is not proven; over it is answered 503. Codat's own addresses have as much for themselves."`
+	UnprovenRate float64       `name:"unproven-rate" default:"0" help:"Requests a second that an address may send which do not prove; then it is answered 503. 0 for no limit: behind a proxy that --trusted-proxy does not name, all come from one address. Codat's own are never limited."`
 
 	ReadHeaderTimeout time.Duration `name:"read-header-timeout" default:"3s" help:"Time for the headers of a request to come."`
 	ReadTimeout       time.Duration `name:"read-timeout" default:"5s" help:"Time for a whole request to come; a slower body is answered 408."`
@@ -35,7 +45,9 @@ type Settings struct {
 	PublishTimeout    time.Duration `name:"publish-timeout" default:"8s" help:"Time from when a request came until its event must be stored; then it is answered 503. Codat waits 15s."`
 	DrainDelay        time.Duration `name:"drain-delay" default:"5s" help:"Time to go on receiving after SIGTERM, while not ready, until balancers have noticed."`
 
-	Provision bool `name:"provision" help:"Make the streams of the source where they are missing, with the defaults of headgate provision."`
+	LogAccepted int  `name:"log-accepted" default:"100" help:"Lines a second for requests that were accepted; of more, one in a hundred is written. 0 for none. Refusals always have theirs."`
+	Provision   bool `name:"provision" help:"Make the streams of the sources where they are missing, with the defaults of headgate provision."`
+	CheckOnly   bool `name:"check" env:"-" help:"Check the settings and all files that they name, say what they come to, and exit: 0 when they are good, 2 when not."`
 }
 
 // sender is how long Codat waits for an answer, and margin what the way there and back may take of it.
@@ -58,23 +70,16 @@ func (s *Settings) Validate() error {
 	if err := process.ValidateListen("--listen", s.Listen); err != nil {
 		return err
 	}
-	if err := validatePath(s.Path); err != nil {
-		return err
+	if _, err := parseNetworks(s.Proxies); err != nil {
+		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
-	if err := s.Source.Validate(); err != nil {
-		return fmt.Errorf("--source: %w", err)
-	}
-	if s.MaxBody < 1 || s.MaxBody > 64<<20 {
-		return fmt.Errorf("--max-body: %s is not between 1 byte and 64MiB: give 1MiB, the most that Svix sends", s.MaxBody)
-	}
-	if s.MaxInFlight < 1 {
-		return fmt.Errorf("--max-in-flight: %d requests are none: give 1 or more", s.MaxInFlight)
+	if s.LogAccepted < 0 {
+		return fmt.Errorf("--log-accepted: %d lines are less than none: give 0 or more", s.LogAccepted)
 	}
 	for _, d := range []struct {
 		flag string
 		time time.Duration
 	}{
-		{"--tolerance", s.Tolerance},
 		{"--read-header-timeout", s.ReadHeaderTimeout},
 		{"--read-timeout", s.ReadTimeout},
 		{"--idle-timeout", s.IdleTimeout},
@@ -93,54 +98,29 @@ func (s *Settings) Validate() error {
 	if s.ReadTimeout > s.PublishTimeout {
 		return fmt.Errorf("--read-timeout: %s is more than the --publish-timeout of %s, which begins with the request: no time would be left to store it", s.ReadTimeout, s.PublishTimeout)
 	}
-	_, err := s.Keys()
+	if err := s.certificates().validate(); err != nil {
+		return err
+	}
+	if s.TLSCert != "" {
+		if _, err := s.certificates().load(); err != nil {
+			return err
+		}
+	}
+	_, err := s.open()
 	return err
 }
 
-// Keys reads the keys from where the settings say. An error names the place and the cure, and never a
-// key.
-func (s *Settings) Keys() ([]signature.Key, error) {
-	var keys []signature.Key
-	for i, secret := range s.Secret {
-		key, err := signature.ParseKey(secret)
-		if err != nil {
-			return nil, fmt.Errorf("--secret, number %d: %w", i+1, err)
-		}
-		keys = append(keys, key)
-	}
-	for _, name := range s.SecretFile {
-		more, err := readKeys(name)
-		if err != nil {
-			return nil, fmt.Errorf("--secret-file %s: %w", name, err)
-		}
-		keys = append(keys, more...)
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("no signing secret: give the endpoint's from Codat's Portal with --secret (HEADGATE_SECRET) or --secret-file (HEADGATE_SECRET_FILE)")
-	}
-	return keys, nil
+func (s *Settings) certificates() *certificates {
+	return &certificates{cert: s.TLSCert, key: s.TLSKey, clientCA: s.TLSClientCA}
 }
 
-func readKeys(name string) ([]signature.Key, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	var keys []signature.Key
-	number := 0
-	for line := range strings.Lines(string(text)) {
-		number++
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-			continue
-		}
-		key, err := signature.ParseKey(line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", number, err)
-		}
-		keys = append(keys, key)
-	}
-	if keys == nil {
-		return nil, errors.New("no key in it: give one on a line, whsec_…")
+// Keys reads the keys of a single source from where the settings say. An error names the place and the cure, and never
+// a key.
+func (s *Settings) Keys() ([]signature.Key, error) {
+	one := s.single()
+	keys, problems := newSource(one).readKeys()
+	if len(problems) > 0 {
+		return nil, problems[0]
 	}
 	return keys, nil
 }
@@ -148,7 +128,7 @@ func readKeys(name string) ([]signature.Key, error) {
 // validatePath refuses a path that a router would read as a pattern, or a client write differently.
 func validatePath(path string) error {
 	if !strings.HasPrefix(path, "/") || strings.Trim(path, "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
-		return fmt.Errorf("--path: %q is not a plain path: begin with / and use letters, digits, - . _ ~ only, as in /webhooks/codat", path)
+		return fmt.Errorf("%q is not a plain path: begin with / and use letters, digits, - . _ ~ only, as in /webhooks/codat", path)
 	}
 	return nil
 }

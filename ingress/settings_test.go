@@ -33,7 +33,7 @@ func TestSettings(t *testing.T) {
 		{"no key", nil, "--secret (HEADGATE_SECRET) or --secret-file (HEADGATE_SECRET_FILE)"},
 		{"an empty key", []string{"--secret", ""}, "no signing secret"},
 		{"a key that is none", []string{"--secret", k.text + ",whsec_short"}, "--secret, number 2: key"},
-		{"a file that is not there", []string{"--secret-file", "/nowhere/keys"}, "--secret-file /nowhere/keys: open"},
+		{"a file that is not there", []string{"--secret-file", "/nowhere/keys"}, "--secret-file /nowhere/keys: stat"},
 		{"a file without a key", []string{"--secret-file", file("# none yet\n")}, "no key in it"},
 		{"a file with something else in it", []string{"--secret-file", file("# keys\n" + k.text + "\nhello\n")}, "line 3: key does not begin with whsec_"},
 		{"an address that is none", withKey("--listen", "8080"), "--listen"},

@@ -1,0 +1,45 @@
+package ingress
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// A room bounds the memory of the bodies in flight. What is not proven has half of it, so that nobody without a key
+// can keep out who has one; of that half, bodies that are large have three quarters, so that they never keep out
+// small ones, which nearly all events are.
+type room struct {
+	most     int64
+	all      atomic.Int64
+	unproven atomic.Int64
+}
+
+func newRoom(most int64) *room { return &room{most: most} }
+
+// take makes place for a buffer of n bytes of a body that is not proven yet. It returns ErrNoRoom.
+func (r *room) take(n int) error {
+	most := r.most / 2
+	if n > trusted {
+		most = most / 4 * 3
+	}
+	if r.unproven.Add(int64(n)) > most {
+		r.unproven.Add(-int64(n))
+		return fmt.Errorf("%w: of %d bytes for bodies that are not proven", ErrNoRoom, most)
+	}
+	if r.all.Add(int64(n)) > r.most {
+		r.give(n, false)
+		return fmt.Errorf("%w: of %d bytes for bodies", ErrNoRoom, r.most)
+	}
+	return nil
+}
+
+// prove takes a body from those that are not proven.
+func (r *room) prove(n int) { r.unproven.Add(-int64(n)) }
+
+// give gives the place of a buffer back.
+func (r *room) give(n int, proven bool) {
+	r.all.Add(-int64(n))
+	if !proven {
+		r.unproven.Add(-int64(n))
+	}
+}

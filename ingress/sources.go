@@ -1,0 +1,253 @@
+package ingress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/headgate/headgate/pkg/signature"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// maxKeys is more than the 50 endpoints that a Codat instance can have, each with a key that rotates.
+const maxKeys = 128
+
+// SourceSettings are what the ingress is told of one Codat instance, in the file of sources. What is not said is as the
+// flags say; the path is /webhooks/<name>.
+type SourceSettings struct {
+	Name               stream.Source `yaml:"name"`
+	Path               string        `yaml:"path"`
+	SecretFiles        []string      `yaml:"secret_files"`
+	AuthorizationFiles []string      `yaml:"authorization_files"`
+	ClientIDs          []string      `yaml:"client_ids"`
+	Allow              []string      `yaml:"allow"`
+	MaxBody            Size          `yaml:"max_body"`
+	MaxInFlight        int           `yaml:"max_in_flight"`
+	Tolerance          time.Duration `yaml:"tolerance"`
+	UnprovenRate       *float64      `yaml:"unproven_rate"`
+
+	// Only the flags have these, and other names for some of the above.
+	secrets, authorizations []string
+	single                  bool
+}
+
+// setting is the name of a setting where it was given.
+func (s *SourceSettings) setting(flag, key string) string {
+	if s.single {
+		return flag
+	}
+	return fmt.Sprintf("source %s: %s", s.Name, key)
+}
+
+// single is the source that the flags describe.
+func (s *Settings) single() SourceSettings {
+	return SourceSettings{
+		Name: s.Source, Path: s.Path,
+		secrets: s.Secret, SecretFiles: s.SecretFile,
+		authorizations: s.Authorization, AuthorizationFiles: s.AuthorizationFile,
+		ClientIDs: s.ClientIDs, Allow: s.Allow,
+		MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: s.Tolerance, UnprovenRate: &s.UnprovenRate,
+		single: true,
+	}
+}
+
+// The defaults of the flags for a single source.
+const (
+	defaultPath   = "/webhooks/codat"
+	defaultSource = "codat"
+)
+
+// sources are those of the file, or the one of the flags.
+func (s *Settings) sources() ([]SourceSettings, error) {
+	if s.Sources == "" {
+		return []SourceSettings{s.single()}, nil
+	}
+	for _, one := range []struct {
+		flag  string
+		given bool
+	}{
+		{"path", s.Path != "" && s.Path != defaultPath},
+		{"source", s.Source != "" && s.Source != defaultSource},
+		{"secret", len(s.Secret) > 0},
+		{"secret-file", len(s.SecretFile) > 0},
+		{"authorization", len(s.Authorization) > 0},
+		{"authorization-file", len(s.AuthorizationFile) > 0},
+		{"client-id", len(s.ClientIDs) > 0},
+		{"allow", len(s.Allow) > 0},
+	} {
+		if one.given {
+			return nil, fmt.Errorf("--sources and --%s (or its variable) are both set: the file says it for each source; unset one of them", one.flag)
+		}
+	}
+	all, err := readSources(s.Sources)
+	if err != nil {
+		return nil, fmt.Errorf("--sources %s: %w", s.Sources, err)
+	}
+	for i := range all {
+		one := &all[i]
+		if one.Path == "" {
+			one.Path = "/webhooks/" + string(one.Name)
+		}
+		if one.MaxBody == 0 {
+			one.MaxBody = s.MaxBody
+		}
+		if one.MaxInFlight == 0 {
+			one.MaxInFlight = s.MaxInFlight
+		}
+		if one.Tolerance == 0 {
+			one.Tolerance = s.Tolerance
+		}
+		if one.UnprovenRate == nil {
+			one.UnprovenRate = &s.UnprovenRate
+		}
+	}
+	return all, nil
+}
+
+// readSources reads the file of sources. An error says on which line, and never what stands there.
+func readSources(name string) ([]SourceSettings, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var file struct {
+		Sources []SourceSettings `yaml:"sources"`
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
+	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil {
+			return nil, fmt.Errorf("line %d: %s", at.GetToken().Position.Line, strings.ReplaceAll(at.GetMessage(), "\n", " "))
+		}
+		return nil, err
+	}
+	if len(file.Sources) == 0 {
+		return nil, errors.New("no source in it: give a list, sources: with a name and secret_files for each")
+	}
+	if !errors.Is(decoder.Decode(new(any)), io.EOF) {
+		return nil, errors.New("more than one document in it: give one list of sources")
+	}
+	return file.Sources, nil
+}
+
+// validate reports what a source cannot run with.
+func (s *SourceSettings) validate() error {
+	if err := s.Name.Validate(); err != nil {
+		if s.single {
+			return fmt.Errorf("--source: %w", err)
+		}
+		return err
+	}
+	if err := validatePath(s.Path); err != nil {
+		return fmt.Errorf("%s: %w", s.setting("--path", "path"), err)
+	}
+	if s.MaxBody < 1 || s.MaxBody > 64<<20 {
+		return fmt.Errorf("%s: %s is not between 1 byte and 64MiB: give 1MiB, the most that Svix sends", s.setting("--max-body", "max_body"), s.MaxBody)
+	}
+	if s.MaxInFlight < 1 {
+		return fmt.Errorf("%s: %d requests are none: give 1 or more", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight)
+	}
+	if s.Tolerance <= 0 {
+		return fmt.Errorf("%s: %s is no time: give more than 0s", s.setting("--tolerance", "tolerance"), s.Tolerance)
+	}
+	if *s.UnprovenRate < 0 {
+		return fmt.Errorf("%s: %v requests a second are less than none: give 0 for no limit", s.setting("--unproven-rate", "unproven_rate"), *s.UnprovenRate)
+	}
+	if slices.Contains(s.ClientIDs, "") {
+		return fmt.Errorf("%s: an id is empty: give it, or leave the setting out", s.setting("--client-id", "client_ids"))
+	}
+	return nil
+}
+
+// A source is a Codat instance, with what its files say now.
+type source struct {
+	SourceSettings
+	allow        networks
+	secretFiles  files[signature.Key]
+	valueFiles   files[credential]
+	values       []credential // not from files
+	verifier     *signature.Verifier
+	credentials  *Credentials
+	metrics      *metrics
+	fingerprints []string
+}
+
+func newSource(s SourceSettings) *source {
+	return &source{
+		SourceSettings: s,
+		secretFiles:    files[signature.Key]{setting: s.setting("--secret-file", "secret_files"), what: "key", names: s.SecretFiles, parse: signature.ParseKey},
+		valueFiles:     files[credential]{setting: s.setting("--authorization-file", "authorization_files"), what: "value", names: s.AuthorizationFiles, parse: parseAuthorization},
+		verifier:       signature.NewVerifier(s.Tolerance, nil),
+		credentials:    new(Credentials),
+	}
+}
+
+// open makes the sources, with keys and values as their files are now. It reports the first thing that is wrong.
+func (s *Settings) open() ([]*source, error) {
+	settings, err := s.sources()
+	if err != nil {
+		return nil, err
+	}
+	var all []*source
+	for _, one := range settings {
+		if err := one.validate(); err != nil {
+			return nil, err
+		}
+		for _, other := range all {
+			switch {
+			case one.Name == other.Name:
+				return nil, fmt.Errorf("--sources %s: two are named %s: give each a name of its own", s.Sources, one.Name)
+			case one.Path == other.Path:
+				return nil, fmt.Errorf("--sources %s: %s and %s have the path %s: give each a path of its own", s.Sources, other.Name, one.Name, one.Path)
+			}
+		}
+		if most := s.MaxBytes / 4; one.MaxBody > most {
+			return nil, fmt.Errorf("--max-bytes: %s have no room for bodies of %s: give %s or more", s.MaxBytes, one.MaxBody, 4*one.MaxBody)
+		}
+		src := newSource(one)
+		if src.allow, err = parseNetworks(one.Allow); err != nil {
+			return nil, fmt.Errorf("%s: %w", one.setting("--allow", "allow"), err)
+		}
+		for i, text := range one.authorizations {
+			value, err := parseAuthorization(text)
+			if err != nil {
+				return nil, fmt.Errorf("--authorization, number %d: %w", i+1, err)
+			}
+			src.values = append(src.values, value)
+		}
+		all = append(all, src)
+	}
+	if problems := refresh(all, nil); len(problems) > 0 {
+		return nil, problems[0]
+	}
+	return all, nil
+}
+
+// readKeys reads the keys of a source, as far as they can be read.
+func (s *source) readKeys() (keys []signature.Key, problems []error) {
+	for i, secret := range s.secrets {
+		key, err := signature.ParseKey(secret)
+		if err != nil {
+			return nil, []error{fmt.Errorf("--secret, number %d: %w", i+1, err)}
+		}
+		keys = append(keys, key)
+	}
+	more, problems := s.secretFiles.read()
+	keys = append(keys, more...)
+	switch {
+	case len(keys) == 0 && problems == nil && s.single:
+		problems = append(problems, errors.New("no signing secret: give the endpoint's from Codat's Portal with --secret (HEADGATE_SECRET) or --secret-file (HEADGATE_SECRET_FILE)"))
+	case len(keys) == 0 && problems == nil:
+		problems = append(problems, fmt.Errorf("source %s: no secret_files: give the files of the endpoints' signing secrets", s.Name))
+	case len(keys) > maxKeys:
+		problems = append(problems, fmt.Errorf("%s: %d keys, %d at most: a Codat instance has 50 endpoints", s.setting("--secret-file", "secret_files"), len(keys), maxKeys))
+	}
+	return keys, problems
+}
