@@ -275,3 +275,39 @@ func TestPromise7AStopWhileConnectingLeavesNothingOpen(t *testing.T) {
 	}
 	streamtest.Wait(t, func() bool { return goleak.Find(before) == nil }, "nothing to run that did not run before")
 }
+
+// What a process took and did not begin goes back at a stop at once, and not when its AckWait is over.
+func TestPromise7WhatWasNotBegunIsHandedBackAtOnce(t *testing.T) {
+	started, release := make(chan struct{}, 9), make(chan struct{})
+	r := newRig(t, Worker{
+		AckWait: 10 * time.Minute,
+		Key:     func(codat.Event[struct{}]) string { return "one at a time" },
+	}, func(context.Context, write) error {
+		started <- struct{}{}
+		<-release
+		return nil
+	})
+	const events = 5
+	r.postAll("msg", events)
+	stop := r.start()
+	<-started
+	streamtest.Wait(t, func() bool {
+		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+		return err == nil && c.CachedInfo().NumAckPending == events
+	}, "all events to be taken")
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	streamtest.Wait(t, func() bool {
+		// Nothing new is taken any more.
+		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+		return err == nil && c.CachedInfo().NumWaiting == 0
+	}, "the process to stop")
+	close(release)
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v; want a clean stop", err)
+	}
+	r.start()
+	for i := range events {
+		r.waitState(fmt.Sprintf("msg_%d", i), Done)
+	}
+}

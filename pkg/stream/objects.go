@@ -35,7 +35,6 @@ func (p Plan) eventStream() wantedStream {
 		c.Retention = jetstream.LimitsPolicy // the only one in which the ids survive a restart
 		c.MaxAge = cmp.Or(p.MaxAge, c.MaxAge, DefaultMaxAge)
 		c.Duplicates = c.MaxAge // an id is known as long as its event is stored
-		c.Compression = jetstream.S2Compression
 	}}
 }
 
@@ -46,7 +45,6 @@ func (p Plan) deadStream() wantedStream {
 		c.Retention = jetstream.LimitsPolicy
 		c.MaxAge = deadMaxAge
 		c.Duplicates = min(cmp.Or(p.MaxAge, c.Duplicates, DefaultMaxAge), deadMaxAge)
-		c.Compression = jetstream.S2Compression
 	}}
 }
 
@@ -80,6 +78,9 @@ func (p Plan) common(c *jetstream.StreamConfig, maxBytes, defaultMaxBytes int64)
 	c.MaxMsgs = -1
 	c.AllowDirect = true
 	c.NoAck = false
+	// With s2, a replica that comes back after a crash can compress the block that it then goes on writing plainly
+	// (nats-server 2.15.2): at its next start it cannot read the stream.
+	c.Compression = jetstream.NoCompression
 }
 
 // bucket is a KV bucket, made as nats.go makes one.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
@@ -31,5 +32,35 @@ func TestPromise1WithoutASequenceNothingIsStored(t *testing.T) {
 				t.Errorf("Publish() = %+v, %v; want ErrUnavailable", r, err)
 			}
 		})
+	}
+}
+
+// A stream that was made with compression, by hand or by an older version, loses it: what the server compresses it may
+// not be able to read again. What is in it stays.
+func TestPromise1ProvisionTakesCompressionAway(t *testing.T) {
+	s := streamtest.New(t)
+	st, err := s.JS.Stream(t.Context(), "CODAT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compressed := st.CachedInfo().Config
+	compressed.Compression = jetstream.S2Compression
+	if _, err := s.JS.UpdateStream(t.Context(), compressed); err != nil {
+		t.Fatal(err)
+	}
+	p := publisher(t, s.NC, stream.PublisherOptions{})
+	if _, err := p.Publish(within(t, patience), event(t, "msg_1")); err != nil {
+		t.Fatal(err)
+	}
+	changes := streamtest.Provision(t, s.JS, stream.Plan{Source: streamtest.Source})
+	if got := changes[0]; got.Object != "stream CODAT" || got.Action != stream.Update {
+		t.Errorf("Provision() reports %v; want stream CODAT updated", got)
+	}
+	st, err = s.JS.Stream(t.Context(), "CODAT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := st.CachedInfo(); got.Config.Compression != jetstream.NoCompression || got.State.Msgs != 1 {
+		t.Errorf("after Provision() compression %v, %d messages; want none, and the one that was stored", got.Config.Compression, got.State.Msgs)
 	}
 }

@@ -130,9 +130,9 @@ func TestProvisionedStreams(t *testing.T) {
 	for name, want := range map[string]summary{
 		"CODAT": {
 			[]string{"codat.events.>", "codat.quarantine", "codat.redrive.>"},
-			jetstream.LimitsPolicy, jetstream.DiscardNew, 16 * day, 16 * day, 2 << 30, true,
+			jetstream.LimitsPolicy, jetstream.DiscardNew, 16 * day, 16 * day, 2 << 30, false,
 		},
-		"CODAT_DEAD":                  {[]string{"codat.dead.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, 90 * day, 16 * day, 256 << 20, true},
+		"CODAT_DEAD":                  {[]string{"codat.dead.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, 90 * day, 16 * day, 256 << 20, false},
 		"CODAT_PARKED":                {[]string{"codat.parked.>"}, jetstream.WorkQueuePolicy, jetstream.DiscardNew, 0, time.Hour, 256 << 20, false},
 		"CODAT_OPERATOR":              {[]string{"codat.operator"}, jetstream.LimitsPolicy, jetstream.DiscardOld, 365 * day, 2 * time.Minute, 64 << 20, false},
 		"KV_CODAT_workers":            {[]string{"$KV.CODAT_workers.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, time.Minute, time.Minute, 16 << 20, false},

@@ -40,6 +40,11 @@ var mutants = []mutant{
 		[]edit{{"	if s.gen != gen {\n		return\n	}\n", "	_ = gen\n"}},
 		"pkg/stream", "TestPublishTakesNoAckOfAnotherMessage",
 	},
+	{
+		1, "plain blocks: what a replica compresses it cannot read again", "pkg/stream/objects.go",
+		[]edit{{"c.Compression = jetstream.NoCompression", "c.Compression = jetstream.S2Compression"}},
+		"pkg/stream", "TestProvisionedStreams",
+	},
 
 	// 2. Nothing proven is lost.
 	{
@@ -303,7 +308,7 @@ var mutants = []mutant{
 	{
 		7, "handing back what was taken and not begun", "workers/run.go",
 		[]edit{{"	if ctx.Err() != nil {\n		r.nak(m, 0)\n		return\n	}\n", "	if ctx.Err() != nil {\n		return\n	}\n"}},
-		"workers", "TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt",
+		"workers", "TestPromise7WhatWasNotBegunIsHandedBackAtOnce",
 	},
 	{
 		7, "time to finish for handlers", "workers/run.go",
