@@ -189,6 +189,29 @@ func (o observed) value(t testing.TB, name, label string) float64 {
 	return sum
 }
 
+// labels are the values that a label of a metric has.
+func (o observed) labels(t testing.TB, name, label string) []string {
+	t.Helper()
+	families, err := o.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for _, family := range families {
+		if family.GetName() != "headgate_ingress_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label {
+					values = append(values, l.GetValue())
+				}
+			}
+		}
+	}
+	return values
+}
+
 func hasLabel(m *dto.Metric, value string) bool {
 	for _, l := range m.GetLabel() {
 		if l.GetValue() == value {
@@ -232,10 +255,15 @@ type gate struct {
 }
 
 // settings are those that the flags' defaults give, for a server of the test, and without a delay.
-func settings(t testing.TB, nats string, k pair) *ingress.Settings {
+func settings(t testing.TB, nats string, k pair, flags ...string) *ingress.Settings {
+	t.Helper()
+	return parsed(t, append([]string{"--secret", k.text, "--nats-url", nats}, flags...)...)
+}
+
+func parsed(t testing.TB, flags ...string) *ingress.Settings {
 	t.Helper()
 	s := new(ingress.Settings)
-	if _, err := process.Parse("ingress", "", s, []string{"--secret", k.text, "--nats-url", nats}); err != nil {
+	if _, err := process.Parse("ingress", "", s, flags); err != nil {
 		t.Fatal(err)
 	}
 	s.Listen = "127.0.0.1:0"

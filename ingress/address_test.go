@@ -1,0 +1,147 @@
+package ingress
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestParseNetworks(t *testing.T) {
+	tests := []struct {
+		text string
+		want string // "" for an error
+	}{
+		{"10.0.0.0/8", "[10.0.0.0/8]"},
+		{" 192.0.2.7 ", "[192.0.2.7/32]"},
+		{"2001:db8::/32", "[2001:db8::/32]"},
+		{"::1", "[::1/128]"},
+		{"codat", "[4.159.114.108/32 20.117.190.191/32]"},
+		{"0.0.0.0/0", "[0.0.0.0/0]"},
+		{"10.0.0.1/8", ""},
+		{"::ffff:10.0.0.1", ""},
+		{"fe80::1%eth0", ""},
+		{"example.com", ""},
+		{"svix", ""},
+		{"", ""},
+	}
+	for _, tt := range tests {
+		got, err := parseNetworks([]string{tt.text})
+		if (err != nil) != (tt.want == "") || err == nil && fmt.Sprint(got) != tt.want {
+			t.Errorf("parseNetworks(%q) = %v, %v; want %s", tt.text, got, err, tt.want)
+		}
+	}
+}
+
+func TestClientOf(t *testing.T) {
+	proxies, err := parseNetworks([]string{"10.0.0.0/8", "fd00::/8"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const codat = "4.159.114.108"
+	tests := []struct {
+		name, peer string
+		forwarded  []string
+		want       string // "" for none
+	}{
+		{"no proxy", codat + ":4711", nil, codat},
+		{"who connects is believed before what it says", "6.6.6.6:4711", []string{codat}, "6.6.6.6"},
+		{"a named proxy is believed", "10.0.0.1:4711", []string{codat}, codat},
+		{"of what others put before it, nothing is", "10.0.0.1:4711", []string{codat + ", 6.6.6.6"}, "6.6.6.6"},
+		{"on a line of its own neither", "10.0.0.1:4711", []string{codat, "6.6.6.6"}, "6.6.6.6"},
+		{"several named proxies", "10.0.0.1:4711", []string{"6.6.6.6, " + codat + ", 10.9.9.9,10.8.8.8"}, codat},
+		{"several lines", "10.0.0.1:4711", []string{codat, "10.9.9.9"}, codat},
+		{"with a port", "10.0.0.1:4711", []string{codat + ":5000"}, codat},
+		{"version 6", "[fd00::1]:4711", []string{"2001:db8::1"}, "2001:db8::1"},
+		{"version 6 in brackets", "[fd00::1]:4711", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"version 6 with a port", "[fd00::1]:4711", []string{"[2001:db8::1]:5000"}, "2001:db8::1"},
+		{"version 4 in the form of 6", "[::ffff:10.0.0.1]:4711", []string{"::ffff:" + codat}, codat},
+		{"a proxy that says nothing is the client", "10.0.0.1:4711", nil, "10.0.0.1"},
+		{"empty entries are passed over", "10.0.0.1:4711", []string{codat + ", ,"}, codat},
+		{"what is no address is nobody", "10.0.0.1:4711", []string{codat + ", unknown"}, ""},
+		{"nor is what has a zone one of ours", "10.0.0.1:4711", []string{"fe80::1%eth0"}, "fe80::1"},
+		{"a peer without an address", "@", []string{codat}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := clientOf(&http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.forwarded}}, proxies)
+			if text := got.String(); got.IsValid() && text != tt.want || !got.IsValid() && tt.want != "" {
+				t.Errorf("clientOf = %v; want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzClientOf(f *testing.F) {
+	f.Add("10.0.0.1:1", "4.159.114.108, 10.2.2.2", "6.6.6.6")
+	f.Add("10.0.0.1:1", "[::1]:1,,:,", "::ffff:1.2.3.4%x")
+	proxies := networks{netip.MustParsePrefix("10.0.0.0/8")}
+	f.Fuzz(func(t *testing.T, peer, one, other string) {
+		req := &http.Request{RemoteAddr: peer, Header: http.Header{"X-Forwarded-For": {one, other}}}
+		if direct := peerOf(req); !proxies.contain(direct) && clientOf(req, proxies) != direct {
+			t.Errorf("a header of a stranger counted: %q %q %q", peer, one, other)
+		}
+	})
+}
+
+func TestLimiter(t *testing.T) {
+	now := time.Now()
+	one, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	l := newLimiter(3)
+	for n := range 3 {
+		if l.spent(one, now) {
+			t.Fatalf("spent after %d of 3", n)
+		}
+		l.spend(one, now)
+	}
+	if !l.spent(one, now) || l.spent(other, now) || l.spent(netip.Addr{}, now) {
+		t.Error("after 3 of 3 the address, and no other, is to wait")
+	}
+	if l.spent(one, now.Add(time.Second)) {
+		t.Error("a second later the address is to wait no more")
+	}
+
+	// One client has half of an address of version 6, and may use all of that.
+	l.spend(netip.MustParseAddr("2001:db8:0:1::1"), now)
+	l.spend(netip.MustParseAddr("2001:db8:0:1::2"), now)
+	l.spend(netip.MustParseAddr("2001:db8:0:1:ffff::3"), now)
+	if !l.spent(netip.MustParseAddr("2001:db8:0:1::4"), now) || l.spent(netip.MustParseAddr("2001:db8:0:2::1"), now) {
+		t.Error("addresses of one network are not counted together, or those of two are")
+	}
+
+	for n := range 3 * maxLimited {
+		l.spend(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), now)
+	}
+	if n := len(l.now) + len(l.old); n > 2*maxLimited {
+		t.Errorf("%d addresses are remembered; want %d at most", n, 2*maxLimited)
+	}
+	if off := newLimiter(0); off.spent(one, now) {
+		t.Error("without a limit an address is to wait")
+	}
+}
+
+func TestSampler(t *testing.T) {
+	written := func(s *sampler, lines int, at time.Time) (n int) {
+		for range lines {
+			if s.take(at) {
+				n++
+			}
+		}
+		return n
+	}
+	now := time.Unix(1_700_000_000, 0)
+	s := sampler{most: 100}
+	if got := written(&s, 100, now); got != 100 {
+		t.Errorf("of 100 lines %d are written; want all", got)
+	}
+	if got := written(&s, 1000, now); got != 10 {
+		t.Errorf("of 1000 more %d are written; want one in a hundred", got)
+	}
+	if got := written(&s, 100, now.Add(time.Second)); got != 100 {
+		t.Errorf("of 100 in the next second %d are written; want all", got)
+	}
+	if got := written(new(sampler), 1000, now); got != 0 {
+		t.Errorf("with 0 a second %d are written; want none", got)
+	}
+}
