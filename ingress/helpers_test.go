@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -227,7 +228,15 @@ type door struct {
 	url string
 }
 
+// loopback is where requests of tests come from.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
 func openDoor(t testing.TB, keys []signature.Key, maxInFlight int, store ingress.Store) door {
+	t.Helper()
+	return openDoorWith(t, ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000}, keys, maxInFlight, store)
+}
+
+func openDoorWith(t testing.TB, o ingress.FrontOptions, keys []signature.Key, maxInFlight int, store ingress.Store) door {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	registry := prometheus.NewRegistry()
@@ -237,7 +246,7 @@ func openDoor(t testing.TB, keys []signature.Key, maxInFlight int, store ingress
 		Store:  store,
 		Budget: patience,
 	}
-	f := ingress.NewFront(ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000}, zap.New(core), registry)
+	f := ingress.NewFront(o, zap.New(core), registry)
 	f.Open(receiver, ingress.DoorOptions{Path: path, MaxBody: maxBody, MaxInFlight: maxInFlight})
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
