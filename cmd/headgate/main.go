@@ -21,7 +21,7 @@ import (
 
 const help = `The operator's command of Headgate, which stores Codat's webhooks in NATS JetStream and works on them.
 
-It prints for people, and with --json for programs: one JSON object on a line. It exits 0 when it did what it was asked, 1 when something failed, was refused, is not there or, with provision --dry-run, differs, and 2 when the command line or a setting is wrong.`
+It prints for people, and with --json for programs: one JSON object on a line. It exits 0 when it did what it was asked, 1 when something failed, was refused, is not there, or differs (provision --dry-run), or when something is wrong (audit), and 2 when the command line or a setting is wrong.`
 
 // commands are all that headgate can do. What a command is told for this time only has no environment variable: a
 // forgotten one would change what a command does. Settings of a place, such as addresses and keys, have one.
@@ -30,7 +30,9 @@ type commands struct {
 	Send       send       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
 	Tail       tail       `cmd:"" help:"Follow the stored events."`
 	Dead       dead       `cmd:"" help:"Dead letters: what workers gave up."`
+	Replay     replay     `cmd:"" help:"Give stored events to one worker again, whatever became of them."`
 	Quarantine quarantine `cmd:"" help:"The quarantine: what is proven and cannot be read as an event."`
+	Audit      auditing   `cmd:"" help:"Prove that every stored event has one end for each worker: done, waiting, or dead."`
 	Provision  provision  `cmd:"" help:"Make the streams, consumers and buckets of the built-in workers, or say what differs."`
 	Workers    instances  `cmd:"" help:"List the workers that run now."`
 	Watch      watch      `cmd:"" help:"Export metrics of the streams and workers to Prometheus, also of workers that do not run."`

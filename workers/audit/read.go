@@ -17,78 +17,12 @@ import (
 	"github.com/headgate/headgate/workers"
 )
 
-const (
-	// buffered is how many messages are asked for at once.
-	buffered = 4096
-	// silence is after how long without a message it is asked whether there are any left.
-	silence = 2 * time.Second
-	// forgotten is after how long the server drops a consumer that nobody reads by any more.
-	forgotten = 30 * time.Second
-	// patience bounds one answer of the broker.
-	patience = 10 * time.Second
-)
+// patience bounds one answer of the broker.
+const patience = 10 * time.Second
 
-// read calls each with the messages of a stream that were stored when read began, oldest first. The consumer that it
-// reads by acknowledges nothing and is gone soon after. It returns the last sequence that was stored then.
+// read reads a stream and says how far it is.
 func (a *Audit) read(ctx context.Context, name, what string, cfg jetstream.OrderedConsumerConfig, each func(jetstream.Msg, *jetstream.MsgMetadata) error) (uint64, error) {
-	info, err := a.info(ctx, name)
-	if err != nil {
-		return 0, err
-	}
-	last := info.State.LastSeq
-	if info.State.Msgs == 0 || cfg.DeliverPolicy == jetstream.DeliverByStartSequencePolicy && cfg.OptStartSeq > last {
-		return last, nil
-	}
-	doing := func(err error) error { return fmt.Errorf("reading stream %s: %w", name, err) }
-	cfg.InactiveThreshold = forgotten
-	cons, err := a.JS.OrderedConsumer(ctx, name, cfg)
-	if err != nil {
-		return 0, doing(err)
-	}
-	total := cons.CachedInfo().NumPending
-	if total == 0 {
-		return last, nil
-	}
-	msgs, err := cons.Messages(jetstream.PullMaxMessages(buffered))
-	if err != nil {
-		return 0, doing(err)
-	}
-	defer msgs.Stop()
-	defer context.AfterFunc(ctx, msgs.Stop)()
-	for n := uint64(1); ; n++ {
-		m, err := msgs.Next(jetstream.NextMaxWait(silence))
-		switch {
-		case ctx.Err() != nil:
-			return 0, doing(ctx.Err())
-		case errors.Is(err, nats.ErrTimeout):
-			// What was left may have been removed meanwhile.
-			left, err := cons.Info(ctx)
-			if err != nil {
-				return 0, doing(err)
-			}
-			if left.NumPending == 0 {
-				return last, nil
-			}
-			continue
-		case err != nil:
-			return 0, doing(err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return 0, doing(err)
-		}
-		if meta.Sequence.Stream > last {
-			return last, nil
-		}
-		if err := each(m, meta); err != nil {
-			return 0, err
-		}
-		a.Progress(what, n, total)
-		if meta.NumPending == 0 || meta.Sequence.Stream == last {
-			a.Progress(what, total, total)
-			return last, nil
-		}
-	}
+	return stream.Read(ctx, a.JS, name, cfg, each, func(done, of uint64) { a.Progress(what, done, of) })
 }
 
 func (a *Audit) info(ctx context.Context, name string) (*jetstream.StreamInfo, error) {

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestABarIsPaintedOverAndLeavesNothing(t *testing.T) {
+	var s strings.Builder
+	now := time.Now()
+	b := &bar{out: &s, now: func() time.Time { return now }, begun: now}
+	b.show("events", 1, 200)
+	if s.String() != "" {
+		t.Errorf("it shows %q at once; want nothing of what may be over in a moment", s.String())
+	}
+	now = now.Add(2 * time.Second)
+	b.show("events", 100, 200)
+	b.show("events", 101, 200) // too soon to be seen
+	now = now.Add(time.Second)
+	b.show("ids", 4, 3)
+	b.clear()
+	half := "[" + strings.Repeat("#", 15) + strings.Repeat(".", 15) + "]  50 % of 200 events"
+	full := "[" + strings.Repeat("#", 30) + "] 100 % of 3 ids"
+	want := "\r" + half + "\r" + full + strings.Repeat(" ", len(half)-len(full)) + "\r" + strings.Repeat(" ", len(full)) + "\r"
+	if s.String() != want {
+		t.Errorf("it shows %q; want %q", s.String(), want)
+	}
+}
+
+func TestABarNeedsATerminal(t *testing.T) {
+	var s screen
+	b := newBar(&terminal{err: &s})
+	b.begun = time.Now().Add(-time.Hour)
+	b.show("events", 1, 2)
+	b.clear()
+	if s.String() != "" {
+		t.Errorf("it shows %q", &s)
+	}
+}
