@@ -17,7 +17,12 @@ import (
 // refresh reads the files of all sources and lets what they say count from now on. What cannot be read stays as it
 // was, and is one of the problems. changed is called for a source that has other keys or values than before.
 func refresh(sources []*source, changed func(*source)) (problems []error) {
-	owners := map[string]*source{} // of keys, by fingerprint
+	owners := map[string]*source{} // of keys, by fingerprint; who has one keeps it until its files do not
+	for _, s := range sources {
+		for _, print := range s.fingerprints {
+			owners[print] = s
+		}
+	}
 	for _, s := range sources {
 		keys, wrong := s.readKeys()
 		if len(keys) > maxKeys {
