@@ -280,10 +280,13 @@ func parsed(t testing.TB, flags ...string) *ingress.Settings {
 	return s
 }
 
-func run(t testing.TB, s *ingress.Settings) *gate {
+func run(t testing.TB, s *ingress.Settings, prepare ...func(*process.Process)) *gate {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	p := process.New("ingress", zap.New(core))
+	for _, f := range prepare {
+		f(p)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	done := make(chan struct{})
