@@ -58,11 +58,11 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there is memory beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
-	flags.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
+	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")
 	flags.IntVar(&o.size, "size", 600, "bytes of a body")
 	flags.Float64Var(&o.rate, "rate", 4000, "requests a second at which the latencies of all are compared")
-	flags.IntVar(&o.events, "events", 60_000, "events that a worker settles in one measurement")
+	flags.IntVar(&o.events, "events", 40_000, "events that a worker settles in one measurement")
 	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start and memory")
 	fsync := flags.String("fsync", "both", "servers that the ingress and the worker are measured with: off, on or both")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' files, on the disk that is to be measured (default the system's for temporary files)")
@@ -140,18 +140,19 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		if !slices.Contains(o.only, p.name) {
 			continue
 		}
-		if err := p.run(ctx, b); err != nil {
+		if err = p.run(ctx, b); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			return fmt.Errorf("%s: %w", p.name, err)
+			err = fmt.Errorf("%s: %w", p.name, err)
+			break
 		}
 	}
-	b.print(out)
+	b.print(out) // what was measured until then
 	if o.json != "" {
-		return b.write(o.json)
+		err = errors.Join(err, b.write(o.json))
 	}
-	return nil
+	return err
 }
 
 // build builds all programs, as they are built for an image.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // ErrNoPostgres says that PostgreSQL is not installed.
@@ -54,11 +56,14 @@ func (l *Lab) Postgres(ctx context.Context, fsync bool) (p *Process, dsn string,
 	if err != nil {
 		return nil, "", err
 	}
-	err = p.Await(ctx, func(context.Context) error {
-		_, err := os.Stat(filepath.Join(dir, ".s.PGSQL.5432"))
-		return err
+	dsn = fmt.Sprintf("host=%s user=headgate dbname=postgres sslmode=disable", dir)
+	return p, dsn, p.Await(ctx, func(ctx context.Context) error {
+		conn, err := pgx.Connect(ctx, dsn)
+		if err != nil {
+			return err
+		}
+		return conn.Close(ctx)
 	})
-	return p, fmt.Sprintf("host=%s user=headgate dbname=postgres sslmode=disable", dir), err
 }
 
 // postgresBinaries is the folder of initdb and postgres: that of PATH, or the newest that Debian has put elsewhere.
