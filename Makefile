@@ -9,10 +9,10 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS    = -tags faults,mutants
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants bench build clean
+.PHONY: help dev test lint fuzz faults mutants bench check-deploy build clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
 
 dev: ## run everything in one process, with example events; Ctrl-C ends it
 	go run ./cmd/headgate dev
@@ -48,6 +48,9 @@ mutants: ## take out one mechanism after another and see its test fail; 15 minut
 
 bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two
 	cd bench && go run . $(BENCHFLAGS)
+
+check-deploy: ## check the manifests, the alerts and the dashboard; needs promtool, of the package prometheus
+	cd deploy/check && go vet ./... && go test $(TESTFLAGS) ./...
 
 build: ## static binaries of every command in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	target = regexp.MustCompile(`(?m)^([a-z]+):.* ## \S`)
+	target = regexp.MustCompile(`(?m)^([a-z-]+):.* ## \S`)
 	inline = regexp.MustCompile("`make ([a-z-]+)[^`]*`")
 	typed  = regexp.MustCompile(`^\s*(?:\$ )?make ([a-z-]+)`)
 )
