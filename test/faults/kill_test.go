@@ -122,8 +122,9 @@ func TestPromise1_AClusterThatLosesNodesLosesNoAcceptedEvent(t *testing.T) {
 		b.waitReady()
 		leader = b.leader()
 	}
+	elsewhere := leader != b.serving("ingress")
 	leader.signal(syscall.SIGSTOP)
-	if leader != b.serving("ingress") {
+	if elsewhere {
 		codatSends.progress(50)
 	}
 	leader.signal(syscall.SIGCONT)
