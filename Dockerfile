@@ -3,7 +3,8 @@
 ARG GO_IMAGE=golang:1.26.8-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/static-debian12:nonroot
 
-# The compiler runs where it is built, and not where it will run: it needs no emulation to build for another machine.
+# The compiler runs on the machine that builds, whatever the image is for. Only BuildKit names that machine, and only it
+# builds for another one.
 FROM --platform=${BUILDPLATFORM:-linux/amd64} ${GO_IMAGE} AS build
 WORKDIR /src
 # The modules are a layer of their own: they change less often than the code.
