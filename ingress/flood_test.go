@@ -117,6 +117,7 @@ func TestRoomForBodiesIsBounded(t *testing.T) {
 
 // Whoever holds many connections, and sends a byte now and then, keeps nobody else out.
 func TestSlowSendersKeepNobodyOut(t *testing.T) {
+	t.Parallel()
 	k := key(t, "us")
 	server := streamtest.New(t)
 	g := run(t, settings(t, server.URL, k, "--max-in-flight", "4"))

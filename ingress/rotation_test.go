@@ -250,6 +250,7 @@ func TestABrokenFileKeepsItsKeys(t *testing.T) {
 // Of thousands of requests that are sent while the keys change twice, each under a key that counts then, none is
 // refused.
 func TestRotationUnderLoad(t *testing.T) {
+	t.Parallel()
 	const requests, senders = 5000, 8
 	keys := []pair{key(t, "first"), key(t, "second"), key(t, "third")}
 	volume := secretVolume{dir: t.TempDir()}

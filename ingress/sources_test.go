@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,6 +89,27 @@ func TestSourcesFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The file that the design shows is one.
+func TestTheExampleInTheDesignIsGood(t *testing.T) {
+	page, err := os.ReadFile("../docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\nsources:\n")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/design.md shows no file of sources")
+	}
+	values := filepath.Join(t.TempDir(), "values")
+	write(t, values, "Bearer x")
+	example = strings.NewReplacer(
+		"/run/secrets/uk-authorization", values,
+		"/run/secrets/uk", keyFile(t, key(t, "uk")),
+		"/run/secrets/us", keyFile(t, key(t, "us")),
+	).Replace("sources:\n" + example)
+	parsed(t, "--sources", sourcesFile(t, "%s", example))
 }
 
 // Each source has its own path, keys, doors, streams and metrics; whose an event is, its key alone tells.

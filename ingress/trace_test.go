@@ -57,7 +57,7 @@ func TestTraces(t *testing.T) {
 	attributes := func(s tracetest.SpanStub) map[string]string {
 		m := map[string]string{}
 		for _, a := range s.Attributes {
-			m[string(a.Key)] = a.Value.Emit()
+			m[string(a.Key)] = a.Value.String()
 		}
 		return m
 	}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy is a TCP connection that can break: it stands between a client and a server, and cuts or silences what goes
@@ -16,6 +17,7 @@ type Proxy struct {
 	target string
 	cut    bool
 	muted  bool
+	delay  time.Duration
 	conns  map[net.Conn]bool
 }
 
@@ -64,14 +66,21 @@ func (p *Proxy) Mute() {
 	p.muted = true
 }
 
-// Heal ends Cut and Mute. Connections that were mute are broken: they have missed something.
+// Delay lets what the server says come to its clients later by at least this much, until Heal.
+func (p *Proxy) Delay(by time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = by
+}
+
+// Heal ends Cut, Mute and Delay. Connections that were mute are broken: they have missed something.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.muted {
 		p.breakAll()
 	}
-	p.cut, p.muted = false, false
+	p.cut, p.muted, p.delay = false, false, 0
 }
 
 func (p *Proxy) breakAll() {
@@ -90,6 +99,12 @@ func (p *Proxy) isMuted() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.muted
+}
+
+func (p *Proxy) delayed() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.delay
 }
 
 func (p *Proxy) accept() {
@@ -118,7 +133,12 @@ func (p *Proxy) serve(client net.Conn) {
 	p.wg.Go(func() {
 		p.pipe(server, client, func() bool { return false })
 	})
-	p.pipe(client, server, p.isMuted)
+	p.pipe(client, server, func() bool {
+		if by := p.delayed(); by > 0 {
+			<-time.After(by)
+		}
+		return p.isMuted()
+	})
 }
 
 // keep notes a connection, so that Cut finds it; while the proxy is cut there is none to keep.
