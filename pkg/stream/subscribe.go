@@ -345,6 +345,8 @@ func (s subscriber) bind(ctx context.Context) (jetstream.Consumer, error) {
 			return c, s.compare(c.CachedInfo().Config)
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			return nil, fmt.Errorf("stream %s is %w: run headgate provision", s.Source.Stream(), ErrNotProvisioned)
+		case errors.Is(err, nats.ErrNoResponders):
+			return nil, fmt.Errorf("consumer %s: %w; from an account of its own, a service can ask only for what that account imports", s.Durable, err)
 		case !errors.Is(err, jetstream.ErrConsumerNotFound):
 			return nil, fmt.Errorf("consumer %s: %w", s.Durable, err)
 		}
