@@ -126,6 +126,9 @@ func TestEveryProgramCanDoItsWork(t *testing.T) {
 	number = strings.Fields(quarantined)[0]
 	headgate(t, operator, "quarantine", "show", number)
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
+	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
+	wait(t, settled, "the replay is settled")
+	headgate(t, operator, "audit", "--secret-file", key)
 	tails(t, in, n)
 
 	stopWorker()
