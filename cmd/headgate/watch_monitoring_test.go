@@ -111,6 +111,7 @@ func exported(t testing.TB) map[string]registered {
 // rules are those of a file, by the parts that are looked at here.
 type rules struct {
 	Groups []struct {
+		Name  string
 		Rules []struct {
 			Record, Alert, Expr, For string
 			Labels, Annotations      map[string]string
@@ -223,6 +224,10 @@ func TestEveryAlertHasASeverityASummaryARunbookAndTests(t *testing.T) {
 	}
 	alerts := map[string]bool{}
 	for _, g := range readRules(t).Groups {
+		// promtool evaluates groups that are in no order in any order.
+		if n := strings.Count(tests, g.Name+",") + strings.Count(tests, g.Name+"]"); n != 2 {
+			t.Errorf("the group %s is in %d of the 2 lines group_eval_order", g.Name, n)
+		}
 		for _, r := range g.Rules {
 			if r.Alert == "" {
 				continue
@@ -250,6 +255,9 @@ func TestEveryAlertHasASeverityASummaryARunbookAndTests(t *testing.T) {
 		name, text, _ := strings.Cut(section, "\n")
 		if !strings.HasPrefix(name, "Headgate") {
 			continue
+		}
+		if sections[name] {
+			t.Errorf("%s has two runbooks", name)
 		}
 		sections[name] = true
 		for _, part := range []string{"**Meaning.** ", "**Impact.** ", "**Diagnosis.** ", "**Mitigation.** "} {
