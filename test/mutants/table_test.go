@@ -82,6 +82,21 @@ var mutants = []mutant{
 		[]edit{{"if limit := info.Config.MaxBytes; limit > 0 &&", "if limit := info.Config.MaxBytes; limit < 0 &&"}},
 		"ingress", "TestPromise2_AFullStreamIsAnswered503",
 	},
+	{
+		2, "the keys of a file that is broken now", "ingress/files.go",
+		[]edit{{"				found = f.good[name][member]\n", "				found = nil\n"}},
+		"ingress", "TestABrokenFileKeepsItsKeys",
+	},
+	{
+		2, "room that nobody without a key can take", "ingress/room.go",
+		[]edit{{"most := r.most / 2\n", "most := r.most\n"}},
+		"ingress", "TestRoomForSmallBodiesAndProvenOnes",
+	},
+	{
+		2, "places for Codat's own addresses", "ingress/door.go",
+		[]edit{{"		from = codats\n", "		_ = codats\n"}},
+		"ingress", "TestPlacesOfStrangersAndOfCodat",
+	},
 
 	// 3. Nothing unproven is stored.
 	{
@@ -123,6 +138,26 @@ var mutants = []mutant{
 		3, "keeping the families of headers apart", "pkg/signature/signature.go",
 		[]edit{{"f, err := readFamily(h[names.id], h[names.timestamp], h[names.signature])", "f, err := readFamily(append(h[names.id], h[\"Svix-Id\"]...)[:1], h[names.timestamp], h[names.signature])"}},
 		"pkg/signature", "TestProve",
+	},
+	{
+		3, "asking for Authorization", "ingress/credentials.go",
+		[]edit{{"return found == 1", "return found <= 1"}},
+		"ingress", "TestAuthorization",
+	},
+	{
+		3, "the list of addresses", "ingress/door.go",
+		[]edit{{"		return ErrAddress\n", "		return nil\n"}},
+		"ingress", "TestAllowedAddresses",
+	},
+	{
+		3, "believing named proxies only", "ingress/address.go",
+		[]edit{{"	if !proxies.contain(client) {\n		return client\n	}\n	lines :=", "	lines :="}},
+		"ingress", "TestClientOf",
+	},
+	{
+		3, "keeping the keys of two sources apart", "ingress/refresh.go",
+		[]edit{{"ok && owner != s {", "ok && owner == nil {"}},
+		"ingress", "TestAKeyRotatesIntoOneSourceOnly",
 	},
 
 	// 4. Bytes stay bytes.
