@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 
 	"github.com/headgate/headgate/ingress"
@@ -17,22 +20,24 @@ import (
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers/audit"
+	"github.com/headgate/headgate/workers/pgclaims"
 )
 
 // auditing proves that every stored event has one end for each worker.
 type auditing struct {
-	Worker     []string `name:"worker" env:"-" help:"Only this worker; may be given again. All that are provisioned if not given."`
-	Since      moment   `name:"since" env:"-" placeholder:"TIME" help:"Only what was stored then or later: how long ago (90m, 3d), or a date or time."`
-	Waiting    bool     `name:"waiting" env:"-" help:"List also the events that wait, with their attempts and when they are tried again."`
-	Expect     string   `name:"expect" env:"-" placeholder:"FILE" help:"Compare with an independent count: lines with a webhook-id that was sent, or with {\"webhook_id\":…,\"worker\":…} for an effect that a worker had. - is the standard input."`
-	SecretFile []string `name:"secret-file" env:"-" placeholder:"FILE" help:"Prove the signatures of the stored bytes again, under the keys in this file. Reads every body."`
-	JSON       bool     `name:"json" env:"-" help:"Print JSON."`
+	Worker     []string          `name:"worker" env:"-" help:"Only this worker; may be given again. All that are provisioned if not given."`
+	Since      moment            `name:"since" env:"-" placeholder:"TIME" help:"Only what was stored then or later: how long ago (90m, 3d), or a date or time."`
+	Waiting    bool              `name:"waiting" env:"-" help:"List also the events that wait, with their attempts and when they are tried again."`
+	Expect     string            `name:"expect" env:"-" placeholder:"FILE" help:"Compare with an independent count: lines with a webhook-id that was sent, or with {\"webhook_id\":…,\"worker\":…} for an effect that a worker had. - is the standard input."`
+	SecretFile []string          `name:"secret-file" env:"-" placeholder:"FILE" help:"Prove the signatures of the stored bytes again, under the keys in this file. Reads every body."`
+	Postgres   map[string]string `name:"postgres" env:"-" mapsep:"none" placeholder:"WORKER=URL" help:"The worker keeps its claims in this PostgreSQL database (pgclaims); may be given again. Others can read the flag in the list of processes: give the password in PGPASSWORD or a password file."`
+	JSON       bool              `name:"json" env:"-" help:"Print JSON."`
 	broker     `embed:""`
 }
 
 // Validate reports workers whose names cannot be ones.
 func (c *auditing) Validate() error {
-	for _, w := range c.Worker {
+	for _, w := range slices.Concat(c.Worker, slices.Collect(maps.Keys(c.Postgres))) {
 		if err := stream.ValidateWorker(w); err != nil {
 			return err
 		}
@@ -50,6 +55,11 @@ func (c *auditing) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return process.Misconfigured(fmt.Errorf("--secret-file: %w", err))
 	}
+	elsewhere, closeAll, err := c.elsewhere(ctx)
+	if err != nil {
+		return process.Misconfigured(fmt.Errorf("--postgres: %w", err))
+	}
+	defer closeAll()
 	l, err := c.connect(ctx, t)
 	if err != nil {
 		return err
@@ -57,7 +67,7 @@ func (c *auditing) Run(ctx context.Context, t *terminal) error {
 	defer l.close()
 	progress := newBar(t)
 	report, err := audit.Audit{
-		JS: l, Source: l.source, Workers: c.Worker, Since: c.Since.Time,
+		JS: l, Source: l.source, Workers: c.Worker, Elsewhere: elsewhere, Since: c.Since.Time,
 		Expect: expect, Prove: prove, Progress: progress.show,
 	}.Run(ctx)
 	progress.clear()
@@ -86,6 +96,27 @@ func (c *auditing) expectation(t *terminal) (*audit.Expectation, error) {
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	return audit.ReadExpectation(f)
+}
+
+// elsewhere are the claims that are in PostgreSQL.
+func (c *auditing) elsewhere(ctx context.Context) (claims map[string]audit.Claims, closeAll func(), err error) {
+	var pools []*pgxpool.Pool
+	closeAll = func() {
+		for _, p := range pools {
+			p.Close()
+		}
+	}
+	claims = map[string]audit.Claims{}
+	for worker, url := range c.Postgres {
+		pool, err := pgxpool.New(ctx, url)
+		if err != nil {
+			closeAll()
+			return nil, nil, fmt.Errorf("database of %s: %w", worker, err) // it masks the password
+		}
+		pools = append(pools, pool)
+		claims[worker] = pgclaims.New(pool, worker, nil)
+	}
+	return claims, closeAll, nil
 }
 
 // prove is nil without keys. The time of a signature is not looked at: it was when the event came.

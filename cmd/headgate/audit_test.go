@@ -24,6 +24,8 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
 	"github.com/headgate/headgate/workers/audit"
+	"github.com/headgate/headgate/workers/pgclaims"
+	"github.com/headgate/headgate/workers/pgclaims/pgtest"
 )
 
 // bookkeeper takes companies: what it does with one is said by the beginning of its webhook-id.
@@ -138,6 +140,28 @@ func TestAuditComparesWithACount(t *testing.T) {
 	contains(t, c.out.String(), "lost_1                           -  -: not-stored", "park_1                           -  company.created: not-expected", "4 exceptions")
 }
 
+func TestAuditReadsClaimsInPostgreSQL(t *testing.T) {
+	database := pgtest.New(t)
+	pool := database.Pool(t)
+	if err := pgclaims.Provision(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	w := bookkeeper(nil)
+	w.Claims = pgclaims.New(pool, w.Name, nil)
+	r := newRig(t, w.Plan())
+	r.event("company.created", "done_1")
+	r.event("company.created", "done_2")
+	stop := r.work(w)
+	r.idle(w.Name)
+	stop()
+	contains(t, r.headgate(1, "audit").out.String(), "no-claims", "headgate audit --postgres")
+	contains(t, r.headgate(0, "audit", "--postgres", "bookkeeper="+database.DSN).out.String(), "bookkeeper: 2 events: 2 done")
+	if _, err := pool.Exec(t.Context(), `DELETE FROM headgate_claims WHERE key = $1`, workers.Key{WebhookID: "done_2"}.String()); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, r.headgate(1, "audit", "--postgres", "bookkeeper="+database.DSN).out.String(), "done_2                           bookkeeper  company.created: skipped")
+}
+
 func TestAuditProvesStoredBytes(t *testing.T) {
 	r := newRig(t)
 	secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte("twenty-four bytes of key"))
@@ -248,6 +272,9 @@ func TestAuditUsage(t *testing.T) {
 		{"a count that is not there", "audit --expect /nowhere", "--expect"},
 		{"a count that is empty", "audit --expect " + empty, "--expect: it is empty"},
 		{"keys that are not there", "audit --secret-file /nowhere", "--secret-file"},
+		{"a database of nobody", "audit --postgres postgres://localhost", "--postgres"},
+		{"a database of a bad worker", "audit --postgres Book=postgres://localhost", "small letter"},
+		{"a database that is no address", "audit --postgres book=postgres://a:b:c", "--postgres"},
 		{"a replay of nothing", "replay --worker bookkeeper", "say which events"},
 		{"a replay of all and some", "replay --worker bookkeeper --all --id msg_1", "say which events"},
 		{"a replay for nobody", "replay --all", "--worker"},

@@ -31,6 +31,8 @@ type Audit struct {
 	Source stream.Source
 	// Workers are those that are audited; all that are provisioned if empty.
 	Workers []string
+	// Elsewhere are the claims of workers that keep them in no KV bucket, by the worker's name.
+	Elsewhere map[string]Claims
 	// Since leaves out what was stored before.
 	Since time.Time
 	// Expect is compared with what is found; nil for nothing.
@@ -42,6 +44,13 @@ type Audit struct {
 	Progress func(what string, done, of uint64)
 	// Moment is the time before what looks wrong is looked at again; 2 s if zero.
 	Moment time.Duration
+}
+
+// Claims are those of one worker: pgclaims.Claims, for example.
+type Claims interface {
+	// All calls each with every claim: its workers.Key.String, its revision, which changes whenever it is written and
+	// is greater then, and its record.
+	All(ctx context.Context, each func(key string, revision uint64, r workers.Record) error) error
 }
 
 // A Report is what an audit found.
@@ -561,6 +570,6 @@ func (v *view) claimless() {
 	}
 	v.found = append(v.found, finding{Exception: Exception{
 		Kind: NoClaims, Worker: v.Name,
-		Detail: fmt.Sprintf("the worker's consumer is past %d of its events, and its bucket has no claim at all: it was emptied, or the worker keeps its claims elsewhere", skipped),
+		Detail: fmt.Sprintf("the worker's consumer is past %d of its events, and there is no claim of it at all: its bucket was emptied, or it keeps its claims in PostgreSQL: then give headgate audit --postgres", skipped),
 	}})
 }

@@ -170,6 +170,13 @@ func (c *claims) put(key string, r workers.Record, revision uint64) {
 // claims reads all claims of a worker in one go: a question for each would take hours.
 func (a *Audit) claims(ctx context.Context, worker string) (*claims, error) {
 	c := &claims{at: map[string]int32{}}
+	put := func(key string, revision uint64, r workers.Record) error {
+		c.put(key, r, revision)
+		return nil
+	}
+	if elsewhere := a.Elsewhere[worker]; elsewhere != nil {
+		return c, elsewhere.All(ctx, put)
+	}
 	bucket := a.Source.ClaimsBucket(worker)
 	prefix := "$KV." + bucket + "."
 	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
@@ -183,8 +190,7 @@ func (a *Audit) claims(ctx context.Context, worker string) (*claims, error) {
 		if json.Unmarshal(m.Data(), &r) != nil {
 			r.State = "unreadable"
 		}
-		c.put(key, r, meta.Sequence.Stream)
-		return nil
+		return put(key, meta.Sequence.Stream, r)
 	})
 	return c, err
 }
