@@ -3,16 +3,17 @@
 FUZZTIME  ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
+ARCH      ?= $(shell go env GOARCH)
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 # Tests that need minutes or processes of their own are behind these tags; all checks see them.
-TAGS    = -tags faults,mutants
+TAGS    = -tags faults,mutants,e2e
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants bench check-deploy build clean
+.PHONY: help dev test lint fuzz faults mutants bench e2e check-deploy build images clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
 
 dev: ## run everything in one process, with example events; Ctrl-C ends it
 	go run ./cmd/headgate dev
@@ -49,11 +50,21 @@ mutants: ## take out one mechanism after another and see its test fail; 15 minut
 bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two
 	cd bench && go run . $(BENCHFLAGS)
 
+e2e: ## build the images, run compose, break it while events come, count; 15 minutes at most, needs a Docker engine
+	go test -tags e2e -count 1 -timeout 15m $(TESTFLAGS) ./test/e2e/...
+
 check-deploy: ## check the manifests, the alerts and the dashboard; needs promtool, of the package prometheus
 	cd deploy/check && go vet ./... && go test $(TESTFLAGS) ./...
 
 build: ## static binaries of every command in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
+
+images: ## an image of each command; for another machine: ARCH=arm64
+	@set -e; \
+	for name in $$(ls cmd); do \
+	(set -x; docker build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) --build-arg VERSION=$(or $(VERSION),dev) \
+	--target $$name -t headgate/$$name:$(or $(VERSION),dev) .); \
+	done
 
 clean: ## remove bin/
 	rm -rf bin

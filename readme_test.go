@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	target = regexp.MustCompile(`(?m)^([a-z-]+):.* ## \S`)
-	inline = regexp.MustCompile("`make ([a-z-]+)[^`]*`")
-	typed  = regexp.MustCompile(`^\s*(?:\$ )?make ([a-z-]+)`)
+	target = regexp.MustCompile(`(?m)^([a-z0-9-]+):.* ## \S`)
+	inline = regexp.MustCompile("`make ([a-z0-9-]+)[^`]*`")
+	typed  = regexp.MustCompile(`^\s*(?:\$ )?make ([a-z0-9-]+)`)
 )
 
 // named are the make targets that a page names: as code in a sentence, or as a line of a block of code.

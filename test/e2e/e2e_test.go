@@ -1,0 +1,344 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers"
+)
+
+var (
+	events = flag.Int("events", 20_000, "how many events are sent")
+	over   = flag.Duration("over", 6*time.Minute, "over how long, at least")
+)
+
+const source = stream.Source("codat")
+
+// atOnce is how many handlers one worker runs at once: on the events, and a quarter of that on parked ones.
+const atOnce = workers.DefaultConcurrency * 5 / 4
+
+func TestEndToEnd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 14*time.Minute)
+	defer cancel()
+	e := newEngine(ctx, t)
+	t.Cleanup(e.clear)
+	e.standIns()
+
+	began := time.Now()
+	step := func(format string, v ...any) {
+		t.Logf("%5.0f s  %s", time.Since(began).Seconds(), fmt.Sprintf(format, v...))
+	}
+	e.up("build")
+	step("images built: %s", strings.ReplaceAll(e.docker("images", "--filter", "label=org.opencontainers.image.version=e2e", "--format", "{{.Repository}} {{.Size}}"), "\n", ", "))
+	e.up("run", "--rm", "-u", fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()), "keys")
+	address := freeAddress(t)
+	e.env = append(e.env, "INGRESS_LISTEN="+address)
+	e.up("up", "-d")
+	e.healthy("ingress", 1)
+	e.healthy("worker-connections", 1)
+	step("all is up and healthy")
+
+	s := newSender(t, "http://"+address+"/webhooks/codat", filepath.Join(e.folder, "deploy/compose/secrets/webhook/key"))
+	var sending sync.WaitGroup
+	sending.Go(func() { s.send(ctx, *events, *over) })
+	killed := e.trouble(step)
+	sending.Wait()
+	step("%s", s.said())
+
+	js := e.connect()
+	e.settled(js)
+	step("all is settled")
+	e.count(js, s.accepted, killed)
+	step("counted")
+	e.audit(s.accepted)
+	step("audited")
+}
+
+// audit lets Headgate prove the same: that every stored event has one end, that what was accepted is what is stored,
+// and that each signature proves again.
+func (e *engine) audit(accepted map[string]bool) {
+	e.t.Helper()
+	folder := filepath.Join(e.folder, "expected")
+	ids := strings.Join(slices.Sorted(maps.Keys(accepted)), "\n") + "\n"
+	key, err := os.ReadFile(filepath.Join(e.folder, "deploy/compose/secrets/webhook/key"))
+	if err == nil {
+		err = errors.Join(os.Mkdir(folder, 0o755),
+			os.WriteFile(filepath.Join(folder, "ids"), []byte(ids), 0o644), os.WriteFile(filepath.Join(folder, "key"), key, 0o644))
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	out, err := e.try(e.compose[0], append(e.compose[1:], "run", "--rm", "-v", folder+":/expected:ro",
+		"headgate", "audit", "--expect", "/expected/ids", "--secret-file", "/expected/key")...)
+	if err != nil {
+		e.t.Errorf("headgate audit: %v", err)
+	}
+	e.t.Logf("headgate audit:\n%s", out)
+}
+
+// trouble does to the containers what happens to containers, and returns how many handlers may have been cut off
+// between what they did and the mark that it was done.
+func (e *engine) trouble(step func(string, ...any)) (cutOff int) {
+	e.t.Helper()
+	servers := []string{"nats-1", "nats-2", "nats-3"}
+	worker := func() string { return e.container("worker-connections") }
+
+	id := worker()
+	e.docker("kill", id)
+	e.docker("start", id)
+	cutOff += atOnce
+	step("a worker was killed, and started")
+
+	id = e.container("ingress")
+	e.docker("kill", id)
+	e.docker("start", id)
+	e.healthy("ingress", 1)
+	step("the ingress was killed, and started")
+
+	e.up("up", "-d", "--no-recreate", "--scale", "worker-connections=3")
+	e.healthy("worker-connections", 3)
+	step("there are three workers")
+
+	for _, name := range servers {
+		id := e.container(name)
+		e.docker("kill", id)
+		e.docker("start", id)
+		e.healthy(name, 1)
+		step("%s was killed, and has caught up", name)
+	}
+
+	id = e.container("nats-2")
+	e.docker("pause", id)
+	e.pass(20 * time.Second)
+	e.docker("unpause", id)
+	e.healthy("nats-2", 1)
+	step("nats-2 stood still for 20 s")
+
+	id = worker()
+	network := project + "_broker"
+	e.docker("network", "disconnect", network, id)
+	e.pass(20 * time.Second)
+	e.docker("network", "connect", network, id)
+	e.healthy("worker-connections", 3)
+	step("a worker was cut off for 20 s")
+
+	id = worker()
+	e.docker("pause", id)
+	e.pass(20 * time.Second)
+	e.docker("unpause", id)
+	step("a worker stood still for 20 s")
+
+	id = e.container("ingress")
+	e.docker("network", "disconnect", network, id)
+	e.pass(10 * time.Second)
+	e.docker("network", "connect", network, id)
+	e.healthy("ingress", 1)
+	step("the ingress was cut off from the servers for 10 s")
+
+	for _, name := range servers {
+		e.up("restart", name)
+		e.healthy(name, 1)
+		step("%s was restarted", name)
+	}
+
+	e.up("up", "-d", "--no-deps", "--force-recreate", "ingress")
+	e.up("up", "-d", "--no-deps", "--force-recreate", "--scale", "worker-connections=3", "worker-connections")
+	e.healthy("ingress", 1)
+	e.healthy("worker-connections", 3)
+	step("ingress and workers were replaced")
+
+	e.up("up", "-d", "--no-recreate", "--scale", "worker-connections=1")
+	e.healthy("worker-connections", 1)
+	step("there is one worker")
+	return cutOff
+}
+
+// pass lets time pass.
+func (e *engine) pass(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-e.ctx.Done():
+	}
+}
+
+// connect logs in as the operator, whom the permissions let see what is to be counted.
+func (e *engine) connect() jetstream.JetStream {
+	e.t.Helper()
+	var urls []string
+	for _, name := range []string{"nats-1", "nats-2", "nats-3"} {
+		at := e.docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", e.container(name))
+		urls = append(urls, "nats://"+net.JoinHostPort(at, "4222"))
+	}
+	nc, err := stream.Connect(e.ctx, stream.NATS{
+		NATSURL: strings.Join(urls, ","), NATSNKey: filepath.Join(e.folder, "deploy/compose/secrets/operator/nkey"),
+	}, "headgate", nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(nc.Close)
+	if err := stream.Connected(e.ctx, nc); err != nil {
+		e.t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return js
+}
+
+// settled waits until the worker has nothing left to do.
+func (e *engine) settled(js jetstream.JetStream) {
+	e.t.Helper()
+	var last string
+	e.wait("everything is settled", func() bool {
+		rest := 0
+		for _, name := range []string{source.Stream(), source.ParkedStream()} {
+			c, err := js.Consumer(e.ctx, name, "connections")
+			if err != nil {
+				e.t.Fatal(err)
+			}
+			rest += int(c.CachedInfo().NumPending) + c.CachedInfo().NumAckPending
+		}
+		if now := fmt.Sprint(rest); now != last {
+			e.t.Logf("%s to be settled", now)
+			last = now
+		}
+		return rest == 0
+	})
+}
+
+// count counts for itself: every accepted event is stored once, claimed and done once, and its effect is there.
+func (e *engine) count(js jetstream.JetStream, accepted map[string]bool, cutOff int) {
+	e.t.Helper()
+	stored := map[string]int{}
+	var keys []string
+	e.read(js, source.Stream(), func(m jetstream.Msg) {
+		id := m.Headers().Get(stream.HeaderWebhookID)
+		stored[id]++
+		keys = append(keys, workers.Key{WebhookID: id}.String())
+	})
+	for id := range accepted {
+		if stored[id] != 1 {
+			e.t.Errorf("%s was answered 2xx and is stored %d times", id, stored[id])
+		}
+	}
+	if len(stored) != len(accepted) {
+		e.t.Errorf("%d ids are stored; %d were accepted, and the sender does not rest until all are", len(stored), len(accepted))
+	}
+
+	claims := map[string]workers.Record{}
+	e.read(js, "KV_"+source.ClaimsBucket("connections"), func(m jetstream.Msg) {
+		var r workers.Record
+		if err := json.Unmarshal(m.Data(), &r); err != nil {
+			e.t.Errorf("claim %s: %v", m.Subject(), err)
+		}
+		claims[m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:]] = r
+	})
+	for _, key := range keys {
+		if claims[key].State != workers.Done {
+			e.t.Errorf("claim %s is %q; want %q", key, claims[key].State, workers.Done)
+		}
+	}
+	if len(claims) != len(keys) {
+		e.t.Errorf("%d claims for %d events", len(claims), len(keys))
+	}
+
+	effects := map[string]bool{}
+	last := e.read(js, "KV_"+source.StateBucket("connections"), func(m jetstream.Msg) { effects[m.Subject()] = true })
+	if len(effects) != len(accepted) {
+		e.t.Errorf("the state has %d connections; want %d, one of each event", len(effects), len(accepted))
+	}
+	// Each effect is one write. Only a handler that was killed may have written without having said so.
+	if more := int(last) - len(accepted); more > cutOff {
+		e.t.Errorf("%d effects for %d events; want %d more at most, for the handlers that were killed", last, len(accepted), cutOff)
+	} else {
+		e.t.Logf("%d events stored and done once; %d effects, with %d handlers killed at most", len(accepted), last, cutOff)
+	}
+	if n := e.read(js, source.DeadStream(), func(jetstream.Msg) {}); n != 0 {
+		e.t.Errorf("%d dead letters; want none", n)
+	}
+}
+
+// read calls each with all that a stream holds, and returns the number of its last message.
+func (e *engine) read(js jetstream.JetStream, name string, each func(jetstream.Msg)) uint64 {
+	e.t.Helper()
+	st, err := js.Stream(e.ctx, name)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	state := st.CachedInfo().State
+	if state.Msgs == 0 {
+		return state.LastSeq
+	}
+	c, err := st.OrderedConsumer(e.ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	msgs, err := c.Messages()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer msgs.Stop()
+	for {
+		m, err := msgs.Next(jetstream.NextContext(e.ctx))
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		each(m)
+		meta, err := m.Metadata()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		if meta.NumPending == 0 {
+			return state.LastSeq
+		}
+	}
+}
+
+// clear removes all that was made, also after the run's own time has passed.
+func (e *engine) clear() {
+	var cancel context.CancelFunc
+	e.ctx, cancel = context.WithTimeout(context.Background(), 2*time.Minute)
+	e.t.Cleanup(cancel)
+	if e.t.Failed() {
+		out, _ := e.try(e.compose[0], append(e.compose[1:], "logs", "--no-color", "--tail", "40")...)
+		e.t.Logf("the end of what they said:\n%s", out)
+	}
+	if out, err := e.try(e.compose[0], append(e.compose[1:], "down", "-v", "--remove-orphans", "-t", "10")...); err != nil {
+		e.t.Errorf("compose down: %v\n%s", err, out)
+	}
+	after, _ := e.try("docker", "images", "-q", "--no-trunc", "--filter", "dangling=true")
+	ours, _ := e.try("docker", "images", "-q", "--no-trunc", "--filter", "label=org.opencontainers.image.version=e2e")
+	for _, id := range slices.Concat(strings.Fields(ours), strings.Fields(after), e.made) {
+		if !e.before[id] {
+			_, _ = e.try("docker", "image", "rm", "-f", id) // some are gone with others
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

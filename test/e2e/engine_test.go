@@ -1,0 +1,188 @@
+//go:build e2e
+
+// Package e2e runs the real Dockerfile and the real docker-compose.yml on a Docker engine, without a registry, and
+// breaks what runs there while events come. At the end every event that was answered 2xx is stored once and done once,
+// by the audit of Headgate and by a count of our own. What it makes is gone when it ends.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// project is the name of everything that is made here.
+const project = "headgate-e2e"
+
+// engine runs docker and compose in a copy of the repository, so that no secret and no file of a run gets into it.
+type engine struct {
+	t       *testing.T
+	ctx     context.Context
+	folder  string
+	compose []string
+	env     []string
+	before  map[string]bool // images that were there, and stay
+	made    []string        // images that stand in
+}
+
+func newEngine(ctx context.Context, t *testing.T) *engine {
+	t.Helper()
+	e := &engine{t: t, ctx: ctx, folder: t.TempDir(), env: append(os.Environ(), "VERSION=e2e"), before: map[string]bool{}}
+	if out, err := e.try("docker", "info"); err != nil {
+		t.Fatalf("no Docker engine answers: %v\n%s", err, out)
+	}
+	for _, id := range strings.Fields(e.docker("images", "-q", "--no-trunc")) {
+		e.before[id] = true
+	}
+	e.compose = []string{"docker-compose", "-p", project}
+	if _, err := exec.LookPath("docker-compose"); err != nil {
+		e.compose = []string{"docker", "compose", "-p", project}
+	}
+	for _, name := range []string{"cmd", "ingress", "workers", "pkg", "deploy"} {
+		if err := os.CopyFS(filepath.Join(e.folder, name), os.DirFS(filepath.Join("../..", name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"Dockerfile", ".dockerignore", "docker-compose.yml", "go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join("../..", name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(e.folder, name), content, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	secrets := filepath.Join(e.folder, "deploy", "compose", "secrets")
+	if err := os.RemoveAll(secrets); err != nil { // those of a developer
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(secrets, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// try runs a command and returns what it prints.
+func (e *engine) try(name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(e.ctx, name, args...)
+	cmd.Dir, cmd.Env = e.folder, e.env
+	out, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// run runs a command that has to succeed.
+func (e *engine) run(name string, args ...string) string {
+	e.t.Helper()
+	out, err := e.try(name, args...)
+	if err != nil {
+		e.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (e *engine) docker(args ...string) string {
+	e.t.Helper()
+	return e.run("docker", args...)
+}
+
+// up is compose with arguments.
+func (e *engine) up(args ...string) string {
+	e.t.Helper()
+	return e.run(e.compose[0], append(e.compose[1:], args...)...)
+}
+
+// containers are the running containers of a service.
+func (e *engine) containers(service string) []string {
+	e.t.Helper()
+	return strings.Fields(e.docker("ps", "-q", "--no-trunc",
+		"--filter", "label=com.docker.compose.project="+project, "--filter", "label=com.docker.compose.service="+service,
+		"--filter", "label=com.docker.compose.oneoff=False"))
+}
+
+// container is the only running container of a service.
+func (e *engine) container(service string) string {
+	e.t.Helper()
+	all := e.containers(service)
+	if len(all) == 0 {
+		e.t.Fatalf("no container of %s runs\n%s", service, e.up("ps"))
+	}
+	return all[0]
+}
+
+// healthy waits until all containers of a service are.
+func (e *engine) healthy(service string, count int) {
+	e.t.Helper()
+	e.wait(fmt.Sprintf("%d healthy containers of %s", count, service), func() bool {
+		all := e.containers(service)
+		if len(all) != count {
+			return false
+		}
+		for _, id := range all {
+			if e.docker("inspect", "-f", "{{.State.Health.Status}}", id) != "healthy" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// wait returns when cond holds; the whole run has a deadline of its own.
+func (e *engine) wait(what string, cond func() bool) {
+	e.t.Helper()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(3 * time.Minute)
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-late:
+			e.t.Fatalf("not within three minutes: %s\n%s", what, e.up("ps"))
+		case <-e.ctx.Done():
+			e.t.Fatalf("out of time while waiting for %s", what)
+		}
+	}
+}
+
+// load gives the engine an image, whose files write puts under a folder, unless it has one of that name.
+func (e *engine) load(image string, settings []string, write func(folder string)) {
+	e.t.Helper()
+	if _, err := e.try("docker", "image", "inspect", image); err == nil {
+		return
+	}
+	folder, err := os.MkdirTemp("", "headgate-image-")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	write(folder)
+	args := []string{"import"}
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
+	tar := exec.CommandContext(e.ctx, "tar", "-C", folder, "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cf", "-", ".")
+	docker := exec.CommandContext(e.ctx, "docker", append(args, "-", image)...)
+	var said bytes.Buffer
+	tar.Stderr, docker.Stderr = &said, &said
+	pipe, err := tar.StdoutPipe()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	docker.Stdin = io.Reader(pipe)
+	if err := tar.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := docker.Run(); err != nil {
+		e.t.Fatalf("make the image %s: %v\n%s", image, err, said.String())
+	}
+	if err := tar.Wait(); err != nil {
+		e.t.Fatalf("make the image %s: %v\n%s", image, err, said.String())
+	}
+	e.made = append(e.made, image)
+}
