@@ -1,6 +1,7 @@
 package ingress_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,22 @@ func TestSettings(t *testing.T) {
 		{"less than no delay", withKey("--drain-delay", "-1s"), "--drain-delay"},
 		{"longer than Codat waits", withKey("--publish-timeout", "12s"), "Codat waits 15s"},
 		{"no time left to store", withKey("--read-timeout", "9s"), "--read-timeout"},
+		{"a folder of files of keys", []string{"--secret-file", filepath.Dir(file(k.text))}, ""},
+		{"a folder without a file", []string{"--secret-file", t.TempDir()}, "no file in it"},
+		{"something that is no file", []string{"--secret-file", os.DevNull}, "neither a file nor a folder"},
+		{"more keys than there are endpoints", []string{"--secret-file", file(manyKeys(t, 129))}, "129 keys, 128 at most"},
+		{"doors", withKey("--authorization", "Basic user:password", "--client-id", "a,b", "--allow", "codat,10.0.0.0/8", "--trusted-proxy", "::1"), ""},
+		{"a value that is empty", withKey("--authorization", " "), "--authorization, number 1"},
+		{"a file of values that is not there", withKey("--authorization-file", "/nowhere/values"), "--authorization-file /nowhere/values"},
+		{"a client id that is empty", withKey("--client-id", "a,,b"), "--client-id"},
+		{"a network that is none", withKey("--allow", "svix"), "--allow: \"svix\""},
+		{"a proxy that is none", withKey("--trusted-proxy", "balancer"), "--trusted-proxy"},
+		{"less than nothing from an address", withKey("--unproven-rate=-1"), "--unproven-rate"},
+		{"no room for a body", withKey("--max-bytes", "2MiB"), "--max-bytes"},
+		{"less than no lines", withKey("--log-accepted=-1"), "--log-accepted"},
+		{"a certificate without its key", withKey("--tls-cert", file("x")), "--tls-cert and --tls-key"},
+		{"a certificate that is none", withKey("--tls-cert", file("x"), "--tls-key", file("y")), "--tls-cert"},
+		{"client certificates without TLS", withKey("--tls-client-ca", file("x")), "--tls-client-ca needs"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,6 +83,15 @@ func TestSettings(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyKeys(t *testing.T, n int) string {
+	t.Helper()
+	var lines []string
+	for i := range n {
+		lines = append(lines, key(t, fmt.Sprint("number ", i)).text)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func TestKeysComeFromFlagsFilesAndTheEnvironment(t *testing.T) {
