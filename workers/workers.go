@@ -45,7 +45,8 @@ type Worker struct {
 	// State names the KV buckets that the handlers write, without the source: "connections" is the bucket
 	// CODAT_connections. They are provisioned with the worker.
 	State []string
-	// Begin says where a new worker begins in the stream; the zero value is the oldest stored event.
+	// Begin says where a new worker begins in the stream; the zero value is with new events, so that a worker that
+	// sends mail does not send sixteen days of it. One that keeps state wants stream.BeginAll.
 	Begin stream.Begin
 
 	// Key makes events wait for each other: of those with one key, one runs at a time in a process, and they
