@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,7 +195,7 @@ func (b *bench) turn(ctx context.Context, v *variant, servers *lab.NATS, batch *
 		return s, context.Cause(ctx)
 	}
 	if s.Refused() > 0 || s.Accepted() == 0 {
-		return s, fmt.Errorf("%s: answers %v, none to %d: %w\n%s", v.name, s.Answers, s.Broken, s.Err, v.process.Last())
+		return s, fmt.Errorf("%s: answers %v, none to %d: %v\n%s", v.name, s.Answers, s.Broken, s.Err, cmp.Or(v.process.Said(`"reason"`), v.process.Last()))
 	}
 	if len(servers.Processes) == 1 {
 		st, err := servers.JS.Stream(ctx, v.source.Stream())

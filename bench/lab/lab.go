@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -150,6 +151,20 @@ func (p *Process) Last() string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-2000):])
+}
+
+// Said is the first line that the process has printed with a word in it, "" when there is none.
+func (p *Process) Said(word string) string {
+	text, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	for line := range bytes.Lines(text) {
+		if bytes.Contains(line, []byte(word)) {
+			return string(line)
+		}
+	}
+	return ""
 }
 
 // Await calls ready until it returns no error, the process has ended, or half a minute is over.

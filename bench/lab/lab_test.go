@@ -65,6 +65,9 @@ func TestAProcessIsWatchedAndEnded(t *testing.T) {
 	if now, most, err := p.Memory(); err != nil || now <= 0 || most <= 0 {
 		t.Errorf("Memory() = %d, %d, %v; want some", now, most, err)
 	}
+	if got := p.Said("ell"); got != "hello\n" || p.Said("nothing") != "" {
+		t.Errorf("Said() = %q; want the line", got)
+	}
 	if err := p.Forget(); err != nil || p.Last() != "" {
 		t.Errorf("after Forget() = %v it has said %q; want nothing", err, p.Last())
 	}
