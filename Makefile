@@ -15,8 +15,9 @@ LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
 
+# Not by go run, which makes a failure of Ctrl-C although the program ends well.
 dev: ## run everything in one process, with example events; Ctrl-C ends it
-	go run ./cmd/headgate dev
+	@go build -o bin/headgate ./cmd/headgate && exec bin/headgate dev
 
 test: lint ## lint, and every test that takes seconds; with the race detector where there is a C compiler
 	@race=; \
