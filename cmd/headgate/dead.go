@@ -267,22 +267,28 @@ func (c *deadReplay) numbers(ctx context.Context, l *link) ([]uint64, error) {
 
 // chosen is what was chosen, for the operators' record.
 func (c *deadReplay) chosen() map[string]any {
+	chosen := chosenBy(c.Worker, c.Type, c.Company, c.Since.Time, c.Until.Time, c.All)
+	if len(c.Numbers) > 0 {
+		chosen["numbers"] = c.Numbers
+	}
+	return chosen
+}
+
+// chosenBy is what a choice says, without what it leaves open.
+func chosenBy(worker, typ, company string, since, until time.Time, all bool) map[string]any {
 	chosen := map[string]any{}
-	for name, value := range map[string]string{"worker": c.Worker, "type": c.Type, "company": c.Company} {
+	for name, value := range map[string]string{"worker": worker, "type": typ, "company": company} {
 		if value != "" {
 			chosen[name] = value
 		}
 	}
-	for name, value := range map[string]time.Time{"since": c.Since.Time, "until": c.Until.Time} {
+	for name, value := range map[string]time.Time{"since": since, "until": until} {
 		if !value.IsZero() {
 			chosen[name] = value.UTC()
 		}
 	}
-	if c.All {
+	if all {
 		chosen["all"] = true
-	}
-	if len(c.Numbers) > 0 {
-		chosen["numbers"] = c.Numbers
 	}
 	return chosen
 }

@@ -165,20 +165,7 @@ func (c *replay) preview(t *terminal, s stream.Source, m jetstream.Msg, meta *je
 
 // chosen is what was chosen, for the operators' record.
 func (c *replay) chosen() map[string]any {
-	chosen := map[string]any{"worker": c.Worker}
-	for name, value := range map[string]string{"type": c.Type, "company": c.Company} {
-		if value != "" {
-			chosen[name] = value
-		}
-	}
-	for name, value := range map[string]time.Time{"since": c.Since.Time, "until": c.Until.Time} {
-		if !value.IsZero() {
-			chosen[name] = value.UTC()
-		}
-	}
-	if c.All {
-		chosen["all"] = true
-	}
+	chosen := chosenBy(c.Worker, c.Type, c.Company, c.Since.Time, c.Until.Time, c.All)
 	if len(c.ID) > 0 {
 		chosen["ids"] = c.ID
 	}
