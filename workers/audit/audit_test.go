@@ -419,10 +419,19 @@ func TestWhatIsNoException(t *testing.T) {
 func TestAWorkerThatTheStreamsEndOvertakesIsFound(t *testing.T) {
 	r := newRig(t)
 	streamtest.Provision(t, r.JS, stream.Plan{Source: source, MaxAge: 4 * time.Second, Workers: []stream.WorkerPlan{r.worker.Plan()}})
-	n := 0
+	ctx, cancel := context.WithCancel(context.Background())
+	var load sync.WaitGroup
+	load.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil; n++ {
+			r.post(fmt.Sprintf("done_%d", n))
+			<-tick.C
+		}
+	})
+	defer load.Wait()
+	defer cancel()
 	streamtest.Wait(t, func() bool {
-		r.post(fmt.Sprintf("done_%d", n))
-		n++
 		report := r.audit()
 		return len(report.Exceptions) == 1 && report.Exceptions[0].Kind == audit.Expired && strings.Contains(report.Exceptions[0].Detail, "never given")
 	}, "the audit to find what was dropped")
