@@ -48,7 +48,7 @@ faults: ## kill the ingress, the broker and workers at the worst moments; 15 min
 mutants: ## take out one mechanism after another and see its test fail; 15 minutes at most
 	go test -tags mutants -v -count 1 -timeout 15m $(TESTFLAGS) ./test/mutants/...
 
-bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two
+bench: ## measure everything beside what it is compared with, 12 minutes; BENCHFLAGS=--quick for two
 	cd bench && go run . $(BENCHFLAGS)
 
 e2e: ## build the images, run compose, break it while events come, count; 15 minutes at most, needs a Docker engine
