@@ -27,6 +27,9 @@ const (
 	unhandledPause = 30 * time.Second
 	// unclaimedPause is how long an event waits for claims that cannot be read or written.
 	unclaimedPause = 5 * time.Second
+	// backPause is how long an event waits that was given back. At once, the server could deliver it to a pull of this
+	// process that nobody reads any more, and it would wait for AckWait; and replicas would pass it round.
+	backPause = time.Second
 	// refusedPause is how long an event waits when its parked copy or its dead letter was refused.
 	refusedPause = time.Minute
 	// patience bounds one answer of the broker.
@@ -215,7 +218,7 @@ func (r *runner) settle(m jetstream.Msg, d *delivery, claim Claim, err error, pa
 		return lost, err
 	case errors.Is(err, errStopping):
 		if saveErr := r.giveBack(claim); saveErr == nil {
-			r.nak(m, 0)
+			r.nak(m, backPause)
 		}
 		return givenBack, err
 	}

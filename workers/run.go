@@ -323,7 +323,7 @@ func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *syn
 			case err != nil && interrupted.Err() == nil:
 				return err
 			case err == nil: // taken, but not begun
-				r.handBack(ctx, m)
+				r.handBack(m)
 			}
 			continue
 		}
@@ -336,7 +336,7 @@ func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *syn
 					<-free
 					continue
 				case crowded:
-					r.handBack(ctx, m)
+					r.handBack(m)
 					<-free
 					continue
 				}
@@ -351,7 +351,7 @@ func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *syn
 					return
 				}
 				if interrupted.Err() != nil {
-					r.handBack(ctx, next.Msg)
+					r.handBack(next.Msg)
 					continue
 				}
 				r.deliver(next.Msg, next.parkedCopy)
@@ -376,15 +376,10 @@ func (r *runner) keepQueued(ctx context.Context) {
 	}
 }
 
-// handBack returns a delivery that was not begun: at once when this process stops, and else after a moment, so that
-// it is not passed round.
-func (r *runner) handBack(ctx context.Context, m jetstream.Msg) {
+// handBack returns a delivery that was not begun.
+func (r *runner) handBack(m jetstream.Msg) {
 	r.metrics.deliveries.WithLabelValues(string(givenBack)).Inc()
-	if ctx.Err() != nil {
-		r.nak(m, 0)
-		return
-	}
-	r.nak(m, probeMin+r.spread(probeMin))
+	r.nak(m, backPause+r.spread(backPause))
 }
 
 // probe takes one delivery while the breaker is open, and waits for its end.
@@ -396,7 +391,7 @@ func (r *runner) probe(ctx context.Context, c jetstream.Consumer, parkedCopies b
 	}
 	for m := range batch.Messages() {
 		if ctx.Err() != nil {
-			r.handBack(ctx, m)
+			r.handBack(m)
 			continue
 		}
 		r.deliver(m, parkedCopies)

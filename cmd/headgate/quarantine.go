@@ -52,40 +52,16 @@ func (c *quarantineList) Run(ctx context.Context, t *terminal) error {
 
 // quarantined calls each with what is in the quarantine now, without the bodies.
 func (l *link) quarantined(ctx context.Context, each func(event) error) error {
-	cons, err := l.OrderedConsumer(ctx, l.source.Stream(), jetstream.OrderedConsumerConfig{
+	_, err := stream.Read(ctx, l, l.source.Stream(), jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{l.source.QuarantineSubject()},
 		DeliverPolicy:  jetstream.DeliverAllPolicy,
 		HeadersOnly:    true,
-	})
-	if err != nil {
-		return fmt.Errorf("reading the quarantine: %w", err)
-	}
-	if info := cons.CachedInfo(); info != nil && info.NumPending == 0 {
-		return nil
-	}
-	msgs, err := cons.Messages()
-	if err != nil {
-		return fmt.Errorf("reading the quarantine: %w", err)
-	}
-	defer msgs.Stop()
-	for {
-		m, err := msgs.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("reading the quarantine: %w", err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return fmt.Errorf("reading the quarantine: %w", err)
-		}
+	}, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		e := newEvent(l.source, m.Subject(), m.Headers(), meta.Sequence.Stream, meta.Timestamp)
 		e.Bytes, _ = strconv.Atoi(m.Headers().Get(nats.MsgSize)) // the server writes it
-		if err := each(e); err != nil {
-			return err
-		}
-		if meta.NumPending == 0 {
-			return nil
-		}
-	}
+		return each(e)
+	}, nil)
+	return err
 }
 
 // oneQuarantined is the message of a number in the quarantine.

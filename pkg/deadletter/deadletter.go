@@ -162,11 +162,6 @@ func (f Filter) takes(l Letter) bool {
 // List calls each with every letter that f chooses and that was buried before List began, oldest first,
 // until each returns an error, which List then returns.
 func List(ctx context.Context, js jetstream.JetStream, s stream.Source, f Filter, each func(Letter) error) error {
-	st, err := js.Stream(ctx, s.DeadStream())
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", s.DeadStream(), err)
-	}
-	last := st.CachedInfo().State.LastSeq
 	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
 	if f.Worker != "" {
 		cfg.FilterSubjects = []string{s.DeadFilter(f.Worker)}
@@ -174,36 +169,13 @@ func List(ctx context.Context, js jetstream.JetStream, s stream.Source, f Filter
 	if !f.Since.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &f.Since
 	}
-	cons, err := st.OrderedConsumer(ctx, cfg)
-	if err != nil {
-		return fmt.Errorf("reading stream %s: %w", s.DeadStream(), err)
-	}
-	if info := cons.CachedInfo(); info != nil && info.NumPending == 0 {
-		return nil
-	}
-	msgs, err := cons.Messages()
-	if err != nil {
-		return fmt.Errorf("reading stream %s: %w", s.DeadStream(), err)
-	}
-	defer msgs.Stop()
-	for {
-		m, err := msgs.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("reading stream %s: %w", s.DeadStream(), err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return fmt.Errorf("reading stream %s: %w", s.DeadStream(), err)
-		}
+	_, err := stream.Read(ctx, js, s.DeadStream(), cfg, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 		if l := open(s, m.Subject(), m.Headers(), m.Data(), meta.Sequence.Stream, meta.Timestamp); f.takes(l) {
-			if err := each(l); err != nil {
-				return err
-			}
+			return each(l)
 		}
-		if meta.NumPending == 0 || meta.Sequence.Stream >= last {
-			return nil
-		}
-	}
+		return nil
+	}, nil)
+	return err
 }
 
 // ErrNone means that the archive holds no letter of that number.

@@ -269,7 +269,7 @@ func TestSubscribeEndsWhenItsConsumerIsDeleted(t *testing.T) {
 			t.Errorf("Subscribe() = %v; want ErrNotProvisioned", err)
 		}
 		s.ended <- nil
-	case <-time.After(patience):
+	case <-time.After(4 * patience): // between two pulls, only a heartbeat that does not come tells of it
 		t.Error("Subscribe() does not end")
 	}
 }

@@ -342,7 +342,7 @@ var mutants = []mutant{
 	},
 	{
 		7, "handing back what was taken and not begun", "workers/run.go",
-		[]edit{{"	if ctx.Err() != nil {\n		r.nak(m, 0)\n		return\n	}\n", "	if ctx.Err() != nil {\n		return\n	}\n"}},
+		[]edit{{"	r.nak(m, backPause+r.spread(backPause))\n", ""}},
 		"workers", "TestPromise7WhatWasNotBegunIsHandedBackAtOnce",
 	},
 	{
