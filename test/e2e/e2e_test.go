@@ -46,7 +46,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Logf("%5.0f s  %s", time.Since(began).Seconds(), fmt.Sprintf(format, v...))
 	}
 	e.up("build")
-	step("images built: %s", strings.ReplaceAll(e.docker("images", "--filter", "label=org.opencontainers.image.version=e2e", "--format", "{{.Repository}} {{.Size}}"), "\n", ", "))
+	step("images built: %s", strings.ReplaceAll(e.docker("images", "--filter", "reference=headgate/*:e2e", "--format", "{{.Repository}} {{.Size}}"), "\n", ", "))
 	e.up("run", "--rm", "-u", fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid()), "keys")
 	address := freeAddress(t)
 	e.env = append(e.env, "INGRESS_LISTEN="+address)
@@ -57,10 +57,17 @@ func TestEndToEnd(t *testing.T) {
 
 	s := newSender(t, "http://"+address+"/webhooks/codat", filepath.Join(e.folder, "deploy/compose/secrets/webhook/key"))
 	var sending sync.WaitGroup
+	defer func() { // when something goes wrong meanwhile
+		cancel()
+		sending.Wait()
+	}()
 	sending.Go(func() { s.send(ctx, *events, *over) })
 	killed := e.trouble(step)
 	sending.Wait()
 	step("%s", s.said())
+	if s.unanswered > 0 {
+		t.Errorf("%d events were never answered 2xx", s.unanswered)
+	}
 
 	js := e.connect()
 	e.settled(js)
@@ -125,9 +132,7 @@ func (e *engine) trouble(step func(string, ...any)) (cutOff int) {
 	}
 
 	id = e.container("nats-2")
-	e.docker("pause", id)
-	e.pass(20 * time.Second)
-	e.docker("unpause", id)
+	e.freeze(id, 20*time.Second)
 	e.healthy("nats-2", 1)
 	step("nats-2 stood still for 20 s")
 
@@ -140,9 +145,7 @@ func (e *engine) trouble(step func(string, ...any)) (cutOff int) {
 	step("a worker was cut off for 20 s")
 
 	id = worker()
-	e.docker("pause", id)
-	e.pass(20 * time.Second)
-	e.docker("unpause", id)
+	e.freeze(id, 20*time.Second)
 	step("a worker stood still for 20 s")
 
 	id = e.container("ingress")
@@ -168,6 +171,18 @@ func (e *engine) trouble(step func(string, ...any)) (cutOff int) {
 	e.healthy("worker-connections", 1)
 	step("there is one worker")
 	return cutOff
+}
+
+// freeze lets a container stand still for a time. The kernel does not always manage to on the first try, while the
+// container waits for its disk.
+func (e *engine) freeze(id string, d time.Duration) {
+	e.t.Helper()
+	e.wait("the container stands still", func() bool {
+		_, err := e.try("docker", "pause", id)
+		return err == nil
+	})
+	e.pass(d)
+	e.docker("unpause", id)
 }
 
 // pass lets time pass.
