@@ -26,7 +26,7 @@ import (
 
 var (
 	events = flag.Int("events", 20_000, "how many events are sent")
-	over   = flag.Duration("over", 6*time.Minute, "over how long, at least")
+	over   = flag.Duration("over", 5*time.Minute, "over how long, at least")
 )
 
 const source = stream.Source("codat")
@@ -35,7 +35,7 @@ const source = stream.Source("codat")
 const atOnce = workers.DefaultConcurrency * 5 / 4
 
 func TestEndToEnd(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 14*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
 	defer cancel()
 	e := newEngine(ctx, t)
 	t.Cleanup(e.clear)
