@@ -21,45 +21,51 @@ import (
 // nodes is how many servers a cluster has.
 const nodes = 3
 
-// A broker is one nats-server, or a cluster of them, that acknowledges what is on disk.
+// A broker is one nats-server, or a cluster of them, that acknowledges what is on disk. What the nodes of a cluster say
+// to each other passes links.
 type broker struct {
-	t    testing.TB
-	url  string // of all nodes
-	node []*program
-	js   jetstream.JetStream
+	t       testing.TB
+	url     string // of all nodes
+	clients []string
+	node    []*program
+	links   []*link
+	js      jetstream.JetStream
 }
 
 // newBroker starts n servers, with their data in folders of the test, and provisions the source.
 func newBroker(t testing.TB, n int, plan stream.Plan) *broker {
 	t.Helper()
-	b := &broker{t: t}
-	clients, routes, monitors := make([]string, n), make([]string, n), make([]string, n)
+	b := &broker{t: t, clients: make([]string, n)}
+	routes, monitors := make([]string, n), make([]string, n)
 	for i := range n {
-		clients[i], routes[i], monitors[i] = address(t), address(t), address(t)
+		b.clients[i], routes[i], monitors[i] = address(t), address(t), address(t)
 	}
 	dir := t.TempDir()
 	for i := range n {
-		cluster := ""
+		name, cluster := fmt.Sprintf("nats-%d", i), ""
 		if n > 1 {
-			cluster = fmt.Sprintf("cluster {\n name: faults\n listen: %s\n routes: [nats://%s]\n}\n", routes[i], strings.Join(routes, ", nats://"))
+			// Nobody is told of an address that goes round the links.
+			cluster = fmt.Sprintf("cluster {\n name: faults\n listen: %s\n no_advertise: true\n advertise: \"127.0.0.1:9\"\n routes: [%s]\n}\n",
+				routes[i], strings.Join(b.routes(name, routes), ", "))
 		}
-		name := fmt.Sprintf("nats-%d", i)
 		file := filepath.Join(dir, name+".conf")
 		if err := os.WriteFile(file, fmt.Appendf(nil, `server_name: %s
 listen: %s
 http: %s
 max_payload: 2MB
+write_deadline: "10s"
+ping_interval: "20s"
 jetstream {
  store_dir: %q
  sync_interval: always
  max_file_store: 16GB
 }
-%s`, name, clients[i], monitors[i], filepath.Join(dir, name), cluster), 0o600); err != nil {
+%s`, name, b.clients[i], monitors[i], filepath.Join(dir, name), cluster), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		b.node = append(b.node, launch(t, name, "nats-server", monitors[i], "-c", file))
 	}
-	b.url = "nats://" + strings.Join(clients, ",nats://")
+	b.url = "nats://" + strings.Join(b.clients, ",nats://")
 	b.waitReady()
 	b.js = connect(t, b.url)
 	plan.Source, plan.Replicas = source, n
@@ -75,11 +81,66 @@ jetstream {
 	return b
 }
 
+// routes are where a node finds all nodes, of which it is one itself.
+func (b *broker) routes(from string, addresses []string) []string {
+	urls := make([]string, len(addresses))
+	for i, a := range addresses {
+		if to := fmt.Sprintf("nats-%d", i); to != from {
+			a = b.link(from, to, a)
+		}
+		urls[i] = "nats://" + a
+	}
+	return urls
+}
+
+// link lays a link, and returns its near end.
+func (b *broker) link(from, to, address string) string {
+	l := newLink(b.t, from, to, address)
+	b.links = append(b.links, l)
+	return l.address()
+}
+
+// through are the addresses of all nodes for a client that reaches each by a link of its own.
+func (b *broker) through(client string) string {
+	urls := make([]string, len(b.clients))
+	for i, a := range b.clients {
+		urls[i] = "nats://" + b.link(client, b.node[i].name, a)
+	}
+	return strings.Join(urls, ",")
+}
+
+// cut cuts the links between one program and those of the others that are chosen.
+func (b *broker) cut(one string, from func(other string) bool) (mend func()) {
+	var down []*link
+	for _, l := range b.links {
+		if l.from == one && from(l.to) || l.to == one && from(l.from) {
+			l.cut()
+			down = append(down, l)
+		}
+	}
+	return func() {
+		for _, l := range down {
+			l.mend()
+		}
+	}
+}
+
+// connected reports whether a client that goes through links is connected to a node.
+func (b *broker) connected(client, node string) bool {
+	for _, l := range b.links {
+		if l.from == client && l.to == node {
+			return l.used()
+		}
+	}
+	return false
+}
+
 // connect makes a connection of the test's own, which comes back by itself.
 func connect(t testing.TB, url string) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect(url, nats.Name("test"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(50*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(3))
+		nats.ReconnectWait(50*time.Millisecond), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(3),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // or it prints what the test did
 	if err != nil {
 		t.Fatal(err)
 	}

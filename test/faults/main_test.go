@@ -42,6 +42,7 @@ var binaries string
 // The programs under test, by the name of their binary. go build makes them from these sources, the server from the
 // version in go.mod.
 var sources = map[string]string{
+	"headgate":           "github.com/headgate/headgate/cmd/headgate",
 	"ingress":            "github.com/headgate/headgate/cmd/ingress",
 	"worker-connections": "github.com/headgate/headgate/cmd/worker-connections",
 	"counter":            "github.com/headgate/headgate/test/faults/counter",

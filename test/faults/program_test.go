@@ -33,6 +33,14 @@ type program struct {
 	admin string // host:port of its probes
 	log   string // file
 	cmd   *exec.Cmd
+	lives []life
+}
+
+// A life is a program from one start to the next.
+type life struct {
+	pid    int
+	log    int64 // where its part of the log begins
+	killed bool  // by SIGKILL
 }
 
 // launch starts a program, which ends with the test at the latest. When the test fails, it shows the end of its log.
@@ -66,6 +74,10 @@ func (p *program) start() {
 		p.t.Fatal(err)
 	}
 	defer log.Close()
+	written, err := log.Stat()
+	if err != nil {
+		p.t.Fatal(err)
+	}
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Env = environment()
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -73,6 +85,7 @@ func (p *program) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatalf("start %s: %v", p.name, err)
 	}
+	p.lives = append(p.lives, life{pid: p.cmd.Process.Pid, log: written.Size()})
 }
 
 // kill ends the program with SIGKILL: it learns nothing of it.
@@ -83,6 +96,7 @@ func (p *program) kill() {
 	}
 	_ = p.cmd.Wait() // it says that it was killed
 	p.cmd = nil
+	p.lives[len(p.lives)-1].killed = true
 }
 
 // stop ends the program with SIGTERM and returns its exit code.

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -19,11 +20,11 @@ import (
 	"github.com/headgate/headgate/workers"
 )
 
-// slots is how many handlers run at once in one counter: its own, and a quarter of that for parked events.
 const (
 	concurrency = 8
-	slots       = concurrency + concurrency/4
-	ackWait     = 3 * time.Second
+	// slots is how many handlers run at once in one counter: its own, and a quarter of that for parked events.
+	slots   = concurrency + concurrency/4
+	ackWait = 3 * time.Second
 )
 
 // A crew is replicas of the counter on one file of effects.
@@ -43,33 +44,64 @@ func newCrew(t testing.TB, b *broker, work time.Duration) *crew {
 	t.Helper()
 	c := &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")}
 	for i := range 2 {
-		admin := address(t)
-		c.replica = append(c.replica, launch(t, fmt.Sprintf("counter-%d", i), "counter", admin,
-			"--admin-listen", admin, "--nats-url", b.url, "--log-level", "warn", "--effects", c.effects,
-			"--concurrency", fmt.Sprint(concurrency), "--work", work.String(), "--ack-wait", ackWait.String(),
-			"--park-after", "1500ms"))
+		c.hire(fmt.Sprintf("counter-%d", i), b.url, "warn", work, ackWait)
 	}
 	return c
 }
 
-// runs counts the lines of the effects by outcome and id.
-func (c *crew) runs() (lines int, by map[string]map[string]int) {
+// hire adds a replica.
+func (c *crew) hire(name, url, logLevel string, work, lease time.Duration) {
+	c.t.Helper()
+	admin := address(c.t)
+	c.replica = append(c.replica, launch(c.t, name, "counter", admin,
+		"--admin-listen", admin, "--nats-url", url, "--log-level", logLevel, "--effects", c.effects,
+		"--concurrency", fmt.Sprint(concurrency), "--work", work.String(), "--ack-wait", lease.String(),
+		"--park-after", "1500ms"))
+}
+
+// An effect is one run of a handler, and what it was about to answer.
+type effect struct {
+	outcome, id  string
+	attempt, pid int
+}
+
+// all reads the effects.
+func (c *crew) all() []effect {
+	c.t.Helper()
+	var all []effect
+	for line := range strings.Lines(string(c.text())) {
+		var r effect
+		if _, err := fmt.Sscanf(line, "%s %s %d %d\n", &r.outcome, &r.id, &r.attempt, &r.pid); err != nil {
+			c.t.Fatalf("line %q of the effects: %v", line, err)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+func (c *crew) text() []byte {
 	c.t.Helper()
 	text, err := os.ReadFile(c.effects)
 	if err != nil && !os.IsNotExist(err) {
 		c.t.Fatal(err)
 	}
-	by = map[string]map[string]int{"done": {}, "dead": {}, "again": {}}
-	for line := range strings.Lines(string(text)) {
-		var outcome, id string
-		var attempt int
-		if _, err := fmt.Sscanf(line, "%s %s %d\n", &outcome, &id, &attempt); err != nil || by[outcome] == nil {
-			c.t.Fatalf("line %q of the effects: %v", line, err)
-		}
-		lines++
-		by[outcome][id]++
+	return text
+}
+
+// lines is how often the handlers have run.
+func (c *crew) lines() int {
+	c.t.Helper()
+	return bytes.Count(c.text(), []byte("\n"))
+}
+
+// runs counts the effects by outcome and id.
+func (c *crew) runs() map[string]map[string]int {
+	c.t.Helper()
+	by := map[string]map[string]int{"done": {}, "dead": {}, "again": {}}
+	for _, r := range c.all() {
+		by[r.outcome][r.id]++
 	}
-	return lines, by
+	return by
 }
 
 // waitRuns waits until the handlers have run n times.
@@ -77,7 +109,7 @@ func (c *crew) waitRuns(n int) {
 	c.t.Helper()
 	var lines int
 	wait(c.t, func() bool {
-		lines, _ = c.runs()
+		lines = c.lines()
 		return lines >= n
 	}, func() string { return fmt.Sprintf("the handlers have run %d times, so far %d", n, lines) })
 }
@@ -127,27 +159,38 @@ func post(t testing.TB, js jetstream.JetStream, n int) []string {
 	defer publisher.Close()
 	var ids []string
 	for i := range n {
-		kind := "good"
-		switch i % 20 {
-		case 7:
-			kind = "dead"
-		case 11:
-			kind = "again"
-		case 15:
-			kind = "park"
-		}
-		id := fmt.Sprintf("msg_%s_%d", kind, i)
-		body := fmt.Appendf(nil, `{"eventType":"invoices.write.successful","payload":{"id":"push-%d"}}`, i)
-		m, err := source.Message(stream.Stored{ID: id, Head: codat.Head{Type: "invoices.write.successful"}, Received: time.Now()}, body)
-		if err != nil {
+		ids = append(ids, idOf(i))
+		if err := postOne(ctx, publisher, i); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := publisher.Publish(ctx, m); err != nil {
-			t.Fatalf("post %s: %v", id, err)
-		}
-		ids = append(ids, id)
 	}
 	return ids
+}
+
+// idOf is the id of the n-th event: it says what the counter is to answer.
+func idOf(n int) string {
+	kind := "good"
+	switch n % 20 {
+	case 7:
+		kind = "dead"
+	case 11:
+		kind = "again"
+	case 15:
+		kind = "park"
+	}
+	return fmt.Sprintf("msg_%s_%d", kind, n)
+}
+
+func postOne(ctx context.Context, publisher *stream.Publisher, n int) error {
+	body := fmt.Appendf(nil, `{"eventType":"invoices.write.successful","payload":{"id":"push-%d"}}`, n)
+	m, err := source.Message(stream.Stored{ID: idOf(n), Head: codat.Head{Type: "invoices.write.successful"}, Received: time.Now()}, body)
+	if err != nil {
+		return err
+	}
+	if _, err = publisher.Publish(ctx, m); err != nil {
+		return fmt.Errorf("post %s: %w", idOf(n), err)
+	}
+	return nil
 }
 
 // letters counts the dead letters of each id.
@@ -185,7 +228,7 @@ func TestPromise6_KillingWorkersLeavesEveryEventDoneOrDeadOnce(t *testing.T) {
 	c.waitSettled()
 
 	claims, dead := c.claims(), letters(t, b.js)
-	_, runs := c.runs()
+	runs := c.runs()
 	extra := 0
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -229,7 +272,7 @@ func TestPromise7_StoppingWorkersUnderLoadBurnsNoAttempt(t *testing.T) {
 	c.waitSettled()
 
 	claims, dead := c.claims(), letters(t, b.js)
-	_, runs := c.runs()
+	runs := c.runs()
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		record, err := claims.Look(ctx, workers.Key{WebhookID: id})

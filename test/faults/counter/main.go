@@ -22,7 +22,7 @@ import (
 type settings struct {
 	workers.Settings `embed:""`
 
-	Effects string        `name:"effects" required:"" help:"File to which each run appends a line: outcome, webhook-id, attempt."`
+	Effects string        `name:"effects" required:"" help:"File to which each run appends a line: outcome, webhook-id, attempt, process."`
 	Work    time.Duration `name:"work" default:"10ms" help:"How long a run takes before its effect."`
 	AckWait time.Duration `name:"ack-wait" default:"3s" help:"Lease on an event."`
 }
@@ -68,7 +68,7 @@ func work(ctx context.Context, effects *os.File, takes time.Duration, e codat.Ev
 		outcome, answer = "again", workers.RetryAfter(2*time.Second, errFirst)
 	}
 	// One write of one line: a process that is killed leaves all of it or nothing.
-	if _, err := fmt.Fprintf(effects, "%s %s %d\n", outcome, e.WebhookID, e.Attempt); err != nil {
+	if _, err := fmt.Fprintf(effects, "%s %s %d %d\n", outcome, e.WebhookID, e.Attempt, os.Getpid()); err != nil {
 		return err
 	}
 	if err := effects.Sync(); err != nil {
