@@ -93,6 +93,12 @@ type Binder interface {
 	Bind(ctx context.Context, c Claim) context.Context
 }
 
+// A Sized is a Claims on which not any number of handlers can run: Run asks it before it takes events. pgclaims is one.
+type Sized interface {
+	// Fits returns an error that names the cure when so many handlers at once are too many.
+	Fits(handlers int) error
+}
+
 var (
 	// ErrSettled means that a delivery needs no more than its ack: the work is done, dead or parked.
 	ErrSettled = errors.New("settled before")
@@ -106,7 +112,11 @@ var (
 )
 
 // BusyError says when a claim that could not be taken may be free.
-type BusyError struct{ Until time.Time }
+type BusyError struct {
+	Until time.Time
+	// Running says that somebody holds it, and not that its time has not come.
+	Running bool
+}
 
 func (e *BusyError) Error() string { return fmt.Sprintf("busy until %s", e.Until.Format(time.RFC3339)) }
 
@@ -133,7 +143,7 @@ func (t Taking) Over(r Record, now time.Time) (Record, error) {
 		}
 	case Running, Burying:
 		if free := r.LeaseUntil.Add(Grace); now.Before(free) {
-			return r, &BusyError{Until: free}
+			return r, &BusyError{Until: free, Running: true}
 		}
 	default:
 		return r, fmt.Errorf("claim of event %d has the unknown state %q: a newer version of the worker wrote it", r.Sequence, r.State)

@@ -45,6 +45,7 @@ type runner struct {
 	claims   Claims
 	publish  deadletter.Publisher
 	log      *zap.Logger
+	sampled  *zap.Logger // for lines of which a sample is enough
 	metrics  *metrics
 	tracer   trace.Tracer
 	breaker  *breaker
@@ -59,21 +60,23 @@ type runner struct {
 	handlers context.Context
 }
 
-// deliver brings one delivery to its end and says so in one line.
+// deliver brings one delivery to its end and says so in one line; of those that are done, a sample has theirs.
 func (r *runner) deliver(m jetstream.Msg, parkedCopy bool) fate {
 	began := r.now()
 	d := r.open(m)
 	f, err := r.handle(m, &d, parkedCopy)
 	r.metrics.deliveries.WithLabelValues(string(f)).Inc()
 
-	level := zap.InfoLevel
+	level, log := zap.InfoLevel, r.log
 	switch f {
+	case done:
+		log = r.sampled
 	case settled, busy:
 		level = zap.DebugLevel
 	case dead, lost, unclaimed, unhandled:
 		level = zap.WarnLevel
 	}
-	if line := r.log.Check(level, "event "+string(f)); line != nil {
+	if line := log.Check(level, "event "+string(f)); line != nil {
 		fields := []zap.Field{
 			zap.String("fate", string(f)), zap.String("id", d.key.WebhookID), zap.String("type", d.typ),
 			zap.Int("attempt", d.attempt), zap.Uint64("sequence", d.sequence), zap.Duration("took", r.now().Sub(began)),
@@ -126,7 +129,13 @@ func (r *runner) handle(m jetstream.Msg, d *delivery, parkedCopy bool) (fate, er
 		r.ack(m)
 		return settled, nil
 	case errors.As(err, &held):
-		r.nak(m, max(held.Until.Sub(r.now()), 0)+r.spread(time.Second))
+		wait := max(held.Until.Sub(r.now()), 0) + r.spread(time.Second)
+		if parkedCopy && held.Running {
+			// Most likely the copy is here before its claim says parked. Then its time comes after ParkAfter, which may
+			// be long before the lease is over.
+			wait = min(wait, r.worker.ParkAfter)
+		}
+		r.nak(m, wait)
 		return busy, err
 	case err != nil:
 		r.nak(m, unclaimedPause+r.spread(unclaimedPause))

@@ -63,7 +63,7 @@ func newWorld(t rapid.TB) *world {
 		}
 		worker := Worker{Name: "model", Attempts: 3, AckWait: modelLease, Handlers: []Handler{Handle(codat.BillsWriteSuccessful, w.handler)}}.withDefaults()
 		w.procs[i] = &runner{
-			worker: worker, source: source, claims: w, publish: w, log: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
+			worker: worker, source: source, claims: w, publish: w, log: zap.NewNop(), sampled: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
 			instance: fmt.Sprint("p", i), now: w.now, jitter: func() float64 { return 0.5 }, handlers: context.Background(),
 		}
 	}

@@ -50,7 +50,7 @@ func (o Offline) Deliverer(w Worker) (func(m jetstream.Msg, parkedCopy bool) str
 	}
 	r := &runner{
 		worker: w, source: o.Source, claims: o.Claims, publish: o.Publisher,
-		log: o.Log, metrics: m, tracer: noop.NewTracerProvider().Tracer(tracerName), breaker: b,
+		log: o.Log, sampled: o.Log, metrics: m, tracer: noop.NewTracerProvider().Tracer(tracerName), breaker: b,
 		instance: "offline", host: "offline", now: time.Now, jitter: func() float64 { return 1 }, handlers: context.Background(),
 	}
 	return func(m jetstream.Msg, parkedCopy bool) string {

@@ -318,7 +318,7 @@ func (r *rig) runner(c *crash) *runner {
 	}
 	c.Claims, c.Publisher = r.claims(), r.publisher
 	return &runner{
-		worker: r.worker, source: source, claims: c, publish: c, log: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
+		worker: r.worker, source: source, claims: c, publish: c, log: zap.NewNop(), sampled: zap.NewNop(), metrics: m, breaker: b, tracer: noop.NewTracerProvider().Tracer(""),
 		instance: "crashing", now: time.Now, jitter: func() float64 { return 1 }, handlers: context.Background(),
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
@@ -130,7 +131,6 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	defer publisher.Close()
 
 	var events, parkedEvents jetstream.Consumer
-	var claims jetstream.KeyValue
 	var worker Worker
 	err = untilAnswered(ctx, p.Log, func() error {
 		if s.Provision {
@@ -142,11 +142,15 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 		if events, parkedEvents, err = stream.Bind(ctx, js, s.Source, shape.Plan()); err != nil {
 			return err
 		}
-		if claims, err = js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name)); err != nil {
+		if worker, err = build(ctx, Parts{JS: js, Source: s.Source, Log: p.Log}); err != nil || worker.Claims != nil {
+			return err
+		}
+		bucket, err := js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name))
+		if err != nil {
 			return fmt.Errorf("claims bucket %s: %w", s.Source.ClaimsBucket(shape.Name), err)
 		}
-		worker, err = build(ctx, Parts{JS: js, Source: s.Source, Log: p.Log})
-		return err
+		worker.Claims = NewKVClaims(bucket, publisher, nil)
+		return nil
 	})
 	if err != nil || ctx.Err() != nil {
 		return err
@@ -154,6 +158,11 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	worker = s.apply(worker)
 	if err := worker.Validate(); err != nil {
 		return process.Misconfigured(err)
+	}
+	if c, ok := worker.Claims.(Sized); ok {
+		if err := c.Fits(worker.Concurrency + worker.parkedSlots()); err != nil {
+			return process.Misconfigured(err)
+		}
 	}
 
 	host, _ := os.Hostname()
@@ -164,12 +173,9 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	if err != nil {
 		return err
 	}
-	if worker.Claims == nil {
-		worker.Claims = NewKVClaims(claims, publisher, nil)
-	}
 	r := &runner{
 		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
-		log: p.Log, metrics: m, tracer: p.Traces.Tracer(tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
+		log: p.Log, sampled: sample(p.Log), metrics: m, tracer: p.Traces.Tracer(tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}
 	p.Health.Add("broker", func(context.Context) error {
@@ -187,6 +193,17 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	})
 	defer grace()
 	return r.run(ctx, js, events, parkedEvents)
+}
+
+// sample writes of like lines the first hundred of each second, and of those that follow one in a hundred: a line for
+// each is what a log costs most. With --log-level debug every line is written.
+func sample(log *zap.Logger) *zap.Logger {
+	if log.Core().Enabled(zap.DebugLevel) {
+		return log
+	}
+	return log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 100, 100)
+	}))
 }
 
 // tracerName is the instrumentation scope of the spans.
@@ -229,7 +246,7 @@ func (r *runner) run(ctx context.Context, js jetstream.JetStream, events, parked
 	}
 	take(events, r.worker.Concurrency, false)
 	// Parked events have slots of their own: neither they nor new ones can take all.
-	take(parkedEvents, max(1, r.worker.Concurrency/4), true)
+	take(parkedEvents, r.worker.parkedSlots(), true)
 	wg.Go(func() { r.showUp(ctx, js) })
 	if r.worker.Key != nil {
 		wg.Go(func() { r.keepQueued(ctx) })

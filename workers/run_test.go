@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -700,3 +703,86 @@ func TestNewEventsFlowPast20000ParkedOnes(t *testing.T) {
 }
 
 var _ jetstream.Msg = crashMsg{}
+
+// A worker whose claims are elsewhere needs no bucket for them.
+func TestAWorkerWithClaimsOfItsOwnNeedsNoBucket(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	ctx := context.Background()
+	if err := r.JS.DeleteKeyValue(ctx, source.ClaimsBucket("tested")); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, err := r.JS.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "elsewhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := NewKVClaims(elsewhere, r.publisher, nil)
+	r.worker.Claims = claims
+	r.post("msg_1")
+	r.start()
+	streamtest.Wait(t, func() bool {
+		rec, err := claims.Look(ctx, Key{WebhookID: "msg_1"})
+		return err == nil && rec.State == Done
+	}, "the event to be done")
+	r.waitQuiet()
+}
+
+// A copy that comes before its claim says parked does not wait for the lease, which ends after the time that the event
+// may be parked for.
+func TestAParkedCopyThatIsEarlyIsNotLate(t *testing.T) {
+	r := newRig(t, Worker{}, func(context.Context, write) error { return RetryAfter(61*time.Second, errBoom) })
+	r.post("msg_1")
+	r.another(&crash{at: "publish parked"}).deliver(r.next(source.Stream()), false)
+	var waits []time.Duration
+	if got := r.another(&crash{}).deliver(hasty{r.next(source.ParkedStream()), &waits}, true); got != busy {
+		t.Errorf("the copy's fate is %s; want %s", got, busy)
+	}
+	if len(waits) != 1 || waits[0] != DefaultParkAfter {
+		t.Errorf("the copy waits %v; want %v", waits, DefaultParkAfter)
+	}
+}
+
+// Of lines that say that an event is done there is a sample, and of all others each one.
+func TestTheLogSamplesWhatIsDone(t *testing.T) {
+	r := newRig(t, Worker{}, func(_ context.Context, e write) error {
+		if e.WebhookID == "msg_dead" {
+			return Permanent(errBoom)
+		}
+		return nil
+	})
+	run := r.another(&crash{})
+	all, lines := observer.New(zap.InfoLevel)
+	some, sampled := observer.New(zap.InfoLevel)
+	run.log, run.sampled = zap.New(all), zap.New(some)
+	r.post("msg_done")
+	r.post("msg_dead")
+	for range 2 {
+		run.deliver(r.next(source.Stream()), false)
+	}
+	if n, of := lines.FilterMessage("event dead").Len(), lines.Len(); n != 1 || of != 1 {
+		t.Errorf("%d of %d lines outside of the sample say dead; want one of one", n, of)
+	}
+	if n, of := sampled.FilterMessage("event done").Len(), sampled.Len(); n != 1 || of != 1 {
+		t.Errorf("%d of %d lines of the sample say done; want one of one", n, of)
+	}
+
+	for _, tt := range []struct {
+		level zapcore.Level
+		want  int
+	}{{zap.InfoLevel, 100 + 9}, {zap.DebugLevel, 1000}} {
+		core, lines := observer.New(tt.level)
+		log := sample(zap.New(core, zap.WithClock(noon{})))
+		for range 1000 {
+			log.Info("event done")
+		}
+		if lines.Len() != tt.want {
+			t.Errorf("with --log-level %s there are %d of 1000 lines in one second; want %d", tt.level, lines.Len(), tt.want)
+		}
+	}
+}
+
+// noon is a clock that stands.
+type noon struct{}
+
+func (noon) Now() time.Time { return time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC) }
+
+func (noon) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }

@@ -126,6 +126,9 @@ func (w Worker) withDefaults() Worker {
 	return w
 }
 
+// parkedSlots is how many handlers of parked events run at once, beside Concurrency others.
+func (w Worker) parkedSlots() int { return max(1, w.Concurrency/4) }
+
 // Validate says what is wrong with the worker, in words that name the cure.
 func (w Worker) Validate() error {
 	if err := stream.ValidateWorker(w.Name); err != nil {

@@ -115,6 +115,7 @@ func doomed() bool {
 		panic(err)
 	}
 	hurtable(config)
+	config.MaxConns = 24
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		panic(err)

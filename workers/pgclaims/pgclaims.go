@@ -4,7 +4,8 @@
 //
 // The table is made once, by Provision. The pool stays the caller's, and must be large enough: every handler that runs
 // may hold one connection for its transaction, so a pool smaller than the worker's Concurrency and a quarter (parked
-// events have slots of their own) plus four for the claims themselves makes handlers wait for each other.
+// events have slots of their own) plus four for the claims themselves would make handlers wait for each other, and
+// workers.Run refuses it.
 package pgclaims
 
 import (
@@ -30,6 +31,8 @@ const (
 	// patience bounds one statement on the claim's own row: a connection that is dead without having said so would
 	// take the whole lease.
 	patience = 5 * time.Second
+	// spare is how many of the pool's connections are for the claims, beside one for each handler.
+	spare = 4
 )
 
 //go:embed schema.sql
@@ -60,7 +63,7 @@ func Provision(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// Claims are one worker's. They implement workers.Claims and workers.Binder.
+// Claims are one worker's. They implement workers.Claims, workers.Binder and workers.Sized.
 type Claims struct {
 	pool   *pgxpool.Pool
 	worker string
@@ -73,6 +76,16 @@ func New(pool *pgxpool.Pool, worker string, now func() time.Time) *Claims {
 		now = time.Now
 	}
 	return &Claims{pool, worker, now}
+}
+
+// Fits implements workers.Sized: it refuses a pool in which handlers would wait for each other.
+func (c *Claims) Fits(handlers int) error {
+	have, need := c.pool.Config().MaxConns, handlers+spare
+	if int(have) >= need {
+		return nil
+	}
+	return fmt.Errorf("the pool of %s has %d connections, and needs %d: one for each of %d handlers (parked events have slots of their own), and %d for claims; put pool_max_conns=%d in the database's URL, or set --concurrency lower",
+		c.worker, have, need, handlers, spare, need)
 }
 
 // errMoved means that the row is not at the revision that was expected.

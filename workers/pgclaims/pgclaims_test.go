@@ -11,7 +11,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap/zaptest"
 
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
 	"github.com/headgate/headgate/workers/claimstest"
 	"github.com/headgate/headgate/workers/pgclaims"
@@ -126,4 +130,23 @@ func TestRowOfAWebhookID(t *testing.T) {
 	if !strings.Contains(record, `"state":"running"`) {
 		t.Errorf("record = %s; want it running", record)
 	}
+}
+
+// Handlers that wait for each other's connections would lose their leases: a worker says so before it begins.
+func TestAPoolThatIsTooSmallIsRefused(t *testing.T) {
+	r := newRig(t)
+	pool := r.Pool(t, func(c *pgxpool.Config) { c.MaxConns = 23 })
+	w := worker("crowded", pool, func(context.Context, codat.Event[codat.Write]) error { return nil })
+	srv := streamtest.New(t, w.Plan())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := run(ctx, srv.URL, zaptest.NewLogger(t), w)
+	if process.ExitCode(err) != 2 || !strings.Contains(err.Error(), "the pool of crowded has 23 connections, and needs 24") ||
+		!strings.Contains(err.Error(), "pool_max_conns=24") || !strings.Contains(err.Error(), "--concurrency") {
+		t.Errorf("Run = %v; want it misconfigured, and the cure", err)
+	}
+	w.Concurrency = 15
+	start(t, srv.URL, w)
+	post(t, srv.JS, "msg_1")
+	r.waitEnd(t, srv, "crowded", "msg_1", workers.Done)
 }
