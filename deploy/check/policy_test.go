@@ -3,6 +3,7 @@ package check_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -332,6 +333,57 @@ func TestWorkersAreScaledByTheirLag(t *testing.T) {
 	}
 	if len(see(t, build(t, dev)).lags) > 0 {
 		t.Error("the overlay dev needs KEDA")
+	}
+}
+
+// Another worker is a copy of a folder with the name changed, and a line in the base; nothing else changes by it.
+func TestACopiedFolderIsAWorker(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"k8s", "nats", "monitoring"} {
+		if err := os.CopyFS(filepath.Join(folder, name), os.DirFS(filepath.Join("..", name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	workers := filepath.Join(folder, "k8s/base/workers")
+	if err := os.CopyFS(filepath.Join(workers, "invoices"), os.DirFS(filepath.Join(workers, "connections"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string][2]string{
+		"k8s/base/workers/invoices/kustomization.yaml": {"connections", "invoices"},
+		"k8s/base/kustomization.yaml":                  {"resources:\n", "resources:\n  - workers/invoices\n"},
+	} {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.ReplaceAll(string(text), change[0], change[1])
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was := strings.Split(string(build(t, production)), "---\n")
+	var added []string
+	for doc := range strings.SplitSeq(string(build(t, filepath.Join(folder, "k8s/overlays/production"))), "---\n") {
+		if i := slices.Index(was, doc); i >= 0 {
+			was = slices.Delete(was, i, i+1)
+			continue
+		}
+		if strings.Contains(doc, "connections") || strings.Contains(doc, "NAME") {
+			t.Errorf("it has another's name, or none:\n%s", doc)
+		}
+		added = append(added, doc)
+	}
+	if len(was) > 0 {
+		t.Errorf("it changes others:\n%s", strings.Join(was, "---\n"))
+	}
+	kinds := see(t, []byte(strings.Join(added, "---\n"))).kinds
+	slices.Sort(kinds)
+	want := []string{
+		"Deployment/worker-invoices", "PodDisruptionBudget/worker-invoices", "ScaledObject/worker-invoices",
+		"ServiceAccount/worker-invoices",
+	}
+	if !slices.Equal(kinds, want) {
+		t.Errorf("a worker more is %q; want %q", kinds, want)
 	}
 }
 
