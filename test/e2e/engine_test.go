@@ -8,18 +8,23 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 // project is the name of everything that is made here.
 const project = "headgate-e2e"
+
+// override makes the workers say of every event that it is done, and not of a sample.
+const override = `services: {worker-connections: {environment: {HEADGATE_LOG_LEVEL: debug}}}`
 
 // engine runs docker and compose in a copy of the repository, so that no secret and no file of a run gets into it.
 type engine struct {
@@ -30,11 +35,16 @@ type engine struct {
 	env     []string
 	before  map[string]bool // images that were there, and stay
 	made    []string        // images that stand in
+
+	hearing sync.WaitGroup
+	mu      sync.Mutex
+	lines   map[string]bool // what was logged; each line has its own time
 }
 
 func newEngine(ctx context.Context, t *testing.T) *engine {
 	t.Helper()
-	e := &engine{t: t, ctx: ctx, folder: t.TempDir(), env: append(os.Environ(), "VERSION=e2e"), before: map[string]bool{}}
+	e := &engine{t: t, ctx: ctx, folder: t.TempDir(), env: os.Environ(), before: map[string]bool{}, lines: map[string]bool{}}
+	e.version(project)
 	if out, err := e.try("docker", "info"); err != nil {
 		t.Fatalf("no Docker engine answers: %v\n%s", err, out)
 	}
@@ -59,6 +69,9 @@ func newEngine(ctx context.Context, t *testing.T) *engine {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(e.folder, "docker-compose.override.yml"), []byte(override), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	secrets := filepath.Join(e.folder, "deploy", "compose", "secrets")
 	if err := os.RemoveAll(secrets); err != nil { // those of a developer
 		t.Fatal(err)
@@ -66,13 +79,17 @@ func newEngine(ctx context.Context, t *testing.T) *engine {
 	if err := os.MkdirAll(secrets, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	e.up("down", "-v", "--remove-orphans", "-t", "0") // what is left of a run that was killed
 	return e
 }
+
+// version is the version of what is built and run from here on.
+func (e *engine) version(v string) { e.env = append(e.env, "VERSION="+v) }
 
 // try runs a command and returns what it prints.
 func (e *engine) try(name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(e.ctx, name, args...)
-	cmd.Dir, cmd.Env = e.folder, e.env
+	cmd.Dir, cmd.Env, cmd.WaitDelay = e.folder, e.env, 10*time.Second
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
@@ -114,6 +131,40 @@ func (e *engine) container(service string) string {
 		e.t.Fatalf("no container of %s runs\n%s", service, e.up("ps"))
 	}
 	return all[0]
+}
+
+// hear keeps what the running containers of a service have logged, and log until they end: then they may be removed.
+func (e *engine) hear(service string) {
+	e.t.Helper()
+	for _, id := range e.containers(service) {
+		cmd := exec.CommandContext(e.ctx, "docker", "logs", "--follow", id)
+		e.hearing.Go(func() {
+			out, _ := cmd.CombinedOutput() // what is not heard is missing in the count
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			for line := range strings.Lines(string(out)) {
+				e.lines[line] = true
+			}
+		})
+	}
+}
+
+// heard waits until the containers have ended, and returns what they said of events: how often each had each fate.
+func (e *engine) heard() map[string]map[string]int {
+	e.t.Helper()
+	e.hearing.Wait()
+	fates := map[string]map[string]int{}
+	for text := range e.lines {
+		var line struct{ Fate, ID string }
+		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Fate == "" {
+			continue // of something else
+		}
+		if fates[line.Fate] == nil {
+			fates[line.Fate] = map[string]int{}
+		}
+		fates[line.Fate][line.ID]++
+	}
+	return fates
 }
 
 // healthy waits until all containers of a service are.
