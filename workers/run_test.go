@@ -2,6 +2,7 @@ package workers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -786,3 +787,30 @@ type noon struct{}
 func (noon) Now() time.Time { return time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC) }
 
 func (noon) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
+
+// A pull that waits at a server which is cut off from the others is never answered, and the worker must not wait for
+// that as long as for events.
+func TestALostPullIsMissedSoon(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	pulls, err := r.NC.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT." + source.Stream() + ".tested")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.NC.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	m, err := pulls.NextMsg(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pull struct {
+		Heartbeat time.Duration `json:"idle_heartbeat"`
+	}
+	if err := json.Unmarshal(m.Data, &pull); err != nil {
+		t.Fatal(err)
+	}
+	if pull.Heartbeat <= 0 || pull.Heartbeat > 5*time.Second {
+		t.Errorf("a pull asks for a sign of life every %v; want one at least every 5s", pull.Heartbeat)
+	}
+}
