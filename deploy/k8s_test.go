@@ -92,3 +92,12 @@ func TestKubernetesRunsTheTestedServer(t *testing.T) {
 		}
 	}
 }
+
+// The chart makes a ConfigMap of its own, nats-config; ours must have another name, and be the one that is mounted.
+func TestHelmMountsOurConfiguration(t *testing.T) {
+	values := text(t, "k8s/nats-helm-values.yaml")
+	made := regexp.MustCompile(`create configmap (\S+) --from-file=deploy/nats`).FindStringSubmatch(values)
+	if made == nil || made[1] == "nats-config" || !strings.Contains(values, "configMap: { name: "+made[1]+" }") {
+		t.Errorf("k8s/nats-helm-values.yaml makes the ConfigMap %q; want one of its own, and mounted", made)
+	}
+}
