@@ -10,7 +10,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS    = -tags faults,mutants,e2e
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants bench e2e check-deploy build images clean
+.PHONY: help dev test lint fuzz faults mutants bench e2e e2e-k8s check-deploy build images clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ bench: ## measure everything beside what it is compared with, 12 minutes; BENCHF
 
 e2e: ## build the images, run compose, break it while events come, count; 15 minutes at most, needs a Docker engine
 	go test -tags e2e -count 1 -timeout 15m $(TESTFLAGS) ./test/e2e/...
+
+e2e-k8s: ## apply the manifests to a real control plane; 15 minutes at most, and once as much to build it; no Docker
+	tools=$$(go run ./test/e2ek8s/tools test/e2ek8s/tools) && \
+	go test -tags e2e -v -count 1 -timeout 15m $(TESTFLAGS) ./test/e2ek8s -tools "$$tools"
 
 check-deploy: ## check the manifests, the alerts and the dashboard; needs promtool, of the package prometheus
 	cd deploy/check && go vet ./... && go test $(TESTFLAGS) ./...
