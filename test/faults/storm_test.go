@@ -94,6 +94,7 @@ func TestPromise6_WhateverFailsEveryEventHasOneEnd(t *testing.T) {
 	posted()
 	s.say("all events are posted")
 	b.waitReady()
+	s.say("all nodes are ready")
 	s.waitSettled()
 	for _, replica := range s.replica {
 		if code := replica.stop(); code != 0 {
@@ -467,10 +468,12 @@ func (s *storm) audit() {
 	cmd.Env, cmd.Stdin = environment(), &expect
 	var says, why bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &says, &why
+	s.say("the audit begins")
 	if err := cmd.Run(); err != nil {
 		s.t.Errorf("headgate audit: %v\n%s%s", err, &says, &why)
 		return
 	}
+	s.say("the audit ends")
 	var report audit.Report
 	if err := json.Unmarshal(says.Bytes(), &report); err != nil || len(report.Workers) != 1 {
 		s.t.Fatalf("headgate audit says %s: %v; want one worker", &says, err)
