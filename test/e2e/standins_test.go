@@ -139,7 +139,8 @@ func (e *engine) busybox(folder string) {
 		e.run("cp", own, binary)
 	} else {
 		download := e.t.TempDir()
-		e.run("sh", "-c", "cd "+download+" && apt-get download -qq busybox-static && dpkg -x busybox-static_*.deb .")
+		e.run("sh", "-c", "cd "+download+` && get="apt-get download -qq busybox-static" &&
+			{ $get || { apt-get update -qq && $get; } } && dpkg -x busybox-static_*.deb .`)
 		e.run("cp", filepath.Join(download, "bin", "busybox"), binary)
 	}
 	for _, tool := range strings.Fields(e.run(binary, "--list")) {
