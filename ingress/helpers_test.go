@@ -140,7 +140,9 @@ func head(req *http.Request) string {
 // storeFunc is a Store for tests of what is around it.
 type storeFunc func(ctx context.Context, msg *nats.Msg) (stream.Receipt, error)
 
-func (f storeFunc) Publish(ctx context.Context, msg *nats.Msg) (stream.Receipt, error) {
+func (f storeFunc) PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (stream.Receipt, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	return f(ctx, msg)
 }
 

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,10 +26,10 @@ import (
 // same: the sender tries again, and the stream knows the second of two by its id.
 var ErrNotStored = errors.New("proven, but not stored")
 
-// A Store keeps a message. It returns no error only when the message is durable, ends with ctx, and
-// touches neither the message nor its data after it returned. [stream.Publisher] is one.
+// A Store keeps a message. It returns no error only when the message is durable, ends with ctx and at
+// a time, and touches neither the message nor its data after it returned. [stream.Publisher] is one.
 type Store interface {
-	Publish(ctx context.Context, msg *nats.Msg) (stream.Receipt, error)
+	PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (stream.Receipt, error)
 }
 
 // A Receiver turns requests of one source into stored events.
@@ -97,20 +98,23 @@ func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, cl
 	if err := proven(); err != nil {
 		return got, err
 	}
-	msg, err := r.Source.Message(event, body)
+	builder := builders.Get().(*stream.Builder) // after a panic somebody may still hold it: it is never used again
+	msg, err := builder.Message(r.Source, event, body)
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), came.Add(r.Budget))
-	defer cancel()
 	began := time.Now()
-	got.Receipt, err = r.Store.Publish(ctx, msg)
+	got.Receipt, err = r.Store.PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg)
 	got.Publishing = time.Since(began)
+	builders.Put(builder)
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
 	return got, nil
 }
+
+// builders make the messages: a store keeps nothing of one when it has returned.
+var builders = sync.Pool{New: func() any { return new(stream.Builder) }}
 
 // read reads what was proven, and decides whether it is an event or goes to the quarantine.
 func (r *Receiver) read(p signature.Proof, h http.Header, body []byte) stream.Stored {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -91,6 +92,9 @@ func Connect(ctx context.Context, s NATS, name string, log *zap.Logger) (*nats.C
 	return nc, nil
 }
 
+// connectTimeout is for one try to connect to one server.
+const connectTimeout = 3 * time.Second
+
 func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 	if name == "" || strings.ContainsAny(name, ".*> \t\r\n") {
 		return nil, fmt.Errorf("connect to NATS: %q cannot be the name of a process: it becomes a token of a subject", name)
@@ -110,7 +114,8 @@ func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 		nats.ReconnectBufSize(-1),           // what was answered with an error is never sent afterwards
 		nats.PingInterval(10 * time.Second), // a dead server is noticed in half a minute, not in four
 		nats.MaxPingsOutstanding(2),
-		nats.Timeout(3 * time.Second),
+		nats.Timeout(connectTimeout),
+		nats.SetCustomDialer(&gathering{net.Dialer{Timeout: connectTimeout}}),
 		nats.DrainTimeout(25 * time.Second),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			fields := []zap.Field{zap.Error(err)}

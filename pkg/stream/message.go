@@ -40,6 +40,19 @@ type Stored struct {
 // The values of ce-* headers are percent-encoded as CloudEvents asks for: Attribute reads them. A header that would be
 // longer than 512 bytes is absent; the body still says what it would have said.
 func (s Source) Message(e Stored, body []byte) (*nats.Msg, error) {
+	return new(Builder).Message(s, e, body)
+}
+
+// A Builder makes messages one after the other, each in the place of the one before. The zero value is ready for use.
+type Builder struct {
+	msg    nats.Msg
+	values [16]string // of the headers, in the order in which Message sets them
+	there  [16]bool   // in msg.Header, whose values are slices of the above: so most messages need no change of the map
+	next   int
+}
+
+// Message is the same as that of the source. The message is good until the next one is made.
+func (b *Builder) Message(s Source, e Stored, body []byte) (*nats.Msg, error) {
 	subject := s.QuarantineSubject()
 	if e.Quarantine == "" {
 		var err error
@@ -56,26 +69,27 @@ func (s Source) Message(e Stored, body []byte) (*nats.Msg, error) {
 		return nil, errors.New("an event without an id, or with one that is too long, to know it again by")
 	}
 
-	h := headers{msg: make(nats.Header, 16)}
-	h.plain(jetstream.MsgIDHeader, id, maxAttribute)
-	h.plain(HeaderWebhookID, e.ID, maxProof)
-	h.plain(HeaderWebhookTimestamp, e.Timestamp, maxProof)
-	h.plain(HeaderWebhookSignature, e.Signature, maxProof)
+	b.begin()
+	b.plain(jetstream.MsgIDHeader, id, maxAttribute)
+	b.plain(HeaderWebhookID, e.ID, maxProof)
+	b.plain(HeaderWebhookTimestamp, e.Timestamp, maxProof)
+	b.plain(HeaderWebhookSignature, e.Signature, maxProof)
 
-	h.plain(HeaderCESpecVersion, "1.0", maxAttribute)
-	h.encoded(HeaderCEID, e.ID)
-	h.plain(HeaderCESource, "/headgate/"+string(s), maxAttribute)
-	h.encoded(HeaderCEType, e.Head.Type)
-	h.time(HeaderCETime, e.Head.Generated)
-	h.encoded(HeaderCESubject, e.Head.Company)
-	h.encoded(HeaderCEConnectionID, e.Head.Connection)
-	h.time(HeaderCEReceivedTime, e.Received)
+	b.plain(HeaderCESpecVersion, "1.0", maxAttribute)
+	b.encoded(HeaderCEID, e.ID)
+	b.plain(HeaderCESource, "/headgate/"+string(s), maxAttribute)
+	b.encoded(HeaderCEType, e.Head.Type)
+	b.time(HeaderCETime, e.Head.Generated)
+	b.encoded(HeaderCESubject, e.Head.Company)
+	b.encoded(HeaderCEConnectionID, e.Head.Connection)
+	b.time(HeaderCEReceivedTime, e.Received)
 
-	h.plain(HeaderContentType, e.ContentType, maxAttribute)
-	h.plain(HeaderContentEncoding, e.ContentEncoding, maxAttribute)
-	h.plain(HeaderTraceParent, e.TraceParent, maxAttribute)
-	h.encoded(HeaderQuarantineReason, e.Quarantine)
-	return &nats.Msg{Subject: subject, Header: h.msg, Data: body}, nil
+	b.plain(HeaderContentType, e.ContentType, maxAttribute)
+	b.plain(HeaderContentEncoding, e.ContentEncoding, maxAttribute)
+	b.plain(HeaderTraceParent, e.TraceParent, maxAttribute)
+	b.encoded(HeaderQuarantineReason, e.Quarantine)
+	b.msg.Subject, b.msg.Data = subject, body
+	return &b.msg, nil
 }
 
 // Attribute is the value of a header as it was before Message encoded it, and "" when the header is absent.
@@ -87,46 +101,59 @@ func Attribute(h nats.Header, name string) string {
 	return decodeAttribute(v)
 }
 
-// headers collects the headers of a message. All values of one message share one array.
-type headers struct {
-	msg    nats.Header
-	values [16]string
-	used   int
+func (b *Builder) begin() {
+	if b.msg.Header == nil {
+		b.msg.Header = make(nats.Header, len(b.values))
+	}
+	b.next = 0
 }
 
-func (h *headers) set(name, value string) {
-	h.values[h.used] = value
-	h.msg[name] = h.values[h.used : h.used+1 : h.used+1]
-	h.used++
+// set sets a header, or takes it out when value is empty. It is called for each header in each message.
+func (b *Builder) set(name, value string) {
+	i := b.next
+	b.next++
+	b.values[i] = value
+	switch there := value != ""; {
+	case there == b.there[i]:
+		return
+	case there:
+		b.msg.Header[name] = b.values[i : i+1 : i+1]
+	default:
+		delete(b.msg.Header, name)
+	}
+	b.there[i] = !b.there[i]
 }
 
 // plain sets a header whose value is written as it is. One with a control character is left out: it could not be read
 // back as it was.
-func (h *headers) plain(name, value string, limit int) {
-	if value == "" || len(value) > limit {
-		return
+func (b *Builder) plain(name, value string, limit int) {
+	if len(value) > limit {
+		value = ""
 	}
 	for i := 0; i < len(value); i++ {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return
+			value = ""
 		}
 	}
-	h.set(name, value)
+	b.set(name, value)
 }
 
-func (h *headers) encoded(name, value string) {
-	if value == "" || len(value) > maxAttribute {
-		return
+func (b *Builder) encoded(name, value string) {
+	if len(value) <= maxAttribute {
+		value = encodeAttribute(value)
 	}
-	if value = encodeAttribute(value); len(value) <= maxAttribute {
-		h.set(name, value)
+	if len(value) > maxAttribute {
+		value = ""
 	}
+	b.set(name, value)
 }
 
-func (h *headers) time(name string, t time.Time) {
+func (b *Builder) time(name string, t time.Time) {
+	value := ""
 	if !t.IsZero() {
-		h.set(name, t.UTC().Format(time.RFC3339Nano))
+		value = t.UTC().Format(time.RFC3339Nano)
 	}
+	b.set(name, value)
 }
 
 const hexDigits = "0123456789ABCDEF"

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,7 +59,6 @@ type Publisher struct {
 	try    time.Duration // for how long one try waits for its ack
 	slots  []*slot
 	free   chan *slot
-	lost   atomic.Pointer[chan struct{}] // closed when the connection is lost; then there is a new one
 	status chan nats.Status
 	closed chan struct{}
 	once   sync.Once
@@ -70,13 +68,15 @@ type Publisher struct {
 // A slot is one message in flight. Its number and generation are the address of the acks, of all tries alike: a late
 // ack of the first is as good as one of the second.
 type slot struct {
-	inbox  string // <inbox>.<slot>.
-	acks   chan *nats.Msg
+	inbox  string         // <inbox>.<slot>.
+	acks   chan *nats.Msg // nil in it: there may be no ack, since the connection was lost or the publisher closed
 	timer  *time.Timer
 	stream string // of the last ack, so that its name is allocated once
+	out    nats.Msg
 
-	mu  sync.Mutex
-	gen uint64
+	mu   sync.Mutex
+	gen  uint64
+	used bool // by a publish, which waits for its ack or is about to
 }
 
 // NewPublisher makes a publisher on a connection, which stays the caller's. The connection should have no reconnect
@@ -105,8 +105,6 @@ func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 		p.slots[i] = &slot{inbox: p.inbox + "." + strconv.Itoa(i) + ".", acks: make(chan *nats.Msg, 2), timer: t}
 		p.free <- p.slots[i]
 	}
-	lost := make(chan struct{})
-	p.lost.Store(&lost)
 
 	var err error
 	if p.sub, err = nc.Subscribe(p.inbox+".*.*", p.deliver); err != nil {
@@ -124,6 +122,7 @@ func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 func (p *Publisher) Close() {
 	p.once.Do(func() {
 		close(p.closed)
+		p.wake()
 		// It fails only when the connection is closed, and then the subscription has ended with it.
 		_ = p.sub.Unsubscribe()
 		p.nc.RemoveStatusListener(p.status)
@@ -134,8 +133,25 @@ func (p *Publisher) Close() {
 // watch tells all that wait for an ack that it will not come, when the connection is lost.
 func (p *Publisher) watch() {
 	for range p.status {
-		next := make(chan struct{})
-		close(*p.lost.Swap(&next))
+		p.wake()
+	}
+}
+
+func (p *Publisher) wake() {
+	for _, s := range p.slots {
+		s.mu.Lock()
+		if s.used {
+			s.put(nil)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// put gives the slot something to read. Its owner holds mu.
+func (s *slot) put(m *nats.Msg) {
+	select {
+	case s.acks <- m:
+	default: // two answers wait already: one more changes nothing
 	}
 }
 
@@ -153,12 +169,8 @@ func (p *Publisher) deliver(m *nats.Msg) {
 	s := p.slots[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gen != gen {
-		return
-	}
-	select {
-	case s.acks <- m:
-	default: // two answers wait already: one more changes nothing
+	if s.gen == gen {
+		s.put(m)
 	}
 }
 
@@ -167,6 +179,7 @@ func (s *slot) next() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gen++
+	s.used = true
 	return s.inbox + strconv.FormatUint(s.gen, 36)
 }
 
@@ -175,6 +188,8 @@ func (s *slot) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gen++
+	s.used = false
+	s.out = nats.Msg{}
 	s.timer.Stop()
 	for len(s.acks) > 0 {
 		<-s.acks
@@ -187,6 +202,11 @@ func (s *slot) end() {
 // stored twice. Publish does not change the message and keeps nothing of it. Give ctx a deadline: without one, Publish
 // tries for ever.
 func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (Receipt, error) {
+	return p.PublishUntil(ctx, time.Time{}, msg)
+}
+
+// PublishUntil is Publish that ends at a time as well, and costs less than a ctx with that deadline.
+func (p *Publisher) PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (Receipt, error) {
 	var s *slot
 	select {
 	case s = <-p.free:
@@ -197,26 +217,28 @@ func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (Receipt, error)
 		s.end()
 		p.free <- s
 	}()
-	r, err := p.publish(ctx, s, msg)
+	r, err := p.publish(ctx, until, s, msg)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("publish to %s: %w", msg.Subject, err)
 	}
 	return r, nil
 }
 
-func (p *Publisher) publish(ctx context.Context, s *slot, msg *nats.Msg) (Receipt, error) {
-	out := nats.Msg{Subject: msg.Subject, Reply: s.next(), Header: msg.Header, Data: msg.Data}
+func (p *Publisher) publish(ctx context.Context, until time.Time, s *slot, msg *nats.Msg) (Receipt, error) {
+	s.out = nats.Msg{Subject: msg.Subject, Reply: s.next(), Header: msg.Header, Data: msg.Data}
 	var cause error // why the last try did not tell
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		if err := ctx.Err(); err != nil {
+		if err := ended(ctx, until); err != nil {
 			return Receipt{}, p.gaveUp(msg, err, cause)
 		}
-		lost := *p.lost.Load() // before the message is sent: no loss after it goes unseen
+		if p.isClosed() {
+			return Receipt{}, errClosed
+		}
 		var r Receipt
-		err := sendError(p.nc.PublishMsg(&out))
+		err := sendError(p.nc.PublishMsg(&s.out))
 		if err == nil {
-			s.timer.Reset(p.try)
-			r, err = p.answer(ctx, s, lost)
+			s.wait(p.try, until)
+			r, err = p.answer(ctx, s)
 		}
 		if !errors.Is(err, errUnknown) {
 			return r, err
@@ -226,9 +248,9 @@ func (p *Publisher) publish(ctx context.Context, s *slot, msg *nats.Msg) (Receip
 		}
 
 		// Wait a little, and still listen: the ack may be on its way.
-		s.timer.Reset(pause)
+		s.wait(pause, until)
 		for waiting := true; waiting; {
-			r, err := p.answer(ctx, s, nil)
+			r, err := p.answer(ctx, s)
 			switch {
 			case !errors.Is(err, errUnknown):
 				return r, err
@@ -241,6 +263,22 @@ func (p *Publisher) publish(ctx context.Context, s *slot, msg *nats.Msg) (Receip
 	}
 }
 
+// ended says whether and why there is no time left.
+func ended(ctx context.Context, until time.Time) error {
+	if !until.IsZero() && !time.Now().Before(until) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
+// wait sets the slot's timer.
+func (s *slot) wait(d time.Duration, until time.Time) {
+	if !until.IsZero() {
+		d = min(d, time.Until(until))
+	}
+	s.timer.Reset(d)
+}
+
 // What answer and sendError say when it is not known whether the message is stored.
 var (
 	errUnknown = errors.New("outcome unknown")
@@ -249,22 +287,35 @@ var (
 	errGaveUp  = fmt.Errorf("%w: out of time", errUnknown)
 )
 
+var errClosed = fmt.Errorf("%w: the publisher is closed", ErrUnavailable)
+
+func (p *Publisher) isClosed() bool {
+	select {
+	case <-p.closed:
+		return true
+	default:
+		return false
+	}
+}
+
 // answer waits for one answer that says something, until the slot's timer or ctx ends or the connection is lost.
-func (p *Publisher) answer(ctx context.Context, s *slot, lost <-chan struct{}) (Receipt, error) {
+func (p *Publisher) answer(ctx context.Context, s *slot) (Receipt, error) {
 	for {
 		select {
 		case m := <-s.acks:
+			if m == nil && p.isClosed() {
+				return Receipt{}, errClosed
+			}
+			if m == nil {
+				return Receipt{}, errLost
+			}
 			if r, err, ok := s.read(m); ok {
 				return r, err
 			}
 		case <-s.timer.C:
 			return Receipt{}, errLate
-		case <-lost:
-			return Receipt{}, errLost
 		case <-ctx.Done():
 			return Receipt{}, errGaveUp
-		case <-p.closed:
-			return Receipt{}, fmt.Errorf("%w: the publisher is closed", ErrUnavailable)
 		}
 	}
 }

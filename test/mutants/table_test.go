@@ -12,7 +12,7 @@ var mutants = []mutant{
 	},
 	{
 		1, "waiting for the store before the answer", "ingress/ingress.go",
-		[]edit{{"got.Receipt, err = r.Store.Publish(ctx, msg)", "go func() { _, _ = r.Store.Publish(context.WithoutCancel(ctx), msg) }()"}},
+		[]edit{{"got.Receipt, err = r.Store.PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg)", "go func() { _, _ = r.Store.PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg) }()"}},
 		"ingress", "TestPromise1_No2xxBeforeDurability",
 	},
 	{
@@ -22,7 +22,7 @@ var mutants = []mutant{
 	},
 	{
 		1, "waiting for the stream's ack", "pkg/stream/publisher.go",
-		[]edit{{"r, err = p.answer(ctx, s, lost)", "r, _ = Receipt{Stream: \"CODAT\", Sequence: 7}, lost"}},
+		[]edit{{"r, err = p.answer(ctx, s)", "r = Receipt{Stream: \"CODAT\", Sequence: 7}"}},
 		"pkg/stream", "TestPublishWaitsForTheStreamsWord",
 	},
 	{
@@ -193,7 +193,7 @@ var mutants = []mutant{
 	},
 	{
 		5, "the message id", "pkg/stream/message.go",
-		[]edit{{"h.plain(jetstream.MsgIDHeader, id, maxAttribute)", "h.plain(\"not-\"+jetstream.MsgIDHeader, id, maxAttribute)"}},
+		[]edit{{"b.plain(jetstream.MsgIDHeader, id, maxAttribute)", "b.plain(\"not-\"+jetstream.MsgIDHeader, id, maxAttribute)"}},
 		"ingress", "TestPromise5_OncePerWebhookID",
 	},
 	{
