@@ -50,7 +50,7 @@ var ErrPayload = errors.New("codat: payload is not of the documented shape")
 // the caller knows the type.
 func Decode[P any](body []byte) (P, error) {
 	var payload, none P
-	top, err := object(body)
+	top, err := object(body, func(_, _ []byte) {})
 	if err != nil {
 		return none, err
 	}
@@ -90,18 +90,25 @@ var (
 	ErrNoType     = fmt.Errorf("%w: no event type", ErrUnreadable)
 )
 
-// object returns body from its opening brace, and refuses what is not one JSON object.
-func object(body []byte) ([]byte, error) {
+// object returns body from its opening brace, and refuses what is not one JSON object. It calls visit for each member,
+// also of a body that it then refuses.
+func object(body []byte, visit func(name, value []byte)) ([]byte, error) {
 	top := bytes.TrimLeft(body, " \t\r\n")
-	switch {
-	case len(top) == 0:
+	if len(top) == 0 {
 		return nil, ErrEmpty
-	case !json.Valid(top):
-		var first json.RawMessage
-		if json.NewDecoder(bytes.NewReader(top)).Decode(&first) == nil {
-			return nil, ErrTrailing
-		}
+	}
+	var end int
+	var ok bool
+	if top[0] == '{' {
+		end, ok = visitMembers(top, visit)
+	} else {
+		end, ok = document(top, maxDepth)
+	}
+	switch {
+	case !ok:
 		return nil, ErrNotJSON
+	case blank(top, end) < len(top):
+		return nil, ErrTrailing
 	case top[0] != '{':
 		return nil, ErrNotObject
 	}

@@ -36,16 +36,13 @@ type Head struct {
 //   - Nesting deeper than 10,000 is refused as not JSON, the limit of encoding/json; a
 //     number is never converted, so that its size does not matter.
 func Read(body []byte) (Head, error) {
-	top, err := object(body)
-	if err != nil {
-		return Head{}, err
-	}
 	var (
 		eventType, ruleType, plainType, id, alertID, generated []byte
 		payload, data, companyID, connectionID                 []byte
 	)
-	for name, value := range members(top) {
-		switch string(name) {
+	var lower [longestName]byte
+	_, err := object(body, func(name, value []byte) {
+		switch string(fold(lower[:0], name)) {
 		case "eventtype":
 			keep(&eventType, value, '"')
 		case "ruletype":
@@ -67,6 +64,9 @@ func Read(body []byte) (Head, error) {
 		case "dataconnectionid":
 			keep(&connectionID, value, '"')
 		}
+	})
+	if err != nil {
+		return Head{}, err
 	}
 	h := Head{
 		Type:      typeOf(eventType, ruleType, plainType),
