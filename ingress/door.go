@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -122,7 +123,11 @@ func (d *door) pass(req *http.Request, r *request) (err error) {
 		}
 	}()
 	claim = claim.Until(r.came.Add(d.receiver.Budget / 2))
-	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes, func() error {
+	ctx := context.Background() // of the request's own only the span counts: what was proven is stored also when its sender has gone
+	if r.span != nil {
+		ctx = req.Context()
+	}
+	r.got, err = d.receiver.accept(ctx, r.came, req.Header, claim, b.bytes, func() error {
 		b.prove()
 		stored = true
 		if d.storing[from].Add(1) > int64(d.MaxInFlight) {
@@ -199,6 +204,9 @@ func linger(w http.ResponseWriter) {
 // write writes the line of a request: an event's with its ids, a refusal's with what an operator
 // needs to find who sent it and why it was refused.
 func (d *door) write(req *http.Request, r *request, a answer, err error) {
+	if (a.outcome == accepted || a.outcome == duplicate) && !d.accepted.take(r.came) {
+		return
+	}
 	level := zap.InfoLevel
 	switch a.outcome {
 	case refused:
@@ -207,7 +215,7 @@ func (d *door) write(req *http.Request, r *request, a answer, err error) {
 		level = zap.ErrorLevel
 	}
 	line := d.log.Check(level, "request")
-	if line == nil || (a.outcome == accepted || a.outcome == duplicate) && !d.accepted.take(r.came) {
+	if line == nil {
 		return
 	}
 	fields := make([]zapcore.Field, 0, 20)

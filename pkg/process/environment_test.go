@@ -1,6 +1,8 @@
 package process
 
 import (
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -122,5 +124,22 @@ func TestLimitMemoryLeavesRoomAndMinds(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "off")
 	if got := limitMemory(root); got != 0 {
 		t.Errorf("limitMemory with GOMEMLIMIT set = %d; want 0", got)
+	}
+}
+
+func TestCollectLessMindsGOGC(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	t.Setenv("GOGC", "50") // the runtime read its own when the process began: nothing changes now
+	collectLess()
+	if got := debug.SetGCPercent(100); got != 100 {
+		t.Errorf("with GOGC set, collectLess sets %d; want it to leave what was", got)
+	}
+	if err := os.Unsetenv("GOGC"); err != nil { // Setenv puts it back
+		t.Fatal(err)
+	}
+	collectLess()
+	if got := debug.SetGCPercent(100); got != garbage {
+		t.Errorf("without GOGC, collectLess sets %d; want %d", got, garbage)
 	}
 }

@@ -8,6 +8,17 @@ import (
 	"strings"
 )
 
+// garbage is the percentage that GOGC sets. What these programs hold is a few megabytes, which Go's 100 would have
+// collected hundreds of times a second under load; with 300, tens of megabytes of memory buy that CPU time back.
+const garbage = 300
+
+// collectLess sets garbage, unless GOGC is set and so somebody has decided already.
+func collectLess() {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(garbage)
+	}
+}
+
 // limitMemory tells the garbage collector to stay under 90 % of the container's memory limit, so that a full heap
 // costs time and not the process. It returns the limit that holds, in bytes: 0 when the container has none, or when
 // GOMEMLIMIT is set and so somebody has decided already.

@@ -104,6 +104,7 @@ func Main[S interface{ base() Settings }](name, help string, settings S, run fun
 			os.Exit(ExitCode(err))
 		}
 	}
+	collectLess()
 	err := Serve(name, settings.base(), os.Stderr, func(ctx context.Context, p *Process) error {
 		return run(ctx, settings, p)
 	})
