@@ -62,6 +62,8 @@ func inWords(err error) error {
 		switch api.ErrorCode {
 		case codeInsufficientResources, codeMemoryExceeded, codeStorageExceeded, codeAccountExceeded, codeStreamMaxBytesExceeded:
 			cure = "max bytes of a stream are reserved: raise max_file_store on the server, or plan smaller limits"
+		case codeNoPeers:
+			cure = "fewer servers than the stream has replicas have joined the cluster: wait until they have, or plan fewer replicas"
 		case codeReplicasNotSupported:
 			cure = "more than one replica needs a cluster of servers"
 		case codeSubjectOverlap:
@@ -79,6 +81,7 @@ func inWords(err error) error {
 // Error codes of the JetStream API that nats.go does not name.
 const (
 	codeAccountExceeded        jetstream.ErrorCode = 10002
+	codeNoPeers                jetstream.ErrorCode = 10005
 	codeInsufficientResources  jetstream.ErrorCode = 10023
 	codeMemoryExceeded         jetstream.ErrorCode = 10028
 	codeStorageExceeded        jetstream.ErrorCode = 10047

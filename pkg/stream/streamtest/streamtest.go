@@ -4,6 +4,7 @@ package streamtest
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -92,12 +93,22 @@ func Provision(t testing.TB, js jetstream.JetStream, p stream.Plan) []stream.Cha
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	changes, err := stream.Provision(ctx, js, p, false)
-	if err != nil {
-		t.Fatalf("Provision() = %v", err)
+	for {
+		changes, err := stream.Provision(ctx, js, p, false)
+		var api *jetstream.APIError
+		switch {
+		case err == nil:
+			return changes
+		case errors.As(err, &api) && api.ErrorCode == noPeers && ctx.Err() == nil:
+			// A cluster answers before all of its servers have joined it.
+		default:
+			t.Fatalf("Provision() = %v", err)
+		}
 	}
-	return changes
 }
+
+// noPeers is what a cluster says that has fewer servers than a stream has replicas; nats.go has no name for it.
+const noPeers jetstream.ErrorCode = 10005
 
 // Wait returns when cond holds, and ends the test when it does not within half a minute. It asks every few
 // milliseconds; what says for what it waits.
