@@ -150,6 +150,9 @@ func (c *cluster) customKinds() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if v := c.version(); !strings.Contains(string(text), `"k8s.io/kubernetes@`+v+`"`) {
+		c.t.Errorf("deploy/check has the schemas of another version than %s", v)
+	}
 	found := regexp.MustCompile(`\{"(\S+@v\S+)", "(\S+\.yaml)", "v`).FindAllStringSubmatch(string(text), -1)
 	if len(found) == 0 {
 		c.t.Fatal("makeschemas has no custom kinds")
@@ -374,7 +377,7 @@ func (c *cluster) drain() {
 	first, second := c.node("nats-1"), c.node("nats-2")
 	c.kubectl("cordon", "--selector", "topology.kubernetes.io/zone")
 	c.kubectl("drain", first, "--timeout", "2m")
-	_, says, err := c.try("kubectl", "drain", second, "--timeout", "15s")
+	_, says, err := c.try("kubectl", "drain", second, "--timeout", "30s")
 	if err == nil || !strings.Contains(says, "violate the pod's disruption budget") {
 		c.t.Errorf("drain of a second node: %v; want it held back\n%s", err, says)
 	}
