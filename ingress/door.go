@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -123,11 +122,7 @@ func (d *door) pass(req *http.Request, r *request) (err error) {
 		}
 	}()
 	claim = claim.Until(r.came.Add(d.receiver.Budget / 2))
-	ctx := context.Background() // of the request's own only the span counts: what was proven is stored also when its sender has gone
-	if r.span != nil {
-		ctx = req.Context()
-	}
-	r.got, err = d.receiver.accept(ctx, r.came, req.Header, claim, b.bytes, func() error {
+	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes, func() error {
 		b.prove()
 		stored = true
 		if d.storing[from].Add(1) > int64(d.MaxInFlight) {

@@ -37,7 +37,7 @@ var mutants = []mutant{
 	},
 	{
 		1, "telling the acks of two messages apart", "pkg/stream/publisher.go",
-		[]edit{{"	if s.gen != gen {\n		return\n	}\n", "	_ = gen\n"}},
+		[]edit{{"	if s.gen == gen {\n", "	if s.gen >= gen {\n"}},
 		"pkg/stream", "TestPublishTakesNoAckOfAnotherMessage",
 	},
 	{
@@ -49,7 +49,7 @@ var mutants = []mutant{
 	// 2. Nothing proven is lost.
 	{
 		2, "the quarantine: what is unreadable is refused", "ingress/ingress.go",
-		[]edit{{"	msg, err := r.Source.Message(event, body)\n", "	if event.Quarantine != \"\" {\n		return got, ErrBroken\n	}\n	msg, err := r.Source.Message(event, body)\n"}},
+		[]edit{{"	msg, err := builder.Message(r.Source, event, body)\n", "	if event.Quarantine != \"\" {\n		return got, ErrBroken\n	}\n	msg, err := builder.Message(r.Source, event, body)\n"}},
 		"ingress", "TestPromise2_NothingProvenIsLost",
 	},
 	{
@@ -59,7 +59,7 @@ var mutants = []mutant{
 	},
 	{
 		2, "storing what came from a sender who has gone", "ingress/ingress.go",
-		[]edit{{"context.WithDeadline(context.WithoutCancel(ctx), came.Add(r.Budget))", "context.WithDeadline(ctx, came.Add(r.Budget))"}},
+		[]edit{{"PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg)", "PublishUntil(ctx, came.Add(r.Budget), msg)"}},
 		"ingress", "TestPromise2_ASenderThatHasGoneHasItsEventStored",
 	},
 	{
@@ -165,13 +165,13 @@ var mutants = []mutant{
 		4, "storing the body as it came: it is written anew", "ingress/ingress.go",
 		[]edit{
 			{"	\"encoding/hex\"\n", "	\"bytes\"\n	\"encoding/hex\"\n	\"encoding/json\"\n"},
-			{"	msg, err := r.Source.Message(event, body)\n", "	var tidy bytes.Buffer\n	if json.Compact(&tidy, body) == nil {\n		body = tidy.Bytes()\n	}\n	msg, err := r.Source.Message(event, body)\n"},
+			{"	msg, err := builder.Message(r.Source, event, body)\n", "	var tidy bytes.Buffer\n	if json.Compact(&tidy, body) == nil {\n		body = tidy.Bytes()\n	}\n	msg, err := builder.Message(r.Source, event, body)\n"},
 		},
 		"ingress", "TestPromise4_BytesStayBytes",
 	},
 	{
 		4, "leaving the line end where it was", "ingress/ingress.go",
-		[]edit{{"	msg, err := r.Source.Message(event, body)\n", "	msg, err := r.Source.Message(event, []byte(strings.TrimSpace(string(body))))\n"}},
+		[]edit{{"	msg, err := builder.Message(r.Source, event, body)\n", "	msg, err := builder.Message(r.Source, event, []byte(strings.TrimSpace(string(body))))\n"}},
 		"ingress", "TestPromise4_BytesStayBytes",
 	},
 	{
