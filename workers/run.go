@@ -20,11 +20,9 @@ import (
 )
 
 const (
-	// pullExpiry is how long one pull waits at the server for events.
-	pullExpiry = 30 * time.Second
-	// pullAlive is how often the server says that a pull still waits. When it has not said so twice, as one that is cut off
-	// from the others cannot, the worker pulls again: much later than the others have elected would be a standstill.
-	pullAlive = 5 * time.Second
+	// pullExpiry is how long one pull waits at the server for events. A pull at a server that is cut off from the others is
+	// missed after as long: much later than the others have elected would be a standstill.
+	pullExpiry = 10 * time.Second
 	// bindPause is the wait before a broker that could not answer is asked again.
 	bindPause = time.Second
 	// seenEvery is how often a running worker says so; its entry in the workers' bucket lives for a minute.
@@ -307,7 +305,7 @@ func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, park
 // session takes deliveries until ctx ends or the breaker opens, both nil, or the broker fails. It asks for no more
 // than can be worked on soon: the ack clock of a delivery runs while it waits here.
 func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *sync.WaitGroup, free chan struct{}, parkedCopies bool) error {
-	msgs, err := c.Messages(jetstream.PullMaxMessages(cap(free)), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullAlive))
+	msgs, err := c.Messages(jetstream.PullMaxMessages(cap(free)), jetstream.PullExpiry(pullExpiry))
 	if err != nil {
 		return err
 	}

@@ -806,11 +806,16 @@ func TestALostPullIsMissedSoon(t *testing.T) {
 	}
 	var pull struct {
 		Heartbeat time.Duration `json:"idle_heartbeat"`
+		Expires   time.Duration `json:"expires"`
 	}
 	if err := json.Unmarshal(m.Data, &pull); err != nil {
 		t.Fatal(err)
 	}
 	if pull.Heartbeat <= 0 || pull.Heartbeat > 5*time.Second {
 		t.Errorf("a pull asks for a sign of life every %v; want one at least every 5s", pull.Heartbeat)
+	}
+	// Signs of life take places in the buffer of deliveries while no handler is free.
+	if pull.Expires > 2*pull.Heartbeat {
+		t.Errorf("a pull that waits for %v asks for one every %v; want no more than two", pull.Expires, pull.Heartbeat)
 	}
 }
