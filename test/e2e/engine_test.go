@@ -43,7 +43,10 @@ type engine struct {
 
 func newEngine(ctx context.Context, t *testing.T) *engine {
 	t.Helper()
-	e := &engine{t: t, ctx: ctx, folder: t.TempDir(), env: os.Environ(), before: map[string]bool{}, lines: map[string]bool{}}
+	e := &engine{
+		t: t, ctx: ctx, folder: t.TempDir(), before: map[string]bool{}, lines: map[string]bool{},
+		env: append(os.Environ(), "COMPOSE_HTTP_TIMEOUT=300"), // 1.29 gives up after a minute, on a busy machine too
+	}
 	e.version(project)
 	if out, err := e.try("docker", "info"); err != nil {
 		t.Fatalf("no Docker engine answers: %v\n%s", err, out)

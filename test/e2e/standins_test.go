@@ -47,11 +47,10 @@ func (e *engine) golang(folder string) {
 	e.t.Helper()
 	e.busybox(folder)
 	e.users(folder)
-	root := e.run("go", "env", "GOROOT")
 	e.folders(folder, "go", "usr/local/go")
-	for _, part := range []string{"bin", "src", "pkg", "lib", "go.env", "VERSION"} {
-		e.run("cp", "-a", filepath.Join(root, part), filepath.Join(folder, "usr/local/go"))
-	}
+	// Without what no build reads: the engine walks through all files after each step of a build.
+	e.run("sh", "-c", `tar -C "$(go env GOROOT)" --exclude=src/cmd --exclude=testdata --exclude='*_test.go' \
+		-c bin src pkg lib go.env VERSION | tar -C `+filepath.Join(folder, "usr/local/go")+` -x`)
 	// What a module cache has downloaded is laid out as a proxy serves it.
 	cache := e.t.TempDir()
 	ours := filepath.Join(e.run("go", "env", "GOMODCACHE"), "cache", "download")
@@ -79,20 +78,18 @@ func (e *engine) compiled(folder string) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
+	copied := []string{"-C", cache, "cp", "--parents", "-t", folder}
 	for _, action := range actions {
 		text, err := os.ReadFile(action)
 		fields := strings.Fields(string(text))
 		if err != nil || len(fields) < 3 || !outputs[fields[2]] {
 			continue // another's
 		}
-		for _, name := range []string{action, filepath.Join(cache, fields[2][:2], fields[2]+"-d")} {
-			sub := filepath.Join(folder, filepath.Base(filepath.Dir(name)))
-			if err := os.MkdirAll(sub, 0o755); err != nil {
-				e.t.Fatal(err)
-			}
-			e.run("cp", name, sub)
-		}
+		name := filepath.Base(action)
+		copied = append(copied, filepath.Join(name[:2], name), filepath.Join(fields[2][:2], fields[2]+"-d"))
 	}
+	e.folders(folder, ".")
+	e.run("env", copied...)
 }
 
 // distroless has a user, certificates, and nothing to run.
