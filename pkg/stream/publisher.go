@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -55,10 +56,12 @@ type Receipt struct {
 type Publisher struct {
 	nc     *nats.Conn
 	sub    *nats.Subscription
-	inbox  string        // acks come to <inbox>.<slot>.<generation>
-	try    time.Duration // for how long one try waits for its ack
-	slots  []*slot
-	free   chan *slot
+	inbox  string                 // acks come to <inbox>.<slot>.<generation>
+	try    time.Duration          // for how long one try waits for its ack
+	slots  []atomic.Pointer[slot] // made when they are needed first
+	free   chan *slot             // of those that are made
+	making sync.Mutex
+	made   int
 	status chan nats.Status
 	closed chan struct{}
 	once   sync.Once
@@ -95,17 +98,10 @@ func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 		nc:     nc,
 		inbox:  nc.NewInbox(),
 		try:    o.TryTimeout,
-		slots:  make([]*slot, o.Window),
+		slots:  make([]atomic.Pointer[slot], o.Window),
 		free:   make(chan *slot, o.Window),
 		closed: make(chan struct{}),
 	}
-	for i := range p.slots {
-		t := time.NewTimer(time.Hour)
-		t.Stop()
-		p.slots[i] = &slot{inbox: p.inbox + "." + strconv.Itoa(i) + ".", acks: make(chan *nats.Msg, 2), timer: t}
-		p.free <- p.slots[i]
-	}
-
 	var err error
 	if p.sub, err = nc.Subscribe(p.inbox+".*.*", p.deliver); err != nil {
 		return nil, fmt.Errorf("publisher: subscribe to its acks: %w", err)
@@ -138,13 +134,37 @@ func (p *Publisher) watch() {
 }
 
 func (p *Publisher) wake() {
-	for _, s := range p.slots {
+	for i := range p.slots {
+		s := p.slots[i].Load()
+		if s == nil {
+			return // nor are those behind it made
+		}
 		s.mu.Lock()
 		if s.used {
 			s.put(nil)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// take returns a slot that is free, nil when all are in use.
+func (p *Publisher) take() *slot {
+	select {
+	case s := <-p.free:
+		return s
+	default:
+	}
+	p.making.Lock()
+	defer p.making.Unlock()
+	if p.made == len(p.slots) {
+		return nil
+	}
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	s := &slot{inbox: p.inbox + "." + strconv.Itoa(p.made) + ".", acks: make(chan *nats.Msg, 2), timer: t}
+	p.slots[p.made].Store(s)
+	p.made++
+	return s
 }
 
 // put gives the slot something to read. Its owner holds mu.
@@ -166,7 +186,10 @@ func (p *Publisher) deliver(m *nats.Msg) {
 	if err != nil {
 		return
 	}
-	s := p.slots[i]
+	s := p.slots[i].Load()
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gen == gen {
@@ -207,10 +230,8 @@ func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (Receipt, error)
 
 // PublishUntil is Publish that ends at a time as well, and costs less than a ctx with that deadline.
 func (p *Publisher) PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (Receipt, error) {
-	var s *slot
-	select {
-	case s = <-p.free:
-	default:
+	s := p.take()
+	if s == nil {
 		return Receipt{}, fmt.Errorf("publish to %s: %w: %d", msg.Subject, ErrBusy, len(p.slots))
 	}
 	defer func() {
