@@ -89,6 +89,29 @@ func TestOperateSaysWhatSoManyEventsNeed(t *testing.T) {
 	generated(t, "capacity", b.String())
 }
 
+// The servers of deploy/k8s/base have room for what provision reserves when nothing else is said.
+func TestTheSmallestServersHaveRoomForTheDefaults(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/k8s/base/nats/statefulset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var store, volume int
+	for _, one := range []struct {
+		pattern string
+		value   *int
+	}{{`NATS_MAX_FILE_STORE, value: (\d+)GB`, &store}, {`storage: (\d+)Gi`, &volume}} {
+		found := regexp.MustCompile(one.pattern).FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("statefulset.yaml has no %s", one.pattern)
+		}
+		*one.value, _ = strconv.Atoi(string(found[1])) // digits
+	}
+	needed := float64(stream.DefaultMaxBytes+stream.DefaultClaimsMaxBytes+stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes+stream.DefaultStateMaxBytes) + 80<<20
+	if float64(store)*gib < needed || volume <= store {
+		t.Errorf("NATS_MAX_FILE_STORE is %d GiB on a volume of %d; the defaults reserve %.1f, and a volume has more than what streams take", store, volume, needed/gib)
+	}
+}
+
 // steps is the next limit: a power of two up to 4 GiB, and a multiple of 4 GiB above.
 func steps(bytes float64) float64 {
 	if bytes > 4*gib {

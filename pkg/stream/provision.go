@@ -179,7 +179,7 @@ func (pr *provisioner) stream(ctx context.Context, w wantedStream) (jetstream.St
 				continue // another process was faster: compare with what it made
 			}
 			if err != nil {
-				return jetstream.StreamConfig{}, fmt.Errorf("%s: %w", doing, inWords(err))
+				return jetstream.StreamConfig{}, fmt.Errorf("%s: %w", doing, err)
 			}
 		}
 		pr.changes = append(pr.changes, change)
@@ -268,7 +268,7 @@ func (pr *provisioner) consumer(ctx context.Context, w wantedConsumer) error {
 				continue
 			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", doing, inWords(err))
+				return fmt.Errorf("%s: %w", doing, err)
 			}
 		}
 		pr.changes = append(pr.changes, change)

@@ -449,7 +449,7 @@ func TestProvisionSaysTheCure(t *testing.T) {
 		t.Errorf("Provision() of more than the server has = %v; want it to name the setting", err)
 	}
 	plan = stream.Plan{Source: codatSource, Replicas: 3}
-	if _, err := stream.Provision(within(t, patience), s.JS, plan, false); err == nil || !strings.Contains(err.Error(), "needs a cluster") {
+	if _, err := stream.Provision(within(t, patience), s.JS, plan, false); err == nil || strings.Count(err.Error(), "needs a cluster") != 1 {
 		t.Errorf("Provision() of three replicas on one server = %v; want it to say what they need", err)
 	}
 	if _, err := s.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"codat.>"}}); err != nil {

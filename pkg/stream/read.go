@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	readAtOnce    = 4096             // messages that are asked for at once
-	readSilence   = 2 * time.Second  // without a message, before it is asked whether there are any left
-	readForgotten = 30 * time.Second // without a reader, before the server drops the consumer
+	readAtOnce    = 4096                    // messages that are asked for at once
+	readHeartbeat = 2500 * time.Millisecond // without one for twice as long, the request for messages is lost: the consumer is made anew
+	readSilence   = 6 * time.Second         // without a message, before it is asked whether there are any left; longer than that
+	readForgotten = 30 * time.Second        // without a reader, before the server drops the consumer
 )
 
 // Read calls each with every message that cfg chooses in a stream and that was stored when Read began, in order, until
@@ -43,7 +44,7 @@ func Read(ctx context.Context, js jetstream.JetStream, name string, cfg jetstrea
 	if total == 0 {
 		return last, nil
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxMessages(readAtOnce))
+	msgs, err := cons.Messages(jetstream.PullMaxMessages(readAtOnce), jetstream.PullHeartbeat(readHeartbeat))
 	if err != nil {
 		return 0, doing(err)
 	}
