@@ -58,8 +58,8 @@ const (
 	eventRest    = 616 // its headers and its record, on disk and of the stream's limit
 	claimCounted = 214 // of the bucket's limit
 	claimDisk    = 363
-	idMemory     = 248
-	claimMemory  = 261
+	idMemory     = 267
+	claimMemory  = 564
 
 	eventDays = int(stream.DefaultMaxAge / (24 * time.Hour))
 	claimDays = eventDays + 7
