@@ -106,6 +106,7 @@ func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, cl
 	began := time.Now()
 	got.Receipt, err = r.Store.PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg)
 	got.Publishing = time.Since(began)
+	msg.Data = nil // the body has a pool of its own
 	builders.Put(builder)
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)

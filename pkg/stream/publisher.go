@@ -133,6 +133,7 @@ func (p *Publisher) watch() {
 	}
 }
 
+// wake lets all that wait for an ack look whether it can still come.
 func (p *Publisher) wake() {
 	for i := range p.slots {
 		s := p.slots[i].Load()
@@ -140,7 +141,7 @@ func (p *Publisher) wake() {
 			return // nor are those behind it made
 		}
 		s.mu.Lock()
-		if s.used {
+		if s.used && len(s.acks) < cap(s.acks)-1 { // the last place is an answer's
 			s.put(nil)
 		}
 		s.mu.Unlock()
@@ -161,7 +162,7 @@ func (p *Publisher) take() *slot {
 	}
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	s := &slot{inbox: p.inbox + "." + strconv.Itoa(p.made) + ".", acks: make(chan *nats.Msg, 2), timer: t}
+	s := &slot{inbox: p.inbox + "." + strconv.Itoa(p.made) + ".", acks: make(chan *nats.Msg, 3), timer: t}
 	p.slots[p.made].Store(s)
 	p.made++
 	return s
@@ -171,7 +172,7 @@ func (p *Publisher) take() *slot {
 func (s *slot) put(m *nats.Msg) {
 	select {
 	case s.acks <- m:
-	default: // two answers wait already: one more changes nothing
+	default: // answers wait already: one more changes nothing
 	}
 }
 
