@@ -48,6 +48,9 @@ func TestDocumentIsAsDeepAsEncodingJSONAllows(t *testing.T) {
 			if _, ok := document(b, maxDepth); ok != json.Valid(b) {
 				t.Errorf("document(%d times %s) = %v; want %v", n, one.open, ok, !ok)
 			}
+			if _, err := object(b, func(_, _ []byte) {}); b[0] == '{' && (err == nil) != json.Valid(b) {
+				t.Errorf("object(%d times %s) = %v; want what encoding/json says", n, one.open, err)
+			}
 		}
 	}
 }
