@@ -85,12 +85,13 @@ func headgate(env []string, program string, args ...string) starter {
 	}
 }
 
-func rival(name string) starter {
+// rival starts a program under a name; it can have more than one.
+func rival(program string, env ...string) starter {
 	return func(ctx context.Context, b *bench, v *variant, servers *lab.NATS, secret string) error {
 		var err error
-		v.process, err = b.lab.Start(name, b.programs[name], nil, []string{
+		v.process, err = b.lab.Start(v.name, b.programs[program], nil, append([]string{
 			"LISTEN=" + v.address, "NATS_URL=" + servers.URL, "SOURCE=" + string(v.source), "SECRET=" + secret,
-		})
+		}, env...))
 		if err != nil {
 			return err
 		}
@@ -244,8 +245,10 @@ func (b *bench) closed(ctx context.Context, in string, v *variant, servers *lab.
 
 // ingressPart compares the ingress with its rivals, on one server without fsync and on one with it.
 func ingressPart(ctx context.Context, b *bench) error {
-	starters := map[string]starter{"ingress": headgate(nil, ""), "plain": rival("plain"), "bound": rival("bound")}
-	names := []string{"plain", "ingress", "bound"}
+	starters := map[string]starter{
+		"ingress": headgate(nil, ""), "plain": rival("plain"), "bound": rival("bound"), "bound-headers": rival("bound", "HEADERS=all"),
+	}
+	names := []string{"plain", "ingress", "bound", "bound-headers"}
 	for _, extra := range b.extra {
 		name, start, err := parseExtra(extra)
 		if err != nil {

@@ -12,8 +12,22 @@ import (
 // memoryPart measures what one remembered id costs a server, in memory and on the disk: in the window of the stream, and
 // as the claim of a worker.
 func memoryPart(ctx context.Context, b *bench) error {
-	in := fmt.Sprintf("bytes for each of %d remembered ids, on each server that has a copy; fsync off", b.ids)
-	servers, err := b.lab.NATS(ctx, b.programs["nats-server"], 1, false)
+	for _, fsync := range b.fsyncs {
+		nodes := 1
+		if fsync {
+			nodes = 3
+		}
+		if err := b.remember(ctx, nodes, fsync); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) remember(ctx context.Context, nodes int, fsync bool) error {
+	where := fmt.Sprintf("%s, %s", counted(nodes), fsyncName(fsync))
+	in := fmt.Sprintf("bytes for each of %d remembered ids, on each server, %s", b.ids, where)
+	servers, err := b.lab.NATS(ctx, b.programs["nats-server"], nodes, fsync)
 	if err != nil {
 		return err
 	}
@@ -33,7 +47,7 @@ func memoryPart(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		n := float64(b.ids)
+		n := float64(b.ids * nodes)
 		b.add(in, name, "heap", float64(now.heap-before.heap)/n)
 		b.add(in, name, "RSS", float64(now.rss-before.rss)/n)
 		b.add(in, name, "disk", float64(disk)/n)
@@ -41,14 +55,14 @@ func memoryPart(ctx context.Context, b *bench) error {
 		return nil
 	}
 
-	b.progress("memory: store %d events", b.ids)
+	b.progress("memory, %s: store %d events", where, b.ids)
 	if err := b.store(ctx, servers, b.ids, load.Type); err != nil {
 		return err
 	}
 	if err := note("an event, with its id in the window", workerSource.Stream()); err != nil {
 		return err
 	}
-	b.progress("memory: a worker claims %d events", b.ids)
+	b.progress("memory, %s: a worker claims %d events", where, b.ids)
 	w, err := b.worker(ctx, servers, kvClaims, load.Type, "")
 	if err != nil {
 		return err
@@ -64,7 +78,7 @@ func memoryPart(ctx context.Context, b *bench) error {
 	if err := note("a claim that is done", "KV_"+workerSource.ClaimsBucket(w.name)); err != nil {
 		return err
 	}
-	b.progress("memory: start the server again")
+	b.progress("memory, %s: start again", where)
 	if err := servers.Stop(); err != nil {
 		return err
 	}
@@ -72,10 +86,14 @@ func memoryPart(ctx context.Context, b *bench) error {
 	if err := servers.Start(ctx); err != nil {
 		return err
 	}
-	if _, err := servers.JS.Stream(ctx, workerSource.Stream()); err != nil {
+	err = servers.Processes[0].Await(ctx, func(ctx context.Context) error { // a cluster answers once it has a leader
+		_, err := servers.JS.Stream(ctx, workerSource.Stream())
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	b.add("start of a server with as many events and claims", "fsync off", "s", time.Since(began).Seconds())
+	b.add("start with as many events and claims", where, "s", time.Since(began).Seconds())
 	return servers.Stop()
 }
 

@@ -70,6 +70,14 @@ func (r *report) median(in, variant, name string) float64 {
 	return math.NaN()
 }
 
+// most is the largest of all rounds, and NaN when nothing was measured.
+func (r *report) most(in, variant, name string) float64 {
+	if f := r.find(in, variant, name); f != nil {
+		return slices.Max(f.Rounds)
+	}
+	return math.NaN()
+}
+
 // ratio compares two variants round by round.
 func (r *report) ratio(in, variant, to, name string) float64 {
 	a, b := r.find(in, variant, name), r.find(in, to, name)

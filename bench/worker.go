@@ -23,18 +23,21 @@ import (
 
 const (
 	workerSource = stream.Source("bench")
-	concurrency  = 64
+	concurrency  = 256
 
 	arriveCase = "from HTTP accept to the start of the handler, 1000 requests/s, fsync off"
 	startCase  = "start of a new worker, from exec to its first event"
 )
 
 func settleCase(nodes int, fsync bool) string {
-	where := "one server"
-	if nodes > 1 {
-		where = strconv.Itoa(nodes) + " nodes and copies"
+	return fmt.Sprintf("worker, handler that does nothing, %d at once, from fetch to settled, %s, %s", concurrency, counted(nodes), fsyncName(fsync))
+}
+
+func counted(nodes int) string {
+	if nodes == 1 {
+		return "one server"
 	}
-	return fmt.Sprintf("worker, handler that does nothing, %d at once, from fetch to settled, %s, %s", concurrency, where, fsyncName(fsync))
+	return strconv.Itoa(nodes) + " nodes and copies"
 }
 
 // A remembering is what a worker remembers ids by, as the worker's flag and the tables call it.

@@ -171,8 +171,9 @@ func (c *poster) end(js jetstream.JetStream) {
 func consumed(t testing.TB, js jetstream.JetStream) []*jetstream.RawStreamMsg {
 	t.Helper()
 	var all []*jetstream.RawStreamMsg
-	streamtest.Wait(t, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+	read := func() bool {
+		// A request that meets a change of leaders is lost: soon another one is made.
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		st, err := js.Stream(ctx, streamtest.Source.Stream())
 		if err != nil {
@@ -197,7 +198,14 @@ func consumed(t testing.TB, js jetstream.JetStream) []*jetstream.RawStreamMsg {
 			}
 		}
 		return true
-	}, "all messages are read")
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(2 * patience); !read(); <-tick.C {
+		if time.Now().After(late) {
+			t.Fatalf("not all messages could be read within %v", 2*patience)
+		}
+	}
 	return all
 }
 
@@ -333,4 +341,45 @@ func limit(t testing.TB, js jetstream.JetStream, bytes int64) {
 		_, err = js.UpdateStream(ctx, config)
 		return err == nil
 	}, fmt.Sprintf("the stream is limited to %d bytes", bytes))
+}
+
+// A server that takes nothing any more, as one that is frozen, holds whoever writes to it: requests are answered all the
+// same, and what was answered 503 is stored when it comes again.
+func TestAServerThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	k := key(t, "us")
+	server := streamtest.New(t)
+	proxy := streamtest.NewProxy(t, strings.TrimPrefix(server.URL, "nats://"))
+	g := run(t, settings(t, proxy.URL(), k))
+	g.waitReady(t)
+	const requests = 24 // more than the buffers on the way hold
+	body := event("company.created")
+	body = body[:len(body)-1] + `,"more":"` + strings.Repeat("x", 900<<10) + `"}`
+	proxy.Stall()
+	var wg sync.WaitGroup
+	for i := range requests {
+		wg.Go(func() {
+			began := time.Now()
+			resp, err := client.Do(post(g.url, k, fmt.Sprintf("msg_%d", i), body))
+			if err != nil {
+				t.Errorf("msg_%d: %v after %v; want an answer", i, err, time.Since(began))
+				return
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 503 {
+				t.Errorf("msg_%d: %d; want 503", i, resp.StatusCode)
+			}
+		})
+	}
+	wg.Wait()
+	proxy.Heal()
+	g.waitReady(t)
+	for i := range requests {
+		streamtest.Wait(t, func() bool {
+			return send(t, post(g.url, k, fmt.Sprintf("msg_%d", i), body)).status == 204
+		}, "what was refused to be stored")
+	}
+	if all := stored(t, server.JS); len(all) != requests {
+		t.Errorf("%d events are stored; want %d", len(all), requests)
+	}
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
+
+	"github.com/headgate/headgate/pkg/process"
 )
 
 // FrontOptions configure a Front.
@@ -50,10 +51,8 @@ func NewFront(o FrontOptions, log *zap.Logger, registerer prometheus.Registerer)
 		rooms:              [2]*room{others: newRoom(o.MaxBytes), codats: newRoom(o.MaxBytes)},
 		accepted:           sampler{most: int64(o.LogAccepted)},
 		log:                log,
+		tracer:             process.Tracer(o.Traces, "github.com/headgate/headgate/ingress"),
 		echo:               echo.New(),
-	}
-	if _, off := o.Traces.(noop.TracerProvider); o.Traces != nil && !off {
-		f.tracer = o.Traces.Tracer("github.com/headgate/headgate/ingress")
 	}
 	f.shared = newFrontMetrics(registerer, f.rooms)
 	elsewhere := &door{Front: f, metrics: newElsewhereMetrics(registerer)}

@@ -18,6 +18,9 @@ func (s *Settings) Look(w io.Writer) (bool, error) {
 	if err := s.Validate(); err != nil {
 		return true, process.Misconfigured(err)
 	}
+	if err := s.NATS.Check(); err != nil {
+		return true, process.Misconfigured(err)
+	}
 	sources, err := s.open()
 	if err != nil {
 		return true, process.Misconfigured(err)

@@ -153,7 +153,8 @@ func (m *metrics) accepted(at time.Time) {
 	}
 }
 
-// setKeys shows the keys that count now, before the first request that one matches, and no others.
+// setKeys shows the keys that count now, before the first request that one matches, and no others but those that
+// requests on their way are proven by.
 func (m *metrics) setKeys(prints []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

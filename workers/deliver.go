@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/deadletter"
@@ -47,7 +48,7 @@ type runner struct {
 	log      *zap.Logger
 	sampled  *zap.Logger // for lines of which a sample is enough
 	metrics  *metrics
-	tracer   trace.Tracer
+	tracer   trace.Tracer // nil when traces are off
 	breaker  *breaker
 	lanes    lanes
 	instance string
@@ -171,6 +172,7 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 	ctx, cancel := context.WithCancelCause(r.handlers)
 	defer cancel(nil)
 	lease := r.keep(m, claim, cancel)
+	defer lease.end() // a handler can end its goroutine too
 	ctx, stop := context.WithTimeout(ctx, r.worker.Timeout)
 	defer stop()
 
@@ -190,8 +192,8 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 
 	claim = lease.end()
 	switch {
-	case errors.Is(context.Cause(ctx), ErrLost):
-		return claim, ErrLost
+	case err != nil && errors.Is(context.Cause(ctx), ErrLost):
+		return claim, ErrLost // and who succeeded all the same is asked when that is saved
 	case err != nil && errors.Is(context.Cause(ctx), errStopping):
 		return claim, errStopping
 	}
@@ -200,7 +202,12 @@ func (r *runner) attempt(h Handler, m jetstream.Msg, d *delivery, claim Claim) (
 
 // trace begins the span of an attempt: it goes on with the trace of the request that brought the event.
 func (r *runner) trace(ctx context.Context, m jetstream.Msg, d *delivery) (context.Context, trace.Span) {
-	ctx = process.TraceContext.Extract(ctx, propagation.MapCarrier{stream.HeaderTraceParent: m.Headers().Get(stream.HeaderTraceParent)})
+	if parent := m.Headers().Get(stream.HeaderTraceParent); parent != "" {
+		ctx = process.TraceContext.Extract(ctx, propagation.MapCarrier{stream.HeaderTraceParent: parent})
+	}
+	if r.tracer == nil {
+		return ctx, noop.Span{}
+	}
 	return r.tracer.Start(ctx, "process "+d.typ, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("messaging.system", "nats"), attribute.String("messaging.operation.type", "process"),
 		attribute.String("messaging.destination.name", m.Subject()), attribute.String("messaging.consumer.group.name", r.worker.Name),

@@ -42,7 +42,8 @@ func (l *lease) renew() {
 	_ = l.msg.InProgress()
 	renewed := l.claim
 	renewed.Record.LeaseUntil = r.now().Add(r.worker.AckWait)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	// The handler must have ended when somebody else may begin, Grace after the lease.
+	ctx, cancel := context.WithTimeout(context.Background(), min(patience, max(l.claim.Record.LeaseUntil.Sub(r.now()), time.Second)))
 	defer cancel()
 	saved, err := r.claims.Save(ctx, renewed)
 	pace := r.worker.AckWait / 3

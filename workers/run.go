@@ -143,16 +143,22 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 		if events, parkedEvents, err = stream.Bind(ctx, js, s.Source, shape.Plan()); err != nil {
 			return err
 		}
-		if worker, err = build(ctx, Parts{JS: js, Source: s.Source, Log: p.Log}); err != nil || worker.Claims != nil {
-			return err
-		}
-		bucket, err := js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name))
-		if err != nil {
-			return fmt.Errorf("claims bucket %s: %w", s.Source.ClaimsBucket(shape.Name), err)
-		}
-		worker.Claims = NewKVClaims(bucket, publisher, nil)
-		return nil
+		worker, err = build(ctx, Parts{JS: js, Source: s.Source, Log: p.Log})
+		return err
 	})
+	if err == nil && ctx.Err() == nil && worker.Claims == nil {
+		err = untilAnswered(ctx, p.Log, func() error {
+			bucket, err := js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name))
+			if errors.Is(err, jetstream.ErrBucketNotFound) {
+				return fmt.Errorf("claims bucket %s is not there: run `headgate provision`: %w", s.Source.ClaimsBucket(shape.Name), stream.ErrNotProvisioned)
+			}
+			if err != nil {
+				return fmt.Errorf("claims bucket %s: %w", s.Source.ClaimsBucket(shape.Name), err)
+			}
+			worker.Claims = NewKVClaims(bucket, publisher, nil)
+			return nil
+		})
+	}
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -176,7 +182,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	}
 	r := &runner{
 		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
-		log: p.Log, sampled: sample(p.Log), metrics: m, tracer: p.Traces.Tracer(tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
+		log: p.Log, sampled: sample(p.Log), metrics: m, tracer: process.Tracer(p.Traces, tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}
 	p.Health.Add("broker", func(context.Context) error {
@@ -223,7 +229,7 @@ func untilAnswered(ctx context.Context, log *zap.Logger, try func() error) error
 		case ctx.Err() != nil:
 			return nil
 		}
-		log.Warn("waiting for the broker", zap.Error(err))
+		log.Warn("cannot begin yet", zap.Error(err))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -276,17 +282,42 @@ func (r *runner) run(ctx context.Context, js jetstream.JetStream, events, parked
 // pull takes deliveries of one consumer, slots at once, until ctx ends. While the breaker is open it takes single
 // probes. It returns when all that it began has ended; the error is that the consumer is gone.
 func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, parkedCopies bool) error {
+	// They stay, and with them their stacks: each new one would have to grow its own.
 	var running sync.WaitGroup
 	defer running.Wait()
+	work := make(chan func())
+	defer close(work)
+	var stand func()
+	stand = func() {
+		ended := false
+		defer func() {
+			if !ended { // a handler has called runtime.Goexit, as t.FailNow does
+				running.Go(stand)
+			}
+		}()
+		for run := range work {
+			run()
+		}
+		ended = true
+	}
+	for range slots {
+		running.Go(stand)
+	}
 	free := make(chan struct{}, slots)
+	var paused time.Time // as the log says
 	for ctx.Err() == nil {
-		if !r.breaker.paused().IsZero() {
+		since := r.breaker.paused()
+		if !since.Equal(paused) && !parkedCopies {
+			r.sayPaused(since, paused)
+		}
+		paused = since
+		if !since.IsZero() {
 			if r.breaker.probe(ctx) {
 				r.probe(ctx, c, parkedCopies)
 			}
 			continue
 		}
-		err := r.session(ctx, c, &running, free, parkedCopies)
+		err := r.session(ctx, c, work, free, parkedCopies)
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
@@ -302,9 +333,18 @@ func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, park
 	return nil
 }
 
+// sayPaused says that a pause began or ended.
+func (r *runner) sayPaused(since, before time.Time) {
+	if since.IsZero() {
+		r.log.Info("working again", zap.Duration("paused", r.now().Sub(before)))
+		return
+	}
+	r.log.Warn("paused: what the handlers need is unavailable; single events are tried", zap.Time("since", since))
+}
+
 // session takes deliveries until ctx ends or the breaker opens, both nil, or the broker fails. It asks for no more
 // than can be worked on soon: the ack clock of a delivery runs while it waits here.
-func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *sync.WaitGroup, free chan struct{}, parkedCopies bool) error {
+func (r *runner) session(ctx context.Context, c jetstream.Consumer, work chan<- func(), free chan struct{}, parkedCopies bool) error {
 	msgs, err := c.Messages(jetstream.PullMaxMessages(cap(free)), jetstream.PullExpiry(pullExpiry))
 	if err != nil {
 		return err
@@ -345,36 +385,59 @@ func (r *runner) session(ctx context.Context, c jetstream.Consumer, running *syn
 			}
 			continue
 		}
-		key, next := "", waiting{m, parkedCopies}
-		if r.worker.Key != nil {
-			d := r.open(m)
-			if key = r.worker.Key(event(d, struct{}{})); key != "" {
-				switch r.lanes.enter(key, next) {
-				case queued:
-					<-free
-					continue
-				case crowded:
-					r.handBack(m)
-					<-free
-					continue
-				}
-			}
+		next := waiting{m, parkedCopies}
+		key, ok := r.enter(next)
+		if !ok {
+			<-free
+			continue
 		}
-		running.Go(func() {
+		work <- func() {
 			defer func() { <-free }()
-			r.deliver(next.Msg, next.parkedCopy)
-			for key != "" {
-				var more bool
-				if next, more = r.lanes.leave(key); !more {
-					return
-				}
-				if interrupted.Err() != nil {
-					r.handBack(next.Msg)
-					continue
-				}
-				r.deliver(next.Msg, next.parkedCopy)
-			}
-		})
+			r.work(interrupted, key, next)
+		}
+	}
+}
+
+// enter says whether a delivery is to be worked on now, and under which key. If not, it is in its key's lane, or was
+// handed back because that is full.
+func (r *runner) enter(w waiting) (key string, now bool) {
+	if r.worker.Key == nil {
+		return "", true
+	}
+	err := protect(func() error {
+		key = r.worker.Key(event(r.open(w.Msg), struct{}{}))
+		return nil
+	})
+	if err != nil {
+		r.log.Error("the worker's Key failed: the event has none", zap.String("cause", lastError(err)))
+		return "", true
+	}
+	if key == "" {
+		return "", true
+	}
+	switch r.lanes.enter(key, w) {
+	case queued:
+		return key, false
+	case crowded:
+		r.handBack(w.Msg)
+		return key, false
+	}
+	return key, true
+}
+
+// work works on a delivery, and on those that wait for its key behind it; these are handed back once ctx has ended.
+func (r *runner) work(ctx context.Context, key string, next waiting) {
+	r.deliver(next.Msg, next.parkedCopy)
+	for key != "" {
+		var more bool
+		if next, more = r.lanes.leave(key); !more {
+			return
+		}
+		if ctx.Err() != nil {
+			r.handBack(next.Msg)
+			continue
+		}
+		r.deliver(next.Msg, next.parkedCopy)
 	}
 }
 
@@ -412,7 +475,10 @@ func (r *runner) probe(ctx context.Context, c jetstream.Consumer, parkedCopies b
 			r.handBack(m)
 			continue
 		}
-		r.deliver(m, parkedCopies)
+		next := waiting{m, parkedCopies}
+		if key, ok := r.enter(next); ok {
+			r.work(ctx, key, next)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -497,6 +498,69 @@ func TestRunRefusesWhatIsNotProvisioned(t *testing.T) {
 	clash.Handlers = append(slices.Clone(clash.Handlers), Handle(codat.InvoicesWriteSuccessful, succeed))
 	if err := run(clash); process.ExitCode(err) != 2 || !strings.Contains(err.Error(), "take the same events") {
 		t.Errorf("a worker whose handlers overlap: %v; want it misconfigured, in words", err)
+	}
+}
+
+func TestRunRefusesToWorkWithoutItsClaims(t *testing.T) {
+	r := newRig(t, Worker{}, succeed)
+	if err := r.JS.DeleteKeyValue(context.Background(), source.ClaimsBucket("tested")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New("tested", zaptest.NewLogger(t)), r.worker,
+		func(context.Context, Parts) (Worker, error) { return r.worker, nil })
+	if !errors.Is(err, stream.ErrNotProvisioned) || !strings.Contains(err.Error(), "headgate provision") {
+		t.Errorf("Run = %v; want ErrNotProvisioned and the cure", err)
+	}
+}
+
+// A Key that panics costs its event the turn, and nothing else.
+func TestAKeyThatFails(t *testing.T) {
+	r := newRig(t, Worker{Key: func(codat.Event[struct{}]) string { panic("no key") }}, succeed)
+	r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Done)
+}
+
+// A handler that ends its goroutine, as t.FailNow does, takes no slot with it.
+func TestAHandlerThatEndsItsGoroutine(t *testing.T) {
+	r := newRig(t, Worker{Concurrency: 2}, func(_ context.Context, e write) error {
+		if e.WebhookID != "msg_after" {
+			runtime.Goexit()
+		}
+		return nil
+	})
+	for i := range 4 {
+		r.post(fmt.Sprintf("msg_%d", i))
+	}
+	r.post("msg_after")
+	r.start()
+	r.waitState("msg_after", Done)
+}
+
+// unrenewed are claims whose renewals do not arrive.
+type unrenewed struct{ Claims }
+
+func (c unrenewed) Save(ctx context.Context, claim Claim) (Claim, error) {
+	if claim.Record.State == Running {
+		return claim, errBoom
+	}
+	return c.Claims.Save(ctx, claim)
+}
+
+// Who could not renew its lease is told to end. When it has succeeded all the same, and nobody took the claim over
+// meanwhile, it is done: it must not run again.
+func TestASuccessAfterALeaseThatNobodyTook(t *testing.T) {
+	r := newRig(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
+		<-ctx.Done()
+		return nil
+	})
+	r.post("msg_1")
+	runner := r.runner(&crash{})
+	runner.claims = unrenewed{runner.claims}
+	if got := runner.deliver(r.next(source.Stream()), false); got != done || r.state("msg_1") != Done {
+		t.Errorf("deliver = %s, and the claim is %s; want it done", got, r.state("msg_1"))
 	}
 }
 

@@ -38,3 +38,16 @@ func TestAnAttemptGoesOnWithTheTraceOfItsRequest(t *testing.T) {
 		t.Errorf("span %q of kind %v with status %v; want the attempt as it failed", s.Name(), s.SpanKind(), s.Status())
 	}
 }
+
+// A handler that calls others can tell them whose work it is also where this worker shows no spans itself.
+func TestAHandlerKnowsTheTraceOfItsRequestWithoutTraces(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	r := &runner{}
+	for _, tt := range []struct{ parent, want string }{{parent, parent[3:35]}, {"", "00000000000000000000000000000000"}} {
+		m := delivered{message: &message{header: nats.Header{stream.HeaderTraceParent: {tt.parent}}}}
+		ctx, span := r.trace(t.Context(), m, &delivery{})
+		if got := trace.SpanContextFromContext(ctx).TraceID().String(); got != tt.want || span.IsRecording() {
+			t.Errorf("the handler of %q sees the trace %s; want %s", tt.parent, got, tt.want)
+		}
+	}
+}

@@ -2,6 +2,9 @@
 // are written to the server's socket by hand. It does what must be done (prove, find the type, store, answer after the
 // ack) and nothing that makes it fit for use: no deadlines, no metrics, no log, no second try. The benchmark compares
 // the ingress with it.
+//
+// With HEADERS=all it stores the message that the ingress stores, with all that subscribers are promised in its headers;
+// without, a message that has its id alone.
 package main
 
 import (
@@ -32,23 +35,31 @@ func run() error {
 		return err
 	}
 	url, _, _ := strings.Cut(os.Getenv("NATS_URL"), ",")
-	p, err := connect(strings.TrimPrefix(url, "nats://"))
+	source := os.Getenv("SOURCE")
+	p, err := connect(strings.TrimPrefix(url, "nats://"), "_INBOX."+source+".")
 	if err != nil {
 		return err
 	}
 	proof := &prover{sums: sync.Pool{New: func() any { return &sum{Hash: hmac.New(sha256.New, key)} }}}
-	subject := os.Getenv("SOURCE") + ".events."
+	subject, whole := source+".events.", os.Getenv("HEADERS") == "all"
 	server := fasthttp.Server{NoDefaultServerHeader: true, NoDefaultDate: true, Handler: func(c *fasthttp.RequestCtx) {
-		id, body := c.Request.Header.Peek("Webhook-Id"), c.Request.Body()
-		if !proof.proves(id, c.Request.Header.Peek("Webhook-Timestamp"), c.Request.Header.Peek("Webhook-Signature"), body) {
+		h, body := &c.Request.Header, c.Request.Body()
+		id := h.Peek("Webhook-Id")
+		if !proof.proves(id, h.Peek("Webhook-Timestamp"), h.Peek("Webhook-Signature"), body) {
 			c.SetStatusCode(fasthttp.StatusUnauthorized)
 			return
 		}
-		typ, ok := typeOf(body)
+		typ := member(body, `"eventType":"`)
+		headers := heads.Get().(*[]byte)
+		defer heads.Put(headers)
+		*headers = header((*headers)[:0], "Nats-Msg-Id", id)
+		if whole {
+			*headers = all(*headers, h, source, typ, body)
+		}
 		switch {
-		case !ok:
+		case len(typ) == 0:
 			c.SetStatusCode(fasthttp.StatusBadRequest)
-		case p.publish(subject, typ, id, body) != nil:
+		case p.publish(subject, typ, *headers, body) != nil:
 			c.SetStatusCode(fasthttp.StatusServiceUnavailable)
 		default:
 			c.SetStatusCode(fasthttp.StatusNoContent)
@@ -87,17 +98,43 @@ func (p *prover) proves(id, timestamp, signature, body []byte) bool {
 
 var dot = []byte(".")
 
-// typeOf finds the type where Codat's sender writes it.
-func typeOf(body []byte) ([]byte, bool) {
-	_, rest, ok := bytes.Cut(body, []byte(`"eventType":"`))
-	typ, _, end := bytes.Cut(rest, []byte(`"`))
-	return typ, ok && end && len(typ) > 0
+// member is a member of a body, found where Codat's sender writes it and as it does.
+func member(body []byte, name string) []byte {
+	_, rest, _ := bytes.Cut(body, []byte(name))
+	value, _, _ := bytes.Cut(rest, []byte(`"`))
+	return value
+}
+
+var heads = sync.Pool{New: func() any { return new([]byte) }}
+
+func header[T string | []byte](to []byte, name string, value T) []byte {
+	return append(append(append(append(to, name...), ": "...), value...), "\r\n"...)
+}
+
+// all adds the headers of an event beside its id.
+func all(to []byte, h *fasthttp.RequestHeader, source string, typ, body []byte) []byte {
+	id := h.Peek("Webhook-Id")
+	to = header(to, "webhook-id", id)
+	to = header(to, "webhook-timestamp", h.Peek("Webhook-Timestamp"))
+	to = header(to, "webhook-signature", h.Peek("Webhook-Signature"))
+	to = header(to, "ce-specversion", "1.0")
+	to = header(to, "ce-id", id)
+	to = append(append(append(to, "ce-source: /headgate/"...), source...), "\r\n"...)
+	to = header(to, "ce-type", typ)
+	to = header(to, "ce-time", member(body, `"generatedDate":"`))
+	_, company, _ := bytes.Cut(body, []byte(`"referenceCompany":`))
+	to = header(to, "ce-subject", member(company, `"id":"`))
+	to = header(to, "ce-connectionid", member(body, `"connectionId":"`))
+	to = append(to, "ce-receivedtime: "...)
+	to = append(time.Now().UTC().AppendFormat(to, time.RFC3339Nano), "\r\n"...)
+	return header(to, "content-type", h.ContentType())
 }
 
 // publisher writes what all requests publish to one connection, and gives each its ack.
 type publisher struct {
 	nc    net.Conn
 	in    *bufio.Reader
+	inbox string // of this process alone
 	free  chan int
 	slots []chan error
 
@@ -109,14 +146,14 @@ type publisher struct {
 // window is how many publishes can be in flight.
 const window = 4096
 
-func connect(address string) (*publisher, error) {
+func connect(address, inbox string) (*publisher, error) {
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	p := &publisher{
 		nc: nc, in: bufio.NewReaderSize(nc, 64<<10),
-		free: make(chan int, window), slots: make([]chan error, window), waiting: make(chan struct{}, 1),
+		inbox: inbox, free: make(chan int, window), slots: make([]chan error, window), waiting: make(chan struct{}, 1),
 	}
 	for i := range p.slots {
 		p.slots[i] = make(chan error, 1)
@@ -126,21 +163,21 @@ func connect(address string) (*publisher, error) {
 		return nil, err
 	}
 	_, err = nc.Write([]byte(`CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"bound","lang":"none","version":"0"}` +
-		"\r\nSUB _INBOX.bound.* 1\r\n"))
+		"\r\nSUB " + inbox + "* 1\r\n"))
 	go p.write()
 	return p, err
 }
 
-func (p *publisher) publish(subject string, typ, id, body []byte) error {
+func (p *publisher) publish(subject string, typ, headers, body []byte) error {
 	slot := <-p.free
-	const head, end = "NATS/1.0\r\nNats-Msg-Id: ", "\r\n\r\n"
-	size := len(head) + len(id) + len(end)
+	const head, end = "NATS/1.0\r\n", "\r\n"
+	size := len(head) + len(headers) + len(end)
 	p.mu.Lock()
 	p.out = append(append(append(p.out, "HPUB "...), subject...), typ...)
-	p.out = strconv.AppendInt(append(p.out, " _INBOX.bound."...), int64(slot), 10)
+	p.out = strconv.AppendInt(append(append(p.out, ' '), p.inbox...), int64(slot), 10)
 	p.out = strconv.AppendInt(append(p.out, ' '), int64(size), 10)
 	p.out = strconv.AppendInt(append(p.out, ' '), int64(size+len(body)), 10)
-	p.out = append(append(append(append(p.out, "\r\n"+head...), id...), end...), body...)
+	p.out = append(append(append(append(p.out, "\r\n"+head...), headers...), end...), body...)
 	p.out = append(p.out, "\r\n"...)
 	p.mu.Unlock()
 	select {
@@ -177,7 +214,7 @@ func (p *publisher) read() error {
 		switch {
 		case bytes.HasPrefix(line, []byte("MSG ")), bytes.HasPrefix(line, []byte("HMSG ")):
 			fields := bytes.Fields(line) // MSG subject sid size
-			_, number, _ := bytes.Cut(fields[1], []byte("_INBOX.bound."))
+			_, number, _ := bytes.Cut(fields[1], []byte(p.inbox))
 			slot, err := strconv.Atoi(string(number))
 			if err != nil {
 				return fmt.Errorf("ack to %q: %w", fields[1], err)

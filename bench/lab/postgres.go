@@ -51,7 +51,7 @@ func (l *Lab) Postgres(ctx context.Context, fsync bool) (p *Process, dsn string,
 		sync = "on"
 	}
 	p, err = l.start("postgres", filepath.Join(bin, "postgres"), []string{
-		"-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=256MB", "-c", "fsync=" + sync,
+		"-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "max_connections=400", "-c", "shared_buffers=256MB", "-c", "fsync=" + sync,
 	}, []string{"LC_ALL=C", "TZ=UTC"}, dir, attr)
 	if err != nil {
 		return nil, "", err

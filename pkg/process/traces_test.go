@@ -15,6 +15,9 @@ func TestTracesAreOffUnlessACollectorIsNamed(t *testing.T) {
 	if _, off := provider.(noop.TracerProvider); !off || err != nil {
 		t.Errorf("traces = %T, %v; want them off", provider, err)
 	}
+	if Tracer(provider, "test") != nil || Tracer(nil, "test") != nil {
+		t.Error("there is a tracer; want none while traces are off")
+	}
 	if err := flush(); err != nil {
 		t.Errorf("flush = %v", err)
 	}
@@ -31,7 +34,7 @@ func TestTracesGoToTheCollectorThatTheEnvironmentNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, span := provider.Tracer("test").Start(ctx, "work")
+	_, span := Tracer(provider, "test").Start(ctx, "work")
 	span.End()
 	cancel() // the process stops: the last span leaves all the same
 	if err := flush(); err != nil {

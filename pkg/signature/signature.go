@@ -44,7 +44,7 @@ const (
 // What a request that does not prove may cost.
 const (
 	likely    = 2        // keys that are tried at once, whatever the body: the last ones that matched
-	easy      = 1 << 20  // bytes that a proof may hash without waiting for its turn
+	easy      = 64 << 10 // bytes that a proof may hash without waiting for its turn
 	smallBody = 16 << 10 // of which the library may make its copies before a key is known to match
 )
 

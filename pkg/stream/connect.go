@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 )
 
@@ -64,6 +65,38 @@ func (s NATS) Validate() error {
 		if err := file.Close(); err != nil {
 			return fmt.Errorf("%s: %w", f.flag, err)
 		}
+	}
+	return nil
+}
+
+// Check is Validate that also reads what the files hold, as Connect and the login do. It connects to nothing, and what is
+// in a file stays out of its error.
+func (s NATS) Check() error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	opts, err := s.options("check", nil)
+	if err != nil {
+		return err
+	}
+	o := nats.GetDefaultOptions()
+	for _, set := range opts {
+		if err := set(&o); err != nil {
+			return fmt.Errorf("--nats-ca, --nats-cert or --nats-key: %w", err)
+		}
+	}
+	if s.NATSCreds == "" {
+		return nil
+	}
+	text, err := os.ReadFile(s.NATSCreds)
+	if err != nil {
+		return fmt.Errorf("--nats-creds: %w", err)
+	}
+	if token, err := nkeys.ParseDecoratedJWT(text); err != nil || strings.Count(token, ".") != 2 {
+		return fmt.Errorf("--nats-creds: %s holds no JWT of a user", s.NATSCreds)
+	}
+	if _, err := nkeys.ParseDecoratedUserNKey(text); err != nil {
+		return fmt.Errorf("--nats-creds: %s holds no nkey seed of a user", s.NATSCreds)
 	}
 	return nil
 }

@@ -88,6 +88,9 @@ func TestConnectRefusesBeforeItConnects(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			if err := tt.settings.Check(); tt.process == "ingress" && (err == nil || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "hunter2")) {
+				t.Errorf("Check() = %v; want it to say %q, and no password", err, tt.says)
+			}
 			nc, err := stream.Connect(t.Context(), tt.settings, tt.process, nil)
 			if err == nil {
 				nc.Close()
@@ -105,6 +108,32 @@ func TestConnectRefusesBeforeItConnects(t *testing.T) {
 	cancel()
 	if _, err := stream.Connect(ctx, stream.NATS{NATSURL: server}, "ingress", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Connect() of a process that is ending = %v; want Canceled", err)
+	}
+}
+
+func TestCheckReadsCredentials(t *testing.T) {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const token = "-----BEGIN NATS USER JWT-----\neyJ0.eyJ1.sig\n------END NATS USER JWT------\n"
+	for _, tt := range []struct{ name, text, says string }{
+		{"as they should be", token + "\n-----BEGIN USER NKEY SEED-----\n" + string(seed) + "\n------END USER NKEY SEED------\n", ""},
+		{"nothing", "", "holds no JWT"},
+		{"no seed", token, "holds no nkey seed"},
+	} {
+		file := filepath.Join(t.TempDir(), "creds")
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := stream.NATS{NATSURL: "nats://127.0.0.1:1", NATSCreds: file}.Check()
+		if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
+			t.Errorf("%s: Check() = %v; want it to say %q", tt.name, err, tt.says)
+		}
 	}
 }
 

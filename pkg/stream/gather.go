@@ -10,8 +10,9 @@ import (
 const (
 	// mostGathered is how much is taken before the writer has to wait, and what a buffer may keep.
 	mostGathered = 1 << 20
-	// sendTimeout is for one write to the server's socket.
-	sendTimeout = 10 * time.Second
+	// sendTimeout is for one write to the server's socket. nats.go lets nobody else do anything meanwhile, so that it is
+	// also how much later than its end a publish can return.
+	sendTimeout = 3 * time.Second
 	// lastSend is for what is left when the connection is closed.
 	lastSend = time.Second
 )
@@ -25,14 +26,14 @@ const (
 // that who reads from it learns of it.
 type gatherer struct {
 	net.Conn
-	wake chan struct{} // has something when there is something to do
-	done chan struct{} // closed when nothing will be sent any more
 
-	mu     sync.Mutex
-	room   sync.Cond // there is room, or never will be
-	out    []byte    // written, and not taken to be sent
-	err    error     // why nothing can be written any more
-	closed bool
+	mu      sync.Mutex
+	changed sync.Cond // something was sent, or nothing can be any more
+	out     []byte    // written, and not taken to be sent
+	spare   []byte    // what out was before
+	sending bool      // there is a goroutine that sends, which ends when all is sent: nats.go does not close each connection
+	err     error     // why nothing can be written any more
+	closed  bool
 }
 
 // gathering is a dialer of gatherers.
@@ -48,9 +49,8 @@ func (d *gathering) Dial(network, address string) (net.Conn, error) {
 }
 
 func gather(conn net.Conn) *gatherer {
-	g := &gatherer{Conn: conn, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	g.room.L = &g.mu
-	go g.run()
+	g := &gatherer{Conn: conn}
+	g.changed.L = &g.mu
 	return g
 }
 
@@ -59,48 +59,45 @@ func (g *gatherer) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for len(g.out) >= mostGathered && g.err == nil {
-		g.room.Wait()
+		g.changed.Wait()
 	}
 	if g.err != nil {
 		return 0, g.err
 	}
 	g.out = append(g.out, p...)
-	g.signal()
+	if !g.sending {
+		g.sending = true
+		go g.send()
+	}
 	return len(p), nil
 }
 
-func (g *gatherer) signal() {
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run sends until the connection is closed or a write fails.
-func (g *gatherer) run() {
-	defer close(g.done)
-	var sending []byte
-	for range g.wake {
+// send sends until nothing is left or a write fails.
+func (g *gatherer) send() {
+	for {
 		runtime.Gosched() // others that are ready write now
 		g.mu.Lock()
-		sending, g.out = g.out, sending[:0]
-		closed := g.closed
-		if !closed { // else Close has said until when
-			_ = g.Conn.SetWriteDeadline(time.Now().Add(sendTimeout)) // when it fails, so does Write
-		}
-		g.room.Broadcast()
-		g.mu.Unlock()
-		if len(sending) > 0 {
-			if _, err := g.Conn.Write(sending); err != nil {
-				g.fail(err)
-				return
-			}
-		}
-		if closed {
+		if len(g.out) == 0 {
+			g.sending = false
+			g.changed.Broadcast()
+			g.mu.Unlock()
 			return
 		}
-		if cap(sending) > mostGathered {
-			sending = nil
+		sending := g.out
+		g.out, g.spare = g.spare[:0], nil
+		if !g.closed { // else Close has said until when
+			_ = g.Conn.SetWriteDeadline(time.Now().Add(sendTimeout)) // when it fails, so does Write
+		}
+		g.changed.Broadcast()
+		g.mu.Unlock()
+		if _, err := g.Conn.Write(sending); err != nil {
+			g.fail(err)
+			return
+		}
+		if cap(sending) <= mostGathered {
+			g.mu.Lock()
+			g.spare = sending
+			g.mu.Unlock()
 		}
 	}
 }
@@ -109,7 +106,8 @@ func (g *gatherer) run() {
 func (g *gatherer) fail(err error) {
 	g.mu.Lock()
 	g.err = err
-	g.room.Broadcast()
+	g.sending = false
+	g.changed.Broadcast()
 	g.mu.Unlock()
 	_ = g.Conn.Close() // the write's error tells more
 }
@@ -128,9 +126,10 @@ func (g *gatherer) Close() error {
 	if g.err == nil {
 		g.err = net.ErrClosed
 	}
-	g.room.Broadcast()
+	g.changed.Broadcast()
+	for g.sending {
+		g.changed.Wait()
+	}
 	g.mu.Unlock()
-	g.signal()
-	<-g.done
 	return g.Conn.Close()
 }

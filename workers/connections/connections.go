@@ -194,7 +194,7 @@ func (s Store) learn(ctx context.Context, company, connection string, f Fact) er
 			state, err = State{Company: company, Connection: connection}, nil
 		}
 		if err != nil {
-			return fmt.Errorf("state of a connection: %w", err)
+			return unavailable(err)
 		}
 		value, err := json.Marshal(state.with(f))
 		if err != nil {
@@ -205,11 +205,19 @@ func (s Store) learn(ctx context.Context, company, connection string, f Fact) er
 		} else {
 			_, err = s.bucket.Update(ctx, k, value, revision)
 		}
-		if !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-			return err
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, jetstream.ErrKeyExists) && !errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+			return unavailable(err)
 		}
 	}
 	return errors.New("the state of a connection was written by others again and again")
+}
+
+// unavailable is what a bucket that is full, gone or silent means for every event alike: none of them is to blame.
+func unavailable(err error) error {
+	return workers.Unavailable(fmt.Errorf("state of a connection: %w", err))
 }
 
 // key is <company>.<connection>. Ids that Codat gives are UUIDs; one that would reach other keys is refused.

@@ -117,6 +117,41 @@ func TestAConnectionsLifeAndAWatchByCompany(t *testing.T) {
 	}
 }
 
+// While the states cannot be written no event is to blame: none burns an attempt.
+func TestStatesThatCannotBeWritten(t *testing.T) {
+	srv, _ := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	st, err := srv.JS.Stream(ctx, "KV_"+source.StateBucket(connections.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := st.CachedInfo().Config
+	full := room
+	full.MaxBytes = 1
+	if _, err := srv.JS.UpdateStream(ctx, full); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := srv.JS.KeyValue(ctx, source.ClaimsBucket(connections.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := workers.NewKVClaims(bucket, nil, nil) // to look
+	look := func() workers.Record {
+		record, err := claims.Look(ctx, workers.Key{WebhookID: "msg_1"})
+		if err != nil && !errors.Is(err, workers.ErrNoClaim) {
+			t.Fatal(err)
+		}
+		return record
+	}
+	post(t, srv, "msg_1", change("connection.created", "company-1", "connection-1", "Linked", time.Now()))
+	streamtest.Wait(t, func() bool { r := look(); return r.State == workers.Waiting && r.Pauses > 0 && r.Attempts == 0 }, "the event to wait")
+	if _, err := srv.JS.UpdateStream(ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Wait(t, func() bool { r := look(); return r.State == workers.Done && r.Attempts == 1 }, "the event to be done")
+}
+
 func TestEveryExampleOfAConnectionOrAReadIsLearnt(t *testing.T) {
 	srv, store := start(t)
 	want := map[string]bool{}

@@ -18,6 +18,7 @@ type Proxy struct {
 	cut    bool
 	muted  bool
 	delay  time.Duration
+	stall  chan struct{} // closed when Stall ends; nil while there is none
 	conns  map[net.Conn]bool
 }
 
@@ -56,6 +57,7 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = true
+	p.release()
 	p.breakAll()
 }
 
@@ -73,7 +75,31 @@ func (p *Proxy) Delay(by time.Duration) {
 	p.delay = by
 }
 
-// Heal ends Cut, Mute and Delay. Connections that were mute are broken: they have missed something.
+// Stall takes nothing more from the clients, until Heal: what they send fills the buffers in between.
+func (p *Proxy) Stall() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stall = make(chan struct{})
+}
+
+func (p *Proxy) release() {
+	if p.stall != nil {
+		close(p.stall)
+		p.stall = nil
+	}
+}
+
+// stalled waits for the end of a Stall.
+func (p *Proxy) stalled() {
+	p.mu.Lock()
+	stall := p.stall
+	p.mu.Unlock()
+	if stall != nil {
+		<-stall
+	}
+}
+
+// Heal ends Cut, Mute, Delay and Stall. Connections that were mute are broken: they have missed something.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,6 +107,7 @@ func (p *Proxy) Heal() {
 		p.breakAll()
 	}
 	p.cut, p.muted, p.delay = false, false, 0
+	p.release()
 }
 
 func (p *Proxy) breakAll() {
@@ -131,7 +158,10 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	defer p.drop(server)
 	p.wg.Go(func() {
-		p.pipe(server, client, func() bool { return false })
+		p.pipe(server, client, func() bool {
+			p.stalled()
+			return false
+		})
 	})
 	p.pipe(client, server, func() bool {
 		if by := p.delayed(); by > 0 {
