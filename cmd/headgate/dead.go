@@ -338,8 +338,10 @@ func (c *deadReplay) give(ctx context.Context, l *link, p *stream.Publisher, num
 	return nil
 }
 
+// redrive gives one letter again. An interrupt does not cut it off: what may
+// be stored is waited for and counted.
 func redrive(ctx context.Context, l *link, p *stream.Publisher, id string, letter deadletter.Letter) (stream.Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
 	return deadletter.Redrive(ctx, l, p, l.source, id, letter)
 }

@@ -226,8 +226,9 @@ func (c *quarantineRelease) message(s stream.Source, m *jetstream.RawStreamMsg) 
 	return msg, readable, err
 }
 
+// release stores msg. As with redrive, an interrupt does not cut it off.
 func release(ctx context.Context, l *link, p *stream.Publisher, msg *nats.Msg, number uint64) (stream.Receipt, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
 	r, err := p.Publish(ctx, msg)
 	if err != nil {
