@@ -17,44 +17,61 @@ import (
 // refresh reads the files of all sources and lets what they say count from now on. What cannot be read stays as it
 // was, and is one of the problems. changed is called for a source that has other keys or values than before.
 func refresh(sources []*source, changed func(*source)) (problems []error) {
-	owners := map[string]*source{} // of keys, by fingerprint; who has one keeps it until its files do not
-	for _, s := range sources {
-		for _, print := range s.fingerprints {
-			owners[print] = s
+	keys := make([][]signature.Key, len(sources))
+	for i, s := range sources {
+		read, wrong := s.readKeys()
+		problems = append(problems, wrong...)
+		if len(read) <= maxKeys {
+			keys[i] = read
 		}
 	}
-	for _, s := range sources {
-		keys, wrong := s.readKeys()
-		if len(keys) > maxKeys {
-			keys = nil
-		}
-		if taken := takenKey(keys, s, owners); taken != nil {
-			// The key is what tells whose an event is. With one key, the path would, and nobody signs that.
-			wrong = append(wrong, fmt.Errorf("%s: the key %s is also one of source %s: each endpoint has a key of its own",
-				s.setting("--secret-file", "secret_files"), taken.Fingerprint(), owners[taken.Fingerprint()].Name))
-			keys = nil
-		}
-		values, wrongValues := s.valueFiles.read()
-		wrong = append(wrong, wrongValues...)
+	problems = append(problems, partKeys(sources, keys)...)
+	for i, s := range sources {
+		values, wrong := s.valueFiles.read()
 		problems = append(problems, wrong...)
-		if s.apply(keys, slices.Concat(s.values, values)) && changed != nil {
+		if s.apply(keys[i], slices.Concat(s.values, values)) && changed != nil {
 			changed(s)
-		}
-		for _, print := range s.fingerprints {
-			owners[print] = s
 		}
 	}
 	return problems
 }
 
-// takenKey is a key that is another source's too.
-func takenKey(keys []signature.Key, s *source, owners map[string]*source) *signature.Key {
-	for _, k := range keys {
-		if owner, ok := owners[k.Fingerprint()]; ok && owner != s {
-			return &k
+// partKeys takes the new keys of a source away when one of them is another's too. The key is what tells whose an event is:
+// with one key for two, the path would, and nobody signs that. Who had the key before keeps it, until its files say
+// otherwise; else the first has it.
+func partKeys(sources []*source, keys [][]signature.Key) (problems []error) {
+	for again := true; again; { // who loses its new keys keeps those before, and one of these may be another's new one
+		again = false
+		for i, s := range sources {
+			key, owner := shared(sources, keys, i)
+			if owner == nil {
+				continue
+			}
+			problems = append(problems, fmt.Errorf("%s: the key %s is also one of source %s: each endpoint has a key of its own",
+				s.setting("--secret-file", "secret_files"), key, owner.Name))
+			keys[i], again = nil, true
 		}
 	}
-	return nil
+	return problems
+}
+
+// shared is a new key of source i that another has the better right to, by its fingerprint, and the other, nil for none.
+func shared(sources []*source, keys [][]signature.Key, i int) (key string, owner *source) {
+	for _, k := range keys[i] {
+		key = k.Fingerprint()
+		if slices.Contains(sources[i].fingerprints, key) {
+			continue
+		}
+		for j, other := range sources {
+			has := slices.Contains(other.fingerprints, key)
+			stays := has && len(keys[j]) == 0
+			comes := slices.ContainsFunc(keys[j], func(k signature.Key) bool { return k.Fingerprint() == key })
+			if j != i && (stays || comes && (has || j < i)) {
+				return key, other
+			}
+		}
+	}
+	return "", nil
 }
 
 // apply replaces keys and values, and reports whether that changed something. There are always some keys: with none,

@@ -222,6 +222,19 @@ func TestAKeyRotatesIntoOneSourceOnly(t *testing.T) {
 	if got := send(t, post("http://"+g.address+"/webhooks/codat-uk", uk, "msg_2", event("company.created"))); got.status != 204 {
 		t.Errorf("uk's key from before: answered %d; want 204", got.status)
 	}
+
+	// When the other lets it go, both have what their files say, with the same look at them.
+	replace(t, usFile, uk.text)
+	streamtest.Wait(t, func() bool { return g.value(t, "file_problems", "") == 0 }, "the keys have changed places")
+	for _, ask := range []struct {
+		source string
+		k      pair
+		want   int
+	}{{"codat-uk", us, 204}, {"codat-us", uk, 204}, {"codat-uk", uk, 401}, {"codat-us", us, 401}} {
+		if got := send(t, post("http://"+g.address+"/webhooks/"+ask.source, ask.k, "msg_3", event("company.created"))); got.status != ask.want {
+			t.Errorf("after the change at %s: answered %d; want %d", ask.source, got.status, ask.want)
+		}
+	}
 }
 
 // sourcesSettings are settings with a file of sources, on a server on which nothing is provisioned.
