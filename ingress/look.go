@@ -21,6 +21,9 @@ func (s *Settings) Look(w io.Writer) (bool, error) {
 	if err := s.NATS.Check(); err != nil {
 		return true, process.Misconfigured(err)
 	}
+	if err := process.CheckTraces(); err != nil {
+		return true, err
+	}
 	sources, err := s.open()
 	if err != nil {
 		return true, process.Misconfigured(err)

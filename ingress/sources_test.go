@@ -294,6 +294,13 @@ sources:
 			t.Errorf("Look = %v, %v; want exit 2", looked, err)
 		}
 	})
+	t.Run("a collector that is none", func(t *testing.T) {
+		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector")
+		looked, err := parsed(t, "--check", "--sources", file).Look(new(bytes.Buffer))
+		if !looked || process.ExitCode(err) != 2 || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT") {
+			t.Errorf("Look = %v, %v; want exit 2", looked, err)
+		}
+	})
 	t.Run("not asked for", func(t *testing.T) {
 		if looked, err := parsed(t, "--sources", file).Look(nil); looked || err != nil {
 			t.Errorf("Look = %v, %v; want false", looked, err)

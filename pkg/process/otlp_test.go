@@ -3,6 +3,7 @@ package process
 import (
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -132,6 +133,9 @@ func TestVariablesOfTracesThatCannotBeMeant(t *testing.T) {
 			_, _, err := traces(t.Context(), "test", "v0")
 			if ExitCode(err) != 2 || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_"+name) {
 				t.Errorf("traces = %v, exit code %d; want an error that names the variable, and 2", err, ExitCode(err))
+			}
+			if checked := CheckTraces(); fmt.Sprint(checked) != fmt.Sprint(err) {
+				t.Errorf("CheckTraces = %v; want %v", checked, err)
 			}
 		})
 	}
