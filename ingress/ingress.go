@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,37 @@ type Receiver struct {
 	Keys   *signature.Verifier
 	Store  Store
 	Budget time.Duration // from when a request came until its event must be stored
+
+	refused atomic.Pointer[refusal]
+}
+
+// A refusal is of NATS, which did not let us publish an event. Only a publish finds that out, so readiness remembers it.
+type refusal struct {
+	err error
+	at  time.Time
+}
+
+// refusalCounts is for how long a refusal makes the ingress unready: then a request tries anew whether it still holds.
+const refusalCounts = 30 * time.Second
+
+// mayStore is nil unless NATS lately refused to take an event and has taken none since.
+func (r *Receiver) mayStore(now time.Time) error {
+	if last := r.refused.Load(); last != nil && now.Sub(last.at) < refusalCounts {
+		return last.err
+	}
+	return nil
+}
+
+// learn takes what the publish of an event says of the permission to.
+func (r *Receiver) learn(err error) {
+	switch {
+	case err == nil:
+		if r.refused.Load() != nil { // else nothing is written, where all requests would
+			r.refused.Store(nil)
+		}
+	case errors.Is(err, nats.ErrPermissionViolation):
+		r.refused.Store(&refusal{err, time.Now()})
+	}
 }
 
 // A Receipt says what became of a request. Beside an error it holds what had been found out by then:
@@ -108,6 +140,9 @@ func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, cl
 	got.Publishing = time.Since(began)
 	msg.Data = nil // the body has a pool of its own
 	builders.Put(builder)
+	if event.Quarantine == "" { // for the others it may be another permission, and more depends on this one
+		r.learn(err)
+	}
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)
 	}

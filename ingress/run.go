@@ -83,12 +83,11 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	defer publisher.Close()
 
 	for _, src := range sources {
-		src.metrics = front.open(
-			&Receiver{Source: src.Name, Keys: src.verifier, Store: publisher, Budget: s.PublishTimeout},
-			DoorOptions{
-				Path: src.Path, Allow: src.allow, Credentials: src.credentials, ClientIDs: src.ClientIDs,
-				MaxBody: int64(src.MaxBody), MaxInFlight: src.MaxInFlight, UnprovenRate: *src.UnprovenRate,
-			})
+		src.receiver = &Receiver{Source: src.Name, Keys: src.verifier, Store: publisher, Budget: s.PublishTimeout}
+		src.metrics = front.open(src.receiver, DoorOptions{
+			Path: src.Path, Allow: src.allow, Credentials: src.credentials, ClientIDs: src.ClientIDs,
+			MaxBody: int64(src.MaxBody), MaxInFlight: src.MaxInFlight, UnprovenRate: *src.UnprovenRate,
+		})
 		src.metrics.setKeys(src.fingerprints)
 	}
 	addChecks(p.Health, nc, js, sources, keep)
@@ -128,7 +127,11 @@ func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source
 	problems := make([]error, len(sources))
 	var wg sync.WaitGroup
 	for i, src := range sources {
-		wg.Go(func() { problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody)) })
+		wg.Go(func() {
+			if problems[i] = src.receiver.mayStore(time.Now()); problems[i] == nil {
+				problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody))
+			}
+		})
 	}
 	wg.Wait()
 	err := errors.Join(problems...)

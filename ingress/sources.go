@@ -175,6 +175,7 @@ type source struct {
 	values       []credential // not from files
 	verifier     *signature.Verifier
 	credentials  *Credentials
+	receiver     *Receiver // nil before it is opened to requests
 	metrics      *metrics
 	fingerprints []string
 }
