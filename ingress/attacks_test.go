@@ -245,3 +245,29 @@ func TestTricklingBodyIsEnded(t *testing.T) {
 	conn.Close()
 	<-ended
 }
+
+// Connections that are opened and say nothing cost no more than their bound, and real requests none of theirs.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	k := key(t, "us")
+	server := streamtest.New(t)
+	const most = 16
+	s := settings(t, server.URL, k)
+	s.MaxConnections = most
+	g := run(t, s)
+	g.waitReady(t)
+	for i := range 20 {
+		for range most {
+			dial(t, g.address, "POST / HTTP/1.1\r\n")
+		}
+		if got := send(t, post(g.url, k, fmt.Sprintf("msg_%d", i), event("company.created"))); got.status != 204 {
+			t.Fatalf("request %d beside idle connections is answered %d; want 204", i, got.status)
+		}
+		if open := g.value(t, "connections", ""); open > most {
+			t.Fatalf("%v connections are open; want %d at most", open, most)
+		}
+	}
+	if dropped := g.value(t, "connections_dropped_total", ""); dropped < 18*most {
+		t.Errorf("%v connections were closed; want %d or more", dropped, 18*most)
+	}
+}

@@ -177,13 +177,18 @@ type frontMetrics struct {
 	problems   prometheus.Gauge
 	handshakes prometheus.Counter
 	ends       *prometheus.GaugeVec
+
+	connections prometheus.Gauge
+	dropped     prometheus.Counter
 }
 
 func newFrontMetrics(registerer prometheus.Registerer, rooms [2]*room) *frontMetrics {
 	m := &frontMetrics{
-		registerer: registerer,
-		problems:   gauge(registerer, "file_problems", "Files of keys, values or certificates that cannot be used as they are now; what they said before still counts. The log and /readyz say which."),
-		handshakes: counters(registerer, "tls_refusals_total", "Connections that did not come to an agreement on TLS, for a client certificate that cannot be believed or another reason. The log says why.").WithLabelValues(),
+		registerer:  registerer,
+		problems:    gauge(registerer, "file_problems", "Files of keys, values or certificates that cannot be used as they are now; what they said before still counts. The log and /readyz say which."),
+		handshakes:  counters(registerer, "tls_refusals_total", "Connections that did not come to an agreement on TLS, for a client certificate that cannot be believed or another reason. The log says why.").WithLabelValues(),
+		connections: gauge(registerer, "connections", "Open connections to the public listener."),
+		dropped:     counters(registerer, "connections_dropped_total", "Connections that were closed because there were --max-connections: for a new one, or the new one itself.").WithLabelValues(),
 		ends: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: space, Subsystem: part, Name: "certificate_end_timestamp_seconds",
 			Help: "When the certificate of the public listener ends, in seconds since 1970; absent without TLS.",

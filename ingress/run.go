@@ -54,6 +54,7 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	}, p.Log, p.Metrics)
 	keep := &keeper{sources: sources, metrics: front.shared, log: p.Log}
 	scheme := "http"
+	ln = newCrowd(ln, s.MaxConnections, front.shared)
 	if s.TLSCert != "" {
 		scheme, keep.certificates = "https", s.certificates()
 		if _, err := keep.certificates.load(); err != nil {
@@ -195,6 +196,7 @@ func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, l
 		WriteTimeout:      s.PublishTimeout + s.ReadTimeout,
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         observe,
 		ErrorLog:          stdlog.New(connectionLog{front.shared, p.Log}, "", 0),
 	}
 	// Nothing to gain with one sender, and much to lose: streams within a connection have limits of their own.

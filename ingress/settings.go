@@ -33,11 +33,12 @@ type Settings struct {
 	ClientIDs         []string `name:"client-id" placeholder:"ID" help:"What the header X-Codat-ClientId must say, or one of several. It is not signed: the key is what tells whose an event is."`
 	Allow             []string `name:"allow" placeholder:"CIDR" help:"Addresses from which requests are taken, ranges of them, or codat for Codat's own; others are answered 403. All if not given."`
 
-	MaxBody      Size          `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with KiB or MiB; a larger one is answered 413. Svix sends 1MiB at most."`
-	Tolerance    time.Duration `name:"tolerance" default:"5m" help:"How far the time of a signature may be from this clock, before or after."`
-	MaxInFlight  int           `name:"max-in-flight" default:"1024" help:"Proven requests of a source that are stored at a time; one more is answered 503. Codat's own addresses have as many for themselves."`
-	MaxBytes     Size          `name:"max-bytes" default:"64MiB" help:"Memory for the bodies in flight, half of it at most for what is not proven; over it is answered 503. Codat's own addresses have as much for themselves."`
-	UnprovenRate float64       `name:"unproven-rate" default:"0" help:"Requests a second that an address may send which do not prove; then it is answered 503. 0 for no limit: behind a proxy that --trusted-proxy does not name, all come from one address. Codat's own are never limited."`
+	MaxBody        Size          `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with KiB or MiB; a larger one is answered 413. Svix sends 1MiB at most."`
+	Tolerance      time.Duration `name:"tolerance" default:"5m" help:"How far the time of a signature may be from this clock, before or after."`
+	MaxInFlight    int           `name:"max-in-flight" default:"1024" help:"Proven requests of a source that are stored at a time; one more is answered 503. Codat's own addresses have as many for themselves."`
+	MaxBytes       Size          `name:"max-bytes" default:"64MiB" help:"Memory for the bodies in flight, half of it at most for what is not proven; over it is answered 503. Codat's own addresses have as much for themselves."`
+	MaxConnections int           `name:"max-connections" default:"2048" help:"Open connections; for one more, another that waits for a request is closed. One costs about 20KiB, with TLS 40KiB. Codat's own addresses are not held to it."`
+	UnprovenRate   float64       `name:"unproven-rate" default:"0" help:"Requests a second that an address may send which do not prove; then it is answered 503. 0 for no limit: behind a proxy that --trusted-proxy does not name, all come from one address. Codat's own are never limited."`
 
 	ReadHeaderTimeout time.Duration `name:"read-header-timeout" default:"3s" help:"Time for the headers of a request to come."`
 	ReadTimeout       time.Duration `name:"read-timeout" default:"5s" help:"Time for a whole request to come; a slower body is answered 408."`
@@ -72,6 +73,9 @@ func (s *Settings) Validate() error {
 	}
 	if _, err := parseNetworks(s.Proxies); err != nil {
 		return fmt.Errorf("--trusted-proxy: %w", err)
+	}
+	if s.MaxConnections < 1 {
+		return fmt.Errorf("--max-connections: %d are none: give 1 or more", s.MaxConnections)
 	}
 	if s.LogAccepted < 0 {
 		return fmt.Errorf("--log-accepted: %d lines are less than none: give 0 or more", s.LogAccepted)
