@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -15,33 +14,14 @@ import (
 
 // Whether an event may be published, only a publish finds out. From then on the ingress is not ready, until one may.
 func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
-	dir := t.TempDir()
-	options := func(subjects string) *server.Options {
-		o := new(server.Options)
-		err := o.ProcessConfigString(`authorization: { users: [
+	users := func(subjects string) string {
+		return `authorization: { users: [
 			{ user: admin, password: p }
 			{ user: ingress, password: p, permissions: { publish: [ ` + subjects + `, "$JS.API.STREAM.INFO.CODAT" ], subscribe: "_INBOX_ingress.>" } }
-		] }`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Host, o.Port, o.NoSigs, o.NoLog, o.MaxPayload = "127.0.0.1", server.RANDOM_PORT, true, true, 8<<20
-		o.JetStream, o.StoreDir, o.JetStreamMaxStore, o.JetStreamMaxMemory = true, dir, 16<<30, 64<<20
-		return o
+		] }`
 	}
-	srv, err := server.NewServer(options(`"codat.quarantine"`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	if !srv.ReadyForConnections(patience) {
-		t.Fatal("the server is not ready")
-	}
-	admin, err := nats.Connect("nats://admin:p@" + srv.Addr().String())
+	url, reload := streamtest.Configured(t, users(`"codat.quarantine"`))
+	admin, err := nats.Connect(strings.Replace(url, "//", "//admin:p@", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +33,7 @@ func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
 	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
 
 	k := key(t, "us")
-	s := settings(t, "nats://ingress:p@"+srv.Addr().String(), k)
+	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), k)
 	s.ReadTimeout, s.PublishTimeout = time.Second, time.Second
 	g := run(t, s)
 	g.waitReady(t)
@@ -69,9 +49,7 @@ func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
 		t.Errorf("what goes to the quarantine is answered %d; want 204", got)
 	}
 
-	if err := srv.ReloadOptions(options(`"codat.events.>"`)); err != nil {
-		t.Fatal(err)
-	}
+	reload(users(`"codat.events.>"`))
 	streamtest.Wait(t, func() bool { return ask("msg_1", event("company.created")) == 204 }, "it may publish again")
 	g.waitReady(t)
 	if got := ask("msg_3", "{}"); got != 503 {

@@ -48,6 +48,9 @@ type Record struct {
 // Grace is added to a lease before somebody else takes the claim over: clocks differ.
 const Grace = 5 * time.Second
 
+// neverEnded is the error of an attempt that nobody has ended when its lease is over.
+const neverEnded = "the last attempt never came to an end: its process died or lost its lease"
+
 // slack is how much before its time a waiting event may be tried: the server's delay and our clock differ.
 const slack = 100 * time.Millisecond
 
@@ -147,6 +150,12 @@ func (t Taking) Over(r Record, now time.Time) (Record, error) {
 		}
 	default:
 		return r, fmt.Errorf("claim of event %d has the unknown state %q: a newer version of the worker wrote it", r.Sequence, r.State)
+	}
+	if r.State == Running {
+		r.LastError = neverEnded
+		if r.FirstError == "" {
+			r.FirstError = neverEnded
+		}
 	}
 	if r.State != Burying {
 		r.State = Running

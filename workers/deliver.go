@@ -43,6 +43,7 @@ var errStopping = errors.New("the process stops")
 type runner struct {
 	worker   Worker
 	source   stream.Source
+	nc       *nats.Conn
 	claims   Claims
 	publish  deadletter.Publisher
 	log      *zap.Logger
@@ -55,6 +56,7 @@ type runner struct {
 	host     string
 	version  string
 	takings  atomic.Uint64
+	denied   atomic.Pointer[denial]
 	now      func() time.Time
 	jitter   func() float64
 	// handlers is the context of the attempts: it ends when the time to finish after a stop is over.
@@ -139,6 +141,9 @@ func (r *runner) handle(m jetstream.Msg, d *delivery, parkedCopy bool) (fate, er
 		r.nak(m, wait)
 		return busy, err
 	case err != nil:
+		if denied := stream.Denied(r.nc, r.source.ClaimsBucket(r.worker.Name)); denied != nil && !errors.Is(err, denied) {
+			err = fmt.Errorf("%w: %w", err, denied)
+		}
 		r.nak(m, unclaimedPause+r.spread(unclaimedPause))
 		return unclaimed, err
 	}
@@ -147,10 +152,11 @@ func (r *runner) handle(m jetstream.Msg, d *delivery, parkedCopy bool) (fate, er
 	switch {
 	case claim.Record.State == Burying: // its letter was being written when a process died
 		return r.bury(m, d, claim)
-	case claim.Record.Attempts > r.worker.Attempts:
-		claim.Record.Cause = CauseCrash
-		if claim.Record.LastError == "" {
-			claim.Record.LastError = "the last attempt never came to an end: its process died or lost its lease"
+	case claim.Record.Attempts > r.worker.Attempts: // the last one crashed, or fewer count than did when it ended
+		claim.Record.Attempts-- // this one is not made
+		claim.Record.Cause = CauseAttempts
+		if claim.Record.LastError == neverEnded {
+			claim.Record.Cause = CauseCrash
 		}
 		return r.bury(m, d, claim)
 	}
@@ -230,10 +236,13 @@ func (r *runner) settle(m jetstream.Msg, d *delivery, claim Claim, err error, pa
 	switch {
 	case errors.Is(err, ErrLost):
 		// Somebody else has the claim or may take it soon: the attempt is given back if it still can be.
-		r.giveBack(claim)
+		// Who held it when the broker was away for the whole lease asks for as long again.
+		_, _ = r.save(r.back(claim)) // else the attempt counts
 		return lost, err
 	case errors.Is(err, errStopping):
-		if saveErr := r.giveBack(claim); saveErr == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, saveErr := r.claims.Save(ctx, r.back(claim)); saveErr == nil {
 			r.nak(m, backPause)
 		}
 		return givenBack, err
@@ -341,7 +350,7 @@ func (r *runner) bury(m jetstream.Msg, d *delivery, claim Claim) (fate, error) {
 	err := deadletter.Bury(ctx, r.publish, r.source, deadletter.Letter{
 		Worker: r.worker.Name, Type: d.typ, WebhookID: d.key.WebhookID, Redrive: d.key.Redrive, Sequence: d.sequence,
 		Cause: claim.Record.Cause, FirstError: claim.Record.FirstError, LastError: claim.Record.LastError,
-		Attempts: min(claim.Record.Attempts, r.worker.Attempts), FirstAttempt: claim.Record.First, LastAttempt: claim.Record.Last,
+		Attempts: claim.Record.Attempts, FirstAttempt: claim.Record.First, LastAttempt: claim.Record.Last,
 		Host: r.host, Header: m.Headers(), Body: d.body,
 	})
 	if err != nil { // the archive is full or away: the event waits, given up already
@@ -363,15 +372,12 @@ func (r *runner) bury(m jetstream.Msg, d *delivery, claim Claim) (fate, error) {
 	return dead, cause
 }
 
-// giveBack takes an attempt back that did not come to its end.
-func (r *runner) giveBack(claim Claim) error {
+// back is the claim without the attempt, which did not come to its end.
+func (r *runner) back(claim Claim) Claim {
 	claim.Record.State, claim.Record.LeaseUntil = Waiting, time.Time{}
 	claim.Record.Attempts--
 	claim.Record.Next = r.now()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_, err := r.claims.Save(ctx, claim)
-	return err
+	return claim
 }
 
 // save writes a claim until it is known to be written or lost, for as long as its lease lasts.

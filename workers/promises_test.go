@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"time"
@@ -231,6 +232,56 @@ func TestPromise6AnEventThatKillsItsProcessesIsADeadLetterInTheEnd(t *testing.T)
 	if l[0].Cause != CauseCrash || l[0].Attempts != attempts || !strings.Contains(l[0].LastError, "never came to an end") {
 		t.Errorf("letter %+v; want it to say %s after %d attempts", l[0], CauseCrash, attempts)
 	}
+}
+
+// Who was given fewer attempts meanwhile than it had, and failed in all of them, did not crash.
+func TestFewerAttemptsThanWereMadeAreNoCrash(t *testing.T) {
+	r := newRig(t, Worker{Attempts: 2}, succeed)
+	_, err := r.claims().write(context.Background(), Claim{Key: Key{WebhookID: "msg_1"}, Record: Record{
+		State: Waiting, Attempts: 5, FirstError: "the first", LastError: "the ledger is closed",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.post("msg_1")
+	r.start()
+	r.waitState("msg_1", Dead)
+	if l := r.letters(); len(l) != 1 || l[0].Cause != CauseAttempts || l[0].Attempts != 5 || l[0].FirstError != "the first" || l[0].LastError != "the ledger is closed" {
+		t.Errorf("letters %+v; want one with the cause %s and its errors", l, CauseAttempts)
+	}
+}
+
+// An attempt whose lease ran out because the claims were away does not count, when they are there again soon.
+func TestPromise7ALeaseThatIsLostBurnsNoAttempt(t *testing.T) {
+	var ahead atomic.Int64 // of the clock: the lease is over when it is asked for
+	r := newRig(t, Worker{AckWait: 6 * time.Second}, func(ctx context.Context, _ write) error {
+		ahead.Store(int64(time.Hour))
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	r.post("msg_1")
+	run := r.another(&crash{})
+	run.claims = &awayAtFirst{KVClaims: r.claims(), saves: 2}
+	run.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	if got := run.deliver(hasty{r.next(source.Stream()), new([]time.Duration)}, false); got != lost {
+		t.Errorf("the event's fate is %s; want %s", got, lost)
+	}
+	if rec := r.record(Key{WebhookID: "msg_1"}); rec.State != Waiting || rec.Attempts != 0 {
+		t.Errorf("%s after %d attempts; want waiting after none", rec.State, rec.Attempts)
+	}
+}
+
+// awayAtFirst does not save the first of what it is to: a renewal, and the attempt that is given back.
+type awayAtFirst struct {
+	*KVClaims
+	saves int
+}
+
+func (a *awayAtFirst) Save(ctx context.Context, c Claim) (Claim, error) {
+	if a.saves--; a.saves >= 0 {
+		return c, errAway
+	}
+	return a.KVClaims.Save(ctx, c)
 }
 
 // A claim that cannot be taken because its store does not answer runs nothing and settles nothing.

@@ -90,10 +90,9 @@ type Parts struct {
 
 // State opens the KV bucket of one of the names in Worker.State.
 func (p Parts) State(ctx context.Context, name string) (jetstream.KeyValue, error) {
-	kv, err := p.JS.KeyValue(ctx, p.Source.StateBucket(name))
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return nil, fmt.Errorf("bucket %s is not there: name %q in the worker's State and run `headgate provision`: %w",
-			p.Source.StateBucket(name), name, stream.ErrNotProvisioned)
+	kv, err := stream.Bucket(ctx, p.JS, p.Source.StateBucket(name))
+	if errors.Is(err, stream.ErrNotProvisioned) {
+		return nil, fmt.Errorf("state %q, which must stand in the worker's State: %w", name, err)
 	}
 	return kv, err
 }
@@ -135,7 +134,13 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	var worker Worker
 	err = untilAnswered(ctx, p.Log, func() error {
 		if s.Provision {
-			if _, err := stream.Provision(ctx, js, stream.Plan{Source: s.Source, Workers: []stream.WorkerPlan{shape.Plan()}}, false); err != nil {
+			changes, err := stream.Provision(ctx, js, stream.Plan{Source: s.Source, Workers: []stream.WorkerPlan{shape.Plan()}}, false)
+			for _, change := range changes {
+				if change.Action != stream.Same {
+					p.Log.Info("provisioned", zap.Stringer("change", change))
+				}
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -148,12 +153,9 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 	})
 	if err == nil && ctx.Err() == nil && worker.Claims == nil {
 		err = untilAnswered(ctx, p.Log, func() error {
-			bucket, err := js.KeyValue(ctx, s.Source.ClaimsBucket(shape.Name))
-			if errors.Is(err, jetstream.ErrBucketNotFound) {
-				return fmt.Errorf("claims bucket %s is not there: run `headgate provision`: %w", s.Source.ClaimsBucket(shape.Name), stream.ErrNotProvisioned)
-			}
+			bucket, err := stream.Bucket(ctx, js, s.Source.ClaimsBucket(shape.Name))
 			if err != nil {
-				return fmt.Errorf("claims bucket %s: %w", s.Source.ClaimsBucket(shape.Name), err)
+				return fmt.Errorf("claims: %w", err)
 			}
 			worker.Claims = NewKVClaims(bucket, publisher, nil)
 			return nil
@@ -181,7 +183,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 		return err
 	}
 	r := &runner{
-		worker: worker, source: s.Source, claims: worker.Claims, publish: publisher,
+		worker: worker, source: s.Source, nc: nc, claims: worker.Claims, publish: publisher,
 		log: p.Log, sampled: sample(p.Log), metrics: m, tracer: process.Tracer(p.Traces, tracerName), breaker: b, lanes: lanes{length: worker.Concurrency, busy: map[string][]waiting{}},
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter, handlers: handlers,
 	}
@@ -191,6 +193,7 @@ func Run(ctx context.Context, s Settings, p *process.Process, shape Worker, buil
 		}
 		return nil
 	})
+	p.Health.Add("events", r.mayPull)
 	p.Log.Info("working", zap.String("instance", r.instance), zap.Int("concurrency", worker.Concurrency), zap.Strings("types", worker.Plan().Types))
 
 	// The time to finish begins when ctx ends.
@@ -324,11 +327,29 @@ func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, park
 		if gone := r.gone(ctx, c); gone != nil {
 			return gone
 		}
+		if info := c.CachedInfo(); stream.Denied(r.nc, info.Stream+"."+info.Name) != nil {
+			err = stream.Denied(r.nc, info.Stream+"."+info.Name)
+			r.denied.Store(&denial{err, r.now()})
+		}
 		r.log.Warn("taking events is interrupted", zap.Error(err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(bindPause):
 		}
+	}
+	return nil
+}
+
+// A denial is of NATS, which did not let us ask for events.
+type denial struct {
+	err error
+	at  time.Time
+}
+
+// mayPull is an error for a while after NATS has refused to be asked for events. It is asked again meanwhile.
+func (r *runner) mayPull(context.Context) error {
+	if last := r.denied.Load(); last != nil && r.now().Sub(last.at) < 3*pullExpiry {
+		return last.err
 	}
 	return nil
 }

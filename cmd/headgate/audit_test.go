@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -201,25 +200,8 @@ const auditors = `authorization: { users: [
 ] }`
 
 func TestAuditNeedsToReadAndNothingElse(t *testing.T) {
-	o := &server.Options{}
-	if err := o.ProcessConfigString(auditors); err != nil {
-		t.Fatal(err)
-	}
-	o.Host, o.Port, o.NoSigs, o.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
-	o.JetStream, o.StoreDir, o.JetStreamMaxStore, o.JetStreamMaxMemory = true, t.TempDir(), 16<<30, 64<<20
-	srv, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	if !srv.ReadyForConnections(time.Minute) {
-		t.Fatal("the server is not ready")
-	}
-	url := func(user string) string { return "nats://" + user + ":p@" + srv.Addr().String() }
+	address, _ := streamtest.Configured(t, auditors)
+	url := func(user string) string { return strings.Replace(address, "//", "//"+user+":p@", 1) }
 	nc, err := nats.Connect(url("admin"))
 	if err != nil {
 		t.Fatal(err)

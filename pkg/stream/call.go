@@ -41,12 +41,28 @@ func call(ctx context.Context, js jetstream.JetStream, name string, request func
 			}
 			return inWords(err)
 		case <-tick.C:
-			if err := nc.LastError(); denied == nil && err != before && errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), name) {
+			if err := Denied(nc, name); denied == nil && err != nil && (err != before || isInbox(nc, err)) {
 				denied = err
 				cancel()
 			}
 		}
 	}
+}
+
+// Denied is the last thing that the server said of a connection, when that is the refusal of a permission on a subject
+// with name in it, or on the inbox to which all answers come; else nil. A server refuses beside what was asked, which then
+// has no answer: where one does not come, this tells why. It names the subject, as nats.ErrPermissionViolation.
+func Denied(nc *nats.Conn, name string) error {
+	err := nc.LastError()
+	if errors.Is(err, nats.ErrPermissionViolation) && (strings.Contains(err.Error(), name) || isInbox(nc, err)) {
+		return err
+	}
+	return nil
+}
+
+// isInbox says whether an answer can come no more until the connection is a new one: nats.go subscribes to its inbox once.
+func isInbox(nc *nats.Conn, err error) bool {
+	return strings.Contains(err.Error(), `Subscription to "`+nc.Opts.InboxPrefix+".")
 }
 
 // inWords adds the cure to an error of a server.
@@ -108,6 +124,21 @@ func streamInfo(ctx context.Context, js jetstream.JetStream, name string) (*jets
 		return nil, err
 	}
 	return st.CachedInfo(), nil
+}
+
+// Bucket opens a KV bucket. One that is not there is ErrNotProvisioned.
+func Bucket(ctx context.Context, js jetstream.JetStream, name string) (kv jetstream.KeyValue, err error) {
+	err = call(ctx, js, bucketPrefix+name, func(ctx context.Context) error {
+		kv, err = js.KeyValue(ctx, name)
+		return err
+	})
+	switch {
+	case errors.Is(err, jetstream.ErrBucketNotFound):
+		return nil, fmt.Errorf("bucket %s is %w: run headgate provision", name, ErrNotProvisioned)
+	case err != nil:
+		return nil, fmt.Errorf("bucket %s: %w", name, err)
+	}
+	return kv, nil
 }
 
 func pullConsumer(ctx context.Context, js jetstream.JetStream, stream, name string) (c jetstream.Consumer, err error) {

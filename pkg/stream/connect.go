@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,6 +126,10 @@ func Connect(ctx context.Context, s NATS, name string, log *zap.Logger) (*nats.C
 	return nc, nil
 }
 
+// deafFor is how long a connection stays that may not hear answers. A server tells nobody who may now: only a new
+// connection subscribes again.
+const deafFor = 5 * time.Second
+
 // connectTimeout is for one try to connect to one server.
 const connectTimeout = 3 * time.Second
 
@@ -136,6 +141,7 @@ func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 		log = zap.NewNop()
 	}
 	log = log.Named("nats")
+	var deaf atomic.Bool // to answers, until the connection is made anew
 	opts := []nats.Option{
 		nats.Name(name),
 		nats.CustomInboxPrefix("_INBOX_" + name), // else every service could read every other's replies
@@ -150,13 +156,19 @@ func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 		nats.Timeout(connectTimeout),
 		nats.SetCustomDialer(&gathering{net.Dialer{Timeout: connectTimeout}}),
 		nats.DrainTimeout(25 * time.Second),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 			fields := []zap.Field{zap.Error(err)}
 			if sub != nil {
 				fields = append(fields, zap.String("subject", sub.Subject))
 			}
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				log.Error("permission missing", fields...) // the error names the subject
+				if isInbox(nc, err) && deaf.CompareAndSwap(false, true) {
+					time.AfterFunc(deafFor, func() {
+						deaf.Store(false)
+						_ = nc.ForceReconnect() // it fails when it is closed or reconnects already
+					})
+				}
 				return
 			}
 			log.Error("connection error", fields...)

@@ -190,7 +190,7 @@ func TestConnectWithAnNKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := startServer(t, `authorization: { users: [ { nkey: "`+public+`" } ] }`)
+	url, _ := streamtest.Configured(t, `authorization: { users: [ { nkey: "`+public+`" } ] }`)
 	file := filepath.Join(t.TempDir(), "seed")
 	if err := os.WriteFile(file, seed, 0o600); err != nil {
 		t.Fatal(err)
@@ -207,7 +207,7 @@ func TestConnectWithAnNKey(t *testing.T) {
 
 // A user that the server refuses is not given up: secrets rotate.
 func TestConnectAsksAgainWhenTheUserIsRefused(t *testing.T) {
-	url := startServer(t, `authorization: { user: "u", password: "right" }`)
+	url, _ := streamtest.Configured(t, `authorization: { user: "u", password: "right" }`)
 	logged, logs := observer.New(zap.InfoLevel)
 	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: strings.Replace(url, "nats://", "nats://u:hunter2@", 1)}, "ingress", zap.New(logged))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
@@ -16,31 +15,6 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
-
-// startServer starts a server with a configuration of its own beside JetStream, and returns its address.
-func startServer(t testing.TB, conf string) string {
-	t.Helper()
-	o := &server.Options{}
-	if err := o.ProcessConfigString(conf); err != nil {
-		t.Fatalf("configuration: %v", err)
-	}
-	o.Host, o.Port = "127.0.0.1", server.RANDOM_PORT
-	o.NoSigs, o.NoLog = true, true
-	o.JetStream, o.StoreDir, o.JetStreamMaxStore, o.JetStreamMaxMemory = true, t.TempDir(), 16<<30, 64<<20
-	srv, err := server.NewServer(o)
-	if err != nil {
-		t.Fatalf("NewServer() = %v", err)
-	}
-	srv.Start()
-	t.Cleanup(func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	if !srv.ReadyForConnections(patience) {
-		t.Fatal("the server is not ready")
-	}
-	return "nats://" + srv.Addr().String()
-}
 
 // The smallest permissions with which each role works. deploy/nats gives no more.
 const roles = `authorization: { users: [
@@ -77,7 +51,7 @@ func as(t testing.TB, url, user string, log *zap.Logger) (*nats.Conn, jetstream.
 }
 
 func TestRolesNeedNoMoreThanTheirOwn(t *testing.T) {
-	url := startServer(t, roles)
+	url, _ := streamtest.Configured(t, roles)
 	writer := stream.WorkerPlan{Name: "writer", Types: []string{"*.write.successful"}}
 	_, admin := as(t, url, "admin", nil)
 	streamtest.Provision(t, admin, stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{writer}})
@@ -128,7 +102,7 @@ func TestRolesNeedNoMoreThanTheirOwn(t *testing.T) {
 
 // A permission that is missing is named, and long before a request would run into its deadline.
 func TestAMissingPermissionIsNamed(t *testing.T) {
-	url := startServer(t, roles)
+	url, _ := streamtest.Configured(t, roles)
 	logged, logs := observer.New(zap.ErrorLevel)
 	nc, js := as(t, url, "nobody", zap.New(logged))
 	writer := stream.WorkerPlan{Name: "writer", Types: []string{"*.write.successful"}}

@@ -345,7 +345,7 @@ const services = `authorization: { users: [
 ] }`
 
 func TestServicesNeedNoMoreThanTheirOwn(t *testing.T) {
-	url := startServer(t, services)
+	url, _ := streamtest.Configured(t, services)
 	_, admin := as(t, url, "admin", nil)
 	streamtest.Provision(t, admin, stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{{Name: "connections", Types: []string{"connection.*"}, State: []string{"connections"}}}})
 	putWrite(t, admin, "msg_1")

@@ -24,7 +24,7 @@ func TestConnectWithCertificatesOnBothSides(t *testing.T) {
 	ca := newAuthority(t, dir)
 	serverCert, serverKey := ca.issue(t, dir, "server")
 	clientCert, clientKey := ca.issue(t, dir, "client")
-	url := startServer(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q, ca_file: %q, verify: true }`, serverCert, serverKey, ca.file))
+	url, _ := streamtest.Configured(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q, ca_file: %q, verify: true }`, serverCert, serverKey, ca.file))
 
 	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: url, NATSCA: ca.file, NATSCert: clientCert, NATSKey: clientKey}, "ingress", nil)
 	if err != nil {

@@ -225,13 +225,18 @@ func (c *Claims) Look(ctx context.Context, key workers.Key) (workers.Record, err
 	return claim.Record, err
 }
 
+// shortest is the shortest time after which claims may be forgotten: an event comes again for as long as its stream
+// keeps it, and then waits for its attempts.
+const shortest = stream.DefaultMaxAge + workers.MaxPause
+
 // Forget deletes the worker's claims that nobody has written for longer than age, and says how many. The worker's owner
 // calls it, once a day or so. An event that comes again after its claim was forgotten runs again, so age must be longer
-// than the stream keeps events and than a parked event waits: 23 days when the stream's age is the default of 16. It
-// refuses less than workers.MaxPause.
+// than the stream keeps events and than a parked event waits. It refuses less than what that is by default, 23 days; give
+// more when the stream keeps its events for longer than 16.
 func (c *Claims) Forget(ctx context.Context, age time.Duration) (int64, error) {
-	if age < workers.MaxPause {
-		return 0, fmt.Errorf("forgetting claims after %s: events wait up to %s for their next attempt, and need their claims for as long as the stream keeps them", age, workers.MaxPause)
+	if age < shortest {
+		return 0, fmt.Errorf("forgetting claims after %s: give %s or more: a stream keeps its events for %s unless it was told otherwise, and these wait up to %s for their next attempt",
+			age, shortest, stream.DefaultMaxAge, workers.MaxPause)
 	}
 	tag, err := c.pool.Exec(ctx, `DELETE FROM headgate_claims WHERE worker = $1 AND updated < $2`, c.worker, c.now().Add(-age))
 	if err != nil {
