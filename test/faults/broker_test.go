@@ -86,7 +86,7 @@ func (b *broker) routes(from string, addresses []string) []string {
 	urls := make([]string, len(addresses))
 	for i, a := range addresses {
 		if to := fmt.Sprintf("nats-%d", i); to != from {
-			a = b.link(from, to, a)
+			a = b.link(from, to, "tcp", a)
 		}
 		urls[i] = "nats://" + a
 	}
@@ -94,8 +94,8 @@ func (b *broker) routes(from string, addresses []string) []string {
 }
 
 // link lays a link, and returns its near end.
-func (b *broker) link(from, to, address string) string {
-	l := newLink(b.t, from, to, address)
+func (b *broker) link(from, to, network, address string) string {
+	l := newLink(b.t, from, to, network, address)
 	b.links = append(b.links, l)
 	return l.address()
 }
@@ -104,7 +104,7 @@ func (b *broker) link(from, to, address string) string {
 func (b *broker) through(client string) string {
 	urls := make([]string, len(b.clients))
 	for i, a := range b.clients {
-		urls[i] = "nats://" + b.link(client, b.node[i].name, a)
+		urls[i] = "nats://" + b.link(client, b.node[i].name, "tcp", a)
 	}
 	return strings.Join(urls, ",")
 }

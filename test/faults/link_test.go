@@ -22,8 +22,8 @@ type link struct {
 	conns int           // that are made through to the other end
 }
 
-// newLink lays a link to what listens on an address, now or later, and ends it with the test.
-func newLink(t testing.TB, from, to, address string) *link {
+// newLink lays a link to what listens on an address of a network, now or later, and ends it with the test.
+func newLink(t testing.TB, from, to, network, address string) *link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func newLink(t testing.TB, from, to, address string) *link {
 			if err != nil {
 				return
 			}
-			l.wg.Go(func() { l.carry(near, address) })
+			l.wg.Go(func() { l.carry(near, network, address) })
 		}
 	})
 	t.Cleanup(func() {
@@ -83,12 +83,12 @@ func (l *link) pass() bool {
 }
 
 // carry makes one connection through, and keeps it until either end closes.
-func (l *link) carry(near net.Conn, address string) {
+func (l *link) carry(near net.Conn, network, address string) {
 	defer near.Close()
 	if !l.pass() {
 		return
 	}
-	far, err := net.DialTimeout("tcp", address, 10*time.Second)
+	far, err := net.DialTimeout(network, address, 10*time.Second)
 	if err != nil {
 		return
 	}

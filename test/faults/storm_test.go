@@ -29,39 +29,17 @@ import (
 
 var seed = flag.Uint64("seed", 0, "of random choices; 0 draws one")
 
-const (
-	stormEvents = 10_000
-	// stormLease is longer than an election, so that what was done before it can be recorded after it.
-	stormLease = 12 * time.Second
-)
+// stormLease is longer than an election, so that what was done before it can be recorded after it.
+const stormLease = 12 * time.Second
 
 // Three replicas of a worker on a cluster of three nodes work on ten thousand events. Meanwhile workers and nodes are
 // killed, cut off, frozen and restarted, one after the other. In the end the audit finds nothing wrong and says the same
-// as the effects: every event has its effect, and has it again only where a handler was cut off between its effect and
-// the record of it. Either its process was killed at that moment, or it could not record it while its lease lasted, and
-// said so. No success is recorded twice.
+// as the effects. Every event that is done has one effect of the very attempt that its claim has as done. It has another
+// one only of an earlier attempt that was cut off between its effect and the mark done: its process was killed there, or
+// could not record it while its lease lasted, and said so. No success is recorded twice.
 func TestPromise6_WhateverFailsEveryEventHasOneEnd(t *testing.T) {
-	if *seed == 0 {
-		*seed = rand.Uint64()
-	}
-	t.Logf("the same choices again: go test -tags faults ./test/faults -run %s -seed %d", t.Name(), *seed)
-	plan := counterPlan
-	plan.AckWait = stormLease
-	b := newBroker(t, nodes, stream.Plan{Workers: []stream.WorkerPlan{plan}})
-	s := &storm{
-		crew:   &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")},
-		random: rand.New(rand.NewPCG(*seed, 0)), began: time.Now(),
-	}
-	for i := range 3 {
-		name := fmt.Sprintf("counter-%d", i)
-		s.hire(name, b.through(name), "debug", 30*time.Millisecond, stormLease)
-	}
-
-	var faults []func()
-	for _, f := range []struct {
-		fault func()
-		times int
-	}{
+	s := newStorm(t, 10_000, false)
+	s.rage([]fault{
 		{s.killWorker, 6},
 		{s.restartWorker, 2},
 		{s.cutWorker, 2},
@@ -71,47 +49,107 @@ func TestPromise6_WhateverFailsEveryEventHasOneEnd(t *testing.T) {
 		{s.killLeader, 2},
 		{s.cutNode, 2},
 		{s.cutNodeAndItsClients, 1},
-	} {
+	})
+	s.judge()
+}
+
+// The same with claims in PostgreSQL, and effects in their transactions: whatever is killed, cut off or frozen, every
+// event that is done has its effect exactly once, and no other has any.
+func TestPromise6_WhateverFailsEveryEffectInPostgreSQLIsThereOnce(t *testing.T) {
+	s := newStorm(t, 3000, true)
+	s.rage([]fault{
+		{s.killWorker, 5},
+		{s.restartWorker, 1},
+		{s.cutWorker, 1},
+		{s.loseWorker, 1},
+		{s.freezeWorker, 1},
+		{s.killNode, 1},
+		{s.killLeader, 1},
+		{s.cutNode, 1},
+		{s.endSessions, 3},
+	})
+	s.judge()
+}
+
+// A fault happens some times.
+type fault struct {
+	happen func()
+	times  int
+}
+
+func newStorm(t testing.TB, events int, postgres bool) *storm {
+	t.Helper()
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	t.Logf("the same choices again: go test -tags faults ./test/faults -run %s -seed %d", t.Name(), *seed)
+	plan := counterPlan
+	plan.AckWait = stormLease
+	b := newBroker(t, nodes, stream.Plan{Workers: []stream.WorkerPlan{plan}})
+	s := &storm{
+		crew:   &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")},
+		events: events, random: rand.New(rand.NewPCG(*seed, 0)), began: time.Now(), frozen: map[int]bool{},
+	}
+	if postgres {
+		s.database = newDatabase(b)
+	}
+	for i := range 3 {
+		name := fmt.Sprintf("counter-%d", i)
+		var args []string
+		if postgres {
+			args = []string{"--database", s.database.through(name)}
+		}
+		s.hire(name, b.through(name), "debug", 30*time.Millisecond, stormLease, args...)
+	}
+	return s
+}
+
+// rage goes through the faults in any order, and waits until all events are at their ends.
+func (s *storm) rage(of []fault) {
+	s.t.Helper()
+	var faults []func()
+	for _, f := range of {
 		for range f.times {
-			faults = append(faults, f.fault)
+			faults = append(faults, f.happen)
 		}
 	}
 	s.random.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 
 	// Each fault has its share of the events: some before, so that it finds handlers at work, and some while it lasts.
-	release, posted := s.post(stormEvents)
-	share := stormEvents / (2*len(faults) + 1)
-	for _, fault := range faults {
+	release, posted := s.post(s.events)
+	share := s.events / (2*len(faults) + 1)
+	for _, happen := range faults {
 		release(share)
 		s.progress(share / 3)
 		s.during = func() {
 			release(share)
 			s.progress(share / 3)
 		}
-		fault()
+		happen()
 	}
-	release(stormEvents - 2*share*len(faults))
+	release(s.events - 2*share*len(faults))
 	posted()
 	s.say("all events are posted")
-	b.waitReady()
+	s.b.waitReady()
 	s.say("all nodes are ready")
 	s.waitSettled()
 	for _, replica := range s.replica {
 		if code := replica.stop(); code != 0 {
-			t.Errorf("%s ended with %d; want 0", replica.name, code)
+			s.t.Errorf("%s ended with %d; want 0", replica.name, code)
 		}
 	}
 	s.say("all events are at their ends")
-	s.judge()
-	s.audit()
 }
 
 // A storm is a crew that goes through faults.
 type storm struct {
 	*crew
-	random *rand.Rand
-	began  time.Time
-	during func() // what is waited for while a fault lasts
+	events   int
+	database *database // of the claims and effects; nil when the claims are in their bucket
+	random   *rand.Rand
+	began    time.Time
+	during   func()       // what is waited for while a fault lasts
+	frozen   map[int]bool // processes that were, by pid
 }
 
 // post makes posters. release lets them post so many events more; posted waits until all n are.
@@ -207,6 +245,7 @@ func (s *storm) loseWorker() {
 func (s *storm) freezeWorker() {
 	victim := s.worker()
 	s.say("%s freezes for longer than its lease", victim.name)
+	s.frozen[victim.cmd.Process.Pid] = true
 	victim.signal(syscall.SIGSTOP)
 	s.outlast()
 	victim.signal(syscall.SIGCONT)
@@ -218,6 +257,12 @@ func (s *storm) outlast() {
 	over := time.After(stormLease + workers.Grace)
 	s.during()
 	<-over
+}
+
+// The database ends all sessions, those too that are committing.
+func (s *storm) endSessions() {
+	s.say("the database ends %d sessions", s.database.endSessions())
+	s.during()
 }
 
 func (s *storm) killNode() {
@@ -332,139 +377,205 @@ func (s *storm) leaders() ([]string, error) {
 	return leaders, add(consumer.CachedInfo().Cluster)
 }
 
-// judge compares, for each event, what its handler did with what became of it. What a process said of a delivery's end
-// is in its log.
+// An attempt is one run of a handler: its process, its event, and its number in the claim.
+type attempt struct {
+	pid int
+	id  string
+	n   int
+}
+
+func (e effect) by() attempt { return attempt{e.pid, e.id, e.attempt} }
+
+// An account is what is known of the processes: what they said in their logs, and who was killed.
+type account struct {
+	ends    map[attempt]map[string]int // how often which fate
+	process map[string]int             // pids, by the name of the instance in claims
+	killed  map[int]bool
+	kills   int
+}
+
+func (a account) ended(by attempt) (times int) {
+	for _, n := range a.ends[by] {
+		times += n
+	}
+	return times
+}
+
+// unrecorded reports whether an attempt came to its end and could not be recorded.
+func (a account) unrecorded(by attempt) bool {
+	fates := a.ends[by]
+	return fates["lost"]+fates["unclaimed"] > 0 && fates["done"] == 0
+}
+
+// died reports whether an attempt did not come to its end because its process was killed.
+func (a account) died(by attempt) bool { return a.killed[by.pid] && a.ended(by) == 0 }
+
+// judge compares, for each event, what its handlers did with what became of it, and has the audit do the same.
 func (s *storm) judge() {
 	s.t.Helper()
-	type work struct {
-		pid int
-		id  string
-	}
-	ends := map[work]map[string]int{} // by the fate
-	killed := map[int]bool{}          // by process
-	kills := 0
-	for _, replica := range s.replica {
-		for _, l := range replica.lives {
-			killed[l.pid] = l.killed
-			if l.killed {
-				kills++
-			}
+	said := s.account()
+	s.judgeEnds(said)
+	var claims workers.Claims = s.claims()
+	effects := map[string][]effect{} // by id, in their order
+	refusals := map[string][]effect{}
+	for _, run := range s.all() {
+		switch {
+		case run.outcome == "dead":
+			refusals[run.id] = append(refusals[run.id], run)
+		case run.outcome == "done" && s.database == nil:
+			effects[run.id] = append(effects[run.id], run)
 		}
-		s.fates(replica, func(pid int, id, fate string) {
-			w := work{pid, id}
-			if ends[w] == nil {
-				ends[w] = map[string]int{}
-			}
-			ends[w][fate]++
-		})
+	}
+	if s.database != nil {
+		claims = s.database.claims()
+		for _, e := range s.database.effects() {
+			effects[e.id] = append(effects[e.id], e)
+		}
 	}
 
-	recorded := map[string]int{} // successes, by id
-	for w, fates := range ends {
-		recorded[w.id] += fates["done"]
+	var count []effect // all but those of attempts that were cut off
+	again := 0
+	for n := range s.events {
+		id := idOf(n)
+		want := workers.Done
+		if strings.HasPrefix(id, "msg_dead") {
+			want = workers.Dead
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		cancel()
+		if err != nil || record.State != want {
+			s.t.Errorf("%s is %q, %v; want %s", id, record.State, err, want)
+		}
+		if want == workers.Dead {
+			whole := slices.DeleteFunc(slices.Clone(refusals[id]), func(e effect) bool { return said.unrecorded(e.by()) || said.died(e.by()) })
+			if len(effects[id]) != 0 || len(refusals[id]) == 0 || len(whole) > 1 {
+				s.t.Errorf("%s has the effects %+v and was refused by %+v; want no effect, and one refusal that was not cut off", id, effects[id], refusals[id])
+			}
+			continue
+		}
+		instance, _, _ := strings.Cut(record.Owner, ".")
+		recorded := attempt{said.process[instance], id, record.Attempts}
+		at := slices.IndexFunc(effects[id], func(e effect) bool { return e.by() == recorded })
+		if at < 0 {
+			s.t.Errorf("%s was done by %+v, and has no effect of that; it has %+v", id, recorded, effects[id])
+		}
+		for i, e := range effects[id] {
+			// Who is dead leaves no effect after another has taken over, unless it was frozen meanwhile.
+			cutOff := said.unrecorded(e.by()) || said.died(e.by()) && (i < at || s.frozen[e.pid])
+			if i != at && s.database == nil && cutOff && e.attempt < record.Attempts {
+				again++
+				continue
+			}
+			count = append(count, e)
+			if i != at {
+				s.t.Errorf("%s was done by %+v, and has one more effect: %+v, of which its process said %v", id, recorded, e, said.ends[e.by()])
+			}
+		}
 	}
-	runs := map[work]int{}
+	s.t.Logf("%d runs for %d events; %d effects count, %d are of attempts that were cut off", s.lines(), s.events, len(count), again)
+	s.audit(count)
+}
+
+// judgeEnds checks that no run is without an end but those that a kill cut off, and that none has a second success.
+func (s *storm) judgeEnds(said account) {
+	s.t.Helper()
+	runs := map[attempt]int{}
 	for _, e := range s.all() {
-		runs[work{e.pid, e.id}]++
+		runs[e.by()]++
 	}
-	open := map[string]int{} // runs whose end nobody recorded, by id
-	unsaid, cutOff := map[int]int{}, 0
-	for w, n := range runs {
-		fates := ends[w]
-		if n -= fates["done"] + fates["dead"] + fates["later"] + fates["parked"]; n <= 0 {
+	open, inKills := map[int]int{}, 0 // by process
+	for by, n := range runs {
+		if n -= said.ended(by); n <= 0 {
 			continue
 		}
-		open[w.id] += n
-		said := min(n, fates["lost"]+fates["unclaimed"]+fates["givenback"])
-		cutOff += said
-		if n -= said; n == 0 {
-			continue
-		}
-		if unsaid[w.pid] += n; !killed[w.pid] {
-			s.t.Errorf("a process that was not killed ran %s %d times without an end", w.id, n)
+		if open[by.pid] += n; !said.killed[by.pid] {
+			s.t.Errorf("a process that was not killed ran %+v %d times without an end", by, n)
 		}
 	}
-	inKills := 0
-	for pid, n := range unsaid {
+	for pid, n := range open {
 		inKills += n
 		if n > slots {
 			s.t.Errorf("process %d, which was killed, left %d runs without an end; want at most the %d that can run at once", pid, n, slots)
 		}
 	}
-
-	outcomes := s.runs()
-	for n := range stormEvents {
-		id := idOf(n)
-		done := outcomes["done"][id]
-		if strings.HasPrefix(id, "msg_dead") {
-			if done != 0 || outcomes["dead"][id] == 0 {
-				s.t.Errorf("%s was done %d times and refused %d times; want it refused", id, done, outcomes["dead"][id])
-			}
-			continue
+	unrecorded, recorded := 0, map[string]int{} // by id
+	for by, fates := range said.ends {
+		if recorded[by.id] += fates["done"]; recorded[by.id] > 1 {
+			s.t.Errorf("the success of %s was recorded %d times; want once", by.id, recorded[by.id])
 		}
-		switch {
-		case done == 0:
-			s.t.Errorf("%s has no effect", id)
-		case recorded[id] > 1:
-			s.t.Errorf("the success of %s was recorded %d times; want once", id, recorded[id])
-		case done-recorded[id] > open[id]:
-			s.t.Errorf("%s has %d effects, of which %d are recorded and %d were cut off before", id, done, recorded[id], open[id])
-		case recorded[id] == 0 && open[id] == 0:
-			s.t.Errorf("%s has an effect, and nobody recorded it", id)
+		if said.unrecorded(by) {
+			unrecorded++
 		}
 	}
-	s.t.Logf("%d runs for %d events; %d were cut off by %d kills, and %d could not be recorded", s.lines(), stormEvents, inKills, kills, cutOff)
+	s.t.Logf("%d runs were cut off by %d kills, and %d could not be recorded", inKills, said.kills, unrecorded)
 }
 
-// fates calls each with every end of an attempt that a program's log tells of.
-func (s *storm) fates(p *program, each func(pid int, id, fate string)) {
+// account reads the logs.
+func (s *storm) account() account {
 	s.t.Helper()
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for i, l := range p.lives {
-		end := int64(len(text))
-		if i+1 < len(p.lives) {
-			end = p.lives[i+1].log
+	a := account{ends: map[attempt]map[string]int{}, process: map[string]int{}, killed: map[int]bool{}}
+	for _, p := range s.replica {
+		text, err := os.ReadFile(p.log)
+		if err != nil {
+			s.t.Fatal(err)
 		}
-		for line := range bytes.Lines(text[l.log:end]) {
-			var said struct {
-				Fate    string `json:"fate"`
-				ID      string `json:"id"`
-				Attempt int    `json:"attempt"`
+		for i, l := range p.lives {
+			if a.killed[l.pid] = l.killed; l.killed {
+				a.kills++
 			}
-			if err := json.Unmarshal(line, &said); err != nil {
-				s.t.Errorf("line %q of the log of %s: %v", line, p.name, err)
-				continue
+			end := int64(len(text))
+			if i+1 < len(p.lives) {
+				end = p.lives[i+1].log
 			}
-			if said.Attempt > 0 {
-				each(l.pid, said.ID, said.Fate)
+			for line := range bytes.Lines(text[l.log:end]) {
+				var said struct {
+					Instance string `json:"instance"`
+					Fate     string `json:"fate"`
+					ID       string `json:"id"`
+					Attempt  int    `json:"attempt"`
+				}
+				if err := json.Unmarshal(line, &said); err != nil {
+					s.t.Errorf("line %q of the log of %s: %v", line, p.name, err)
+					continue
+				}
+				if said.Instance != "" {
+					a.process[said.Instance] = l.pid
+				}
+				if said.Attempt > 0 {
+					by := attempt{l.pid, said.ID, said.Attempt}
+					if a.ends[by] == nil {
+						a.ends[by] = map[string]int{}
+					}
+					a.ends[by][said.Fate]++
+				}
 			}
 		}
 	}
+	return a
 }
 
-// audit has the real command compare what it finds with what was posted and with the effects, each of which counts once.
-func (s *storm) audit() {
+// audit has the real command compare what it finds with what was posted and with the effects that count.
+func (s *storm) audit(effects []effect) {
 	s.t.Helper()
 	var expect bytes.Buffer
-	outcomes := s.runs()
-	done, dead := 0, 0
-	for n := range stormEvents {
-		id := idOf(n)
-		fmt.Fprintln(&expect, id)
-		if strings.HasPrefix(id, "msg_dead") {
+	dead := 0
+	for n := range s.events {
+		fmt.Fprintln(&expect, idOf(n))
+		if strings.HasPrefix(idOf(n), "msg_dead") {
 			dead++
 		}
-		if outcomes["done"][id] > 0 {
-			done++
-			fmt.Fprintf(&expect, "{\"webhook_id\":%q,\"worker\":\"counter\"}\n", id)
-		}
+	}
+	for _, e := range effects {
+		fmt.Fprintf(&expect, "{\"webhook_id\":%q,\"worker\":\"counter\"}\n", e.id)
+	}
+	args := []string{"audit", "--nats-url", s.b.url, "--expect", "-", "--json"}
+	if s.database != nil {
+		args = append(args, "--postgres", "counter="+s.database.DSN)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, build(s.t, "headgate"), "audit", "--nats-url", s.b.url, "--expect", "-", "--json")
+	cmd := exec.CommandContext(ctx, build(s.t, "headgate"), args...)
 	cmd.Env, cmd.Stdin = environment(), &expect
 	var says, why bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &says, &why
@@ -478,9 +589,9 @@ func (s *storm) audit() {
 	if err := json.Unmarshal(says.Bytes(), &report); err != nil || len(report.Workers) != 1 {
 		s.t.Fatalf("headgate audit says %s: %v; want one worker", &says, err)
 	}
-	want := audit.Worker{Name: "counter", Events: stormEvents, Done: done, Dead: dead}
-	if got := report.Workers[0]; got.Events != want.Events || got.Done != want.Done || got.Dead != want.Dead || report.Stored != stormEvents {
-		s.t.Errorf("headgate audit says %d stored, %+v; want %d and %+v", report.Stored, got, stormEvents, want)
+	want := audit.Worker{Name: "counter", Events: s.events, Done: len(effects), Dead: dead}
+	if got := report.Workers[0]; got.Events != want.Events || got.Done != want.Done || got.Dead != want.Dead || report.Stored != s.events {
+		s.t.Errorf("headgate audit says %d stored, %+v; want %d and %+v", report.Stored, got, s.events, want)
 	}
 	for id, n := range letters(s.t, s.b.js) {
 		if n != 1 {

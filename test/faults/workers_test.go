@@ -50,13 +50,14 @@ func newCrew(t testing.TB, b *broker, work time.Duration) *crew {
 }
 
 // hire adds a replica.
-func (c *crew) hire(name, url, logLevel string, work, lease time.Duration) {
+func (c *crew) hire(name, url, logLevel string, work, lease time.Duration, args ...string) {
 	c.t.Helper()
 	admin := address(c.t)
-	c.replica = append(c.replica, launch(c.t, name, "counter", admin,
+	c.replica = append(c.replica, launch(c.t, name, "counter", admin, append([]string{
 		"--admin-listen", admin, "--nats-url", url, "--log-level", logLevel, "--effects", c.effects,
 		"--concurrency", fmt.Sprint(concurrency), "--work", work.String(), "--ack-wait", lease.String(),
-		"--park-after", "1500ms"))
+		"--park-after", "1500ms",
+	}, args...)...))
 }
 
 // An effect is one run of a handler, and what it was about to answer.
