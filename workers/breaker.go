@@ -21,33 +21,33 @@ const (
 // until one ends in any other way. It knows this process only; every replica finds out for itself.
 type breaker struct {
 	mu        sync.Mutex
-	streak    map[Key]bool   // the different events of the unbroken run
-	successes uint64         // handlers that succeeded, ever
-	seen      map[Key]uint64 // successes when an event was last unavailable
-	wait      time.Duration  // before the next probe; zero while closed
-	since     time.Time      // when it opened
+	streak    map[Key]bool      // the different events of the unbroken run
+	successes map[string]uint64 // of each handler, ever
+	seen      map[Key]uint64    // successes of its handler when an event was last unavailable
+	wait      time.Duration     // before the next probe; zero while closed
+	since     time.Time         // when it opened
 	now       func() time.Time
 	closed    chan struct{} // closed while the breaker is closed
 	opened    chan struct{} // closed while the breaker is open
 }
 
 func newBreaker(now func() time.Time) *breaker {
-	b := &breaker{streak: map[Key]bool{}, seen: map[Key]uint64{}, now: now, closed: make(chan struct{}), opened: make(chan struct{})}
+	b := &breaker{streak: map[Key]bool{}, successes: map[string]uint64{}, seen: map[Key]uint64{}, now: now, closed: make(chan struct{}), opened: make(chan struct{})}
 	close(b.closed)
 	return b
 }
 
-// unavailable notes that an event met something that is down, and reports whether it is alone in that: other
-// events succeeded since it met it last.
-func (b *breaker) unavailable(key Key) (alone bool) {
+// unavailable notes that an event met something that is down, and reports whether it is alone in that: its handler
+// succeeded with others since it met it last. Another handler may need other things.
+func (b *breaker) unavailable(key Key, handler string) (alone bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before, again := b.seen[key]
-	alone = again && b.successes > before
+	alone = again && b.successes[handler] > before
 	if len(b.seen) >= remembered && !again {
 		clear(b.seen)
 	}
-	b.seen[key] = b.successes
+	b.seen[key] = b.successes[handler]
 	if alone {
 		return true
 	}
@@ -63,12 +63,12 @@ func (b *breaker) unavailable(key Key) (alone bool) {
 }
 
 // answered notes that an attempt ended in any other way: what it needed was there.
-func (b *breaker) answered(key Key, err error) {
+func (b *breaker) answered(key Key, handler string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.seen, key)
 	if err == nil {
-		b.successes++
+		b.successes[handler]++
 	}
 	clear(b.streak)
 	if b.wait > 0 {

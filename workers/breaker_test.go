@@ -14,7 +14,7 @@ import (
 
 func TestTheBreaker(t *testing.T) {
 	k := func(n int) Key { return Key{WebhookID: fmt.Sprint(n)} }
-	down, up, boom := "down", "up", "boom"
+	down, up, boom, elsewhere := "down", "up", "boom", "up elsewhere"
 	for _, tt := range []struct {
 		name   string
 		events []struct {
@@ -32,7 +32,9 @@ func TestTheBreaker(t *testing.T) {
 		{"any other end of a probe closes it", seq(1, down, 2, down, 3, down, 4, up), false, false},
 		{"a failing probe keeps it open", seq(1, down, 2, down, 3, down, 4, down), true, false},
 		{"one that is unavailable again after a success of others is alone", seq(1, down, 2, up, 1, down), false, true},
-		{"but not after another's error", seq(1, down, 2, boom, 1, down), false, false},
+		{"but not after one of another handler", seq(1, down, 2, elsewhere, 1, down), false, false},
+		{"and another handler that works does not keep it closed for long", seq(1, down, 9, elsewhere, 1, down, 2, down, 3, down), true, false},
+		{"nor after another's error", seq(1, down, 2, boom, 1, down), false, false},
 		{"nor at its first time", seq(2, up, 1, down), false, false},
 		{"one that answered begins anew", seq(1, down, 2, up, 1, boom, 1, down), false, false},
 		{"alone ones do not open it", seq(1, down, 2, down, 3, down, 9, up, 1, down, 2, down, 3, down), false, true},
@@ -42,11 +44,13 @@ func TestTheBreaker(t *testing.T) {
 		for _, e := range tt.events {
 			switch e.how {
 			case down:
-				alone = b.unavailable(k(e.key))
+				alone = b.unavailable(k(e.key), "it")
 			case up:
-				b.answered(k(e.key), nil)
+				b.answered(k(e.key), "it", nil)
+			case elsewhere:
+				b.answered(k(e.key), "another", nil)
 			case boom:
-				b.answered(k(e.key), errPanic)
+				b.answered(k(e.key), "it", errPanic)
 			}
 		}
 		if got := !b.paused().IsZero(); got != tt.paused || alone != tt.alone {
@@ -86,7 +90,7 @@ func TestProbesComeSlowerWhileTheyFail(t *testing.T) {
 			t.Error("a closed breaker asks for a probe")
 		}
 		for i := range 3 {
-			b.unavailable(Key{WebhookID: fmt.Sprint(i)})
+			b.unavailable(Key{WebhookID: fmt.Sprint(i)}, "it")
 		}
 		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
 			began := time.Now()
@@ -96,7 +100,7 @@ func TestProbesComeSlowerWhileTheyFail(t *testing.T) {
 			if got := time.Since(began); got != want*time.Second {
 				t.Errorf("probe %d after %v; want %v", i, got, want*time.Second)
 			}
-			b.unavailable(Key{WebhookID: fmt.Sprint("probe ", i)})
+			b.unavailable(Key{WebhookID: fmt.Sprint("probe ", i)}, "it")
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -105,7 +109,7 @@ func TestProbesComeSlowerWhileTheyFail(t *testing.T) {
 		}
 		go func() {
 			<-time.After(3 * time.Second) // virtual: the other probe of the two consumers
-			b.answered(Key{}, nil)
+			b.answered(Key{}, "it", nil)
 		}()
 		if began := time.Now(); b.probe(t.Context()) || time.Since(began) != 3*time.Second {
 			t.Errorf("a breaker that closes ends the wait after %v; want 3s and no probe", time.Since(began))

@@ -125,6 +125,7 @@ func (r *runner) handle(m jetstream.Msg, d *delivery, parkedCopy bool) (fate, er
 		r.nak(m, unhandledPause)
 		return unhandled, fmt.Errorf("this version of %s has no handler for it: it waits for one that has", r.worker.Name)
 	}
+	d.handler = h.name
 	claim, err := r.take(d, parkedCopy)
 	var held *BusyError
 	switch {
@@ -250,9 +251,9 @@ func (r *runner) settle(m jetstream.Msg, d *delivery, claim Claim, err error, pa
 
 	alone := false
 	if errors.As(err, new(unavailable)) {
-		alone = r.breaker.unavailable(d.key)
+		alone = r.breaker.unavailable(d.key, d.handler)
 	} else {
-		r.breaker.answered(d.key, err)
+		r.breaker.answered(d.key, d.handler, err)
 	}
 	v := judge(r.worker, outcome{err: err, attempt: claim.Record.Attempts, pauses: claim.Record.Pauses, alone: alone}, r.jitter())
 

@@ -31,7 +31,7 @@ type outcome struct {
 	err     error
 	attempt int  // 1 for the first
 	pauses  int  // how often it was unavailable before, without an attempt being counted
-	alone   bool // unavailable again although other events succeeded since
+	alone   bool // unavailable again although its handler succeeded with others since
 }
 
 // verdict is what becomes of an event.

@@ -30,7 +30,7 @@ func RetryAfter(d time.Duration, err error) error {
 
 // Unavailable marks an error that is not the event's: something that every event needs is down. No attempt
 // is counted, and after three different events in a row the worker pauses until a probe succeeds. Only when
-// the same event is unavailable again although others succeeded since does it count attempts.
+// the same event is unavailable again although its handler succeeded with others since does it count attempts.
 func Unavailable(err error) error { return unavailable{orUnnamed(err)} }
 
 // orUnnamed keeps a mark on nil an error: a handler that says Permanent(nil) has not succeeded.

@@ -218,6 +218,7 @@ type delivery struct {
 	generated, received time.Time
 	sequence            uint64
 	attempt             int
+	handler             string // its name
 }
 
 // errPanic marks an attempt that ended in a panic.
