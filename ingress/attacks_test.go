@@ -246,6 +246,33 @@ func TestTricklingBodyIsEnded(t *testing.T) {
 	<-ended
 }
 
+// What net/http answers by itself is seen too.
+func TestWhatIsNoRequestIsCounted(t *testing.T) {
+	t.Parallel()
+	k := key(t, "us")
+	g, _ := start(t, k)
+	if got := send(t, post(g.url, k, "msg_1", event("company.created"))); got.status != 204 {
+		t.Fatalf("answered %d; want 204", got.status)
+	}
+	dial(t, g.address, "").Close() // as a balancer looks whether somebody listens
+	for i, tt := range []struct {
+		text string
+		want int
+	}{
+		{"not HTTP\r\n\r\n", 400},
+		{"POST " + path + " HTTP/1.1\r\nHost: x\r\nX-Large: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 431},
+		{"POST " + path + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+	} {
+		if got := status(t, dial(t, g.address, tt.text)); got != tt.want {
+			t.Errorf("%.20q is answered %d; want %d", tt.text, got, tt.want)
+		}
+		streamtest.Wait(t, func() bool { return g.value(t, "unread_requests_total", "") == float64(i+1) }, "it is counted")
+	}
+	if got := g.logs.FilterMessageSnippet("no request").Len(); got != 3 {
+		t.Errorf("%d lines of what was no request; want 3", got)
+	}
+}
+
 // Connections that are opened and say nothing cost no more than their bound, and real requests none of theirs.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -9,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 // A crowd is a listener with a bound on its connections. Over it, one on which no request has come is closed for a new
@@ -19,8 +20,8 @@ type crowd struct {
 	net.Listener
 	most    int
 	codats  networks
-	size    prometheus.Gauge
-	dropped prometheus.Counter
+	metrics *frontMetrics
+	log     *zap.Logger
 
 	mu     sync.Mutex
 	guests map[*guest]struct{}
@@ -36,12 +37,18 @@ type guest struct {
 	crowd *crowd
 	codat bool
 	waits atomic.Int64 // since when it waits for a request, in nanoseconds since 1970; 0 while it has one
+	asked atomic.Bool  // something came, and no door has seen it
 }
 
-func newCrowd(ln net.Listener, most int, m *frontMetrics) *crowd {
-	return &crowd{
-		Listener: ln, most: most, codats: codatAddresses, size: m.connections, dropped: m.dropped,
-		guests: map[*guest]struct{}{},
+func newCrowd(ln net.Listener, most int, m *frontMetrics, log *zap.Logger) *crowd {
+	return &crowd{Listener: ln, most: most, codats: codatAddresses, metrics: m, log: log, guests: map[*guest]struct{}{}}
+}
+
+// watch has the server say how its connections fare.
+func (c *crowd) watch(s *http.Server) {
+	s.ConnState = observe
+	s.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		return context.WithValue(ctx, guestKey{}, guestOf(conn))
 	}
 }
 
@@ -74,11 +81,11 @@ func (c *crowd) admit(g *guest) bool {
 	}
 	if goes != g {
 		c.guests[g] = struct{}{}
-		c.size.Inc()
+		c.metrics.connections.Inc()
 	}
 	c.mu.Unlock()
 	if goes != nil {
-		c.dropped.Inc()
+		c.metrics.dropped.Inc()
 		_ = goes.Close() // it is gone for us, whatever the socket says
 	}
 	return goes != g
@@ -104,7 +111,7 @@ func (g *guest) Close() error {
 	g.crowd.mu.Lock()
 	if _, ok := g.crowd.guests[g]; ok {
 		delete(g.crowd.guests, g)
-		g.crowd.size.Dec()
+		g.crowd.metrics.connections.Dec()
 	}
 	g.crowd.mu.Unlock()
 	return g.Conn.Close()
@@ -118,19 +125,41 @@ func (g *guest) CloseWrite() error {
 	return nil
 }
 
-// observe is for http.Server.ConnState: it takes down whether a connection waits.
-func observe(conn net.Conn, state http.ConnState) {
+// guestOf is the connection below TLS, nil when it is of another listener.
+func guestOf(conn net.Conn) *guest {
 	if c, ok := conn.(*tls.Conn); ok {
 		conn = c.NetConn()
 	}
-	g, ok := conn.(*guest)
-	if !ok {
+	g, _ := conn.(*guest)
+	return g
+}
+
+type guestKey struct{}
+
+// greet notes that a door sees the request. What net/http answers by itself comes to none.
+func greet(req *http.Request) {
+	if g, _ := req.Context().Value(guestKey{}).(*guest); g != nil {
+		g.asked.Store(false)
+	}
+}
+
+// observe is for http.Server.ConnState.
+func observe(conn net.Conn, state http.ConnState) {
+	g := guestOf(conn)
+	if g == nil {
 		return
 	}
 	switch state {
-	case http.StateActive: // its headers have come
+	case http.StateActive: // headers have come, or a part of them that will do for an answer
 		g.waits.Store(0)
+		g.asked.Store(true)
 	case http.StateIdle:
 		g.waits.Store(time.Now().UnixNano())
+	case http.StateClosed:
+		if g.asked.Load() {
+			g.crowd.log.Warn("what came was no request: not HTTP, or headers that are too large, broken off or too slow",
+				zap.String("remote", host(g.RemoteAddr().String())))
+			g.crowd.metrics.unread.Inc()
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -26,15 +27,16 @@ func TestACrowdIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	metrics := newFrontMetrics(prometheus.NewRegistry(), [2]*room{newRoom(1), newRoom(1)})
-	c := newCrowd(ln, 3, metrics)
+	c := newCrowd(ln, 3, metrics, zap.NewNop())
 	c.codats = networks{netip.MustParsePrefix("127.0.0.2/32")}
-	server := &http.Server{ConnState: observe, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.URL.Path == "/slow" {
 			begun <- struct{}{}
 			<-release
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})}
+	c.watch(server)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(c) }()
 	defer func() {

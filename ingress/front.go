@@ -79,7 +79,10 @@ func (f *Front) open(r *Receiver, o DoorOptions) *metrics {
 }
 
 // ServeHTTP answers a request, without a body.
-func (f *Front) ServeHTTP(w http.ResponseWriter, req *http.Request) { f.echo.ServeHTTP(w, req) }
+func (f *Front) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	greet(req)
+	f.echo.ServeHTTP(w, req)
+}
 
 // Drain lets connections go: the sender, or a balancer, is asked to make a new one with each answer
 // from now on. Requests are still received.

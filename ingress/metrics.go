@@ -180,6 +180,7 @@ type frontMetrics struct {
 
 	connections prometheus.Gauge
 	dropped     prometheus.Counter
+	unread      prometheus.Counter
 }
 
 func newFrontMetrics(registerer prometheus.Registerer, rooms [2]*room) *frontMetrics {
@@ -189,6 +190,7 @@ func newFrontMetrics(registerer prometheus.Registerer, rooms [2]*room) *frontMet
 		handshakes:  counters(registerer, "tls_refusals_total", "Connections that did not come to an agreement on TLS, for a client certificate that cannot be believed or another reason. The log says why.").WithLabelValues(),
 		connections: gauge(registerer, "connections", "Open connections to the public listener."),
 		dropped:     counters(registerer, "connections_dropped_total", "Connections that were closed because there were --max-connections: for a new one, or the new one itself.").WithLabelValues(),
+		unread:      counters(registerer, "unread_requests_total", "Connections that ended with something that was no request: not HTTP, or headers that are too large, broken off or too slow. No other metric has them.").WithLabelValues(),
 		ends: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Namespace: space, Subsystem: part, Name: "certificate_end_timestamp_seconds",
 			Help: "When the certificate of the public listener ends, in seconds since 1970; absent without TLS.",

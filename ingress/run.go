@@ -54,7 +54,8 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	}, p.Log, p.Metrics)
 	keep := &keeper{sources: sources, metrics: front.shared, log: p.Log}
 	scheme := "http"
-	ln = newCrowd(ln, s.MaxConnections, front.shared)
+	crowd := newCrowd(ln, s.MaxConnections, front.shared, p.Log)
+	ln = crowd
 	if s.TLSCert != "" {
 		scheme, keep.certificates = "https", s.certificates()
 		if _, err := keep.certificates.load(); err != nil {
@@ -104,7 +105,7 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("scheme", scheme), zap.String("path", src.Path),
 			zap.String("source", string(src.Name)), zap.Strings("keys", src.fingerprints), zap.Int("authorizations", src.credentials.count()))
 	}
-	return serve(ctx, s, p, front, ln)
+	return serve(ctx, s, p, front, crowd, ln)
 }
 
 func addChecks(health *process.Health, nc *nats.Conn, js jetstream.JetStream, sources []*source, keep *keeper) {
@@ -188,7 +189,7 @@ func provision(ctx context.Context, js jetstream.JetStream, source stream.Source
 }
 
 // serve serves the door on ln until ctx ends, and then drains.
-func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, ln net.Listener) error {
+func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, crowd *crowd, ln net.Listener) error {
 	server := &http.Server{
 		Handler:           front,
 		ReadHeaderTimeout: s.ReadHeaderTimeout,
@@ -196,9 +197,9 @@ func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, l
 		WriteTimeout:      s.PublishTimeout + s.ReadTimeout,
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ConnState:         observe,
 		ErrorLog:          stdlog.New(connectionLog{front.shared, p.Log}, "", 0),
 	}
+	crowd.watch(server)
 	// Nothing to gain with one sender, and much to lose: streams within a connection have limits of their own.
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
