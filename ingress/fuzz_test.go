@@ -1,13 +1,16 @@
-package ingress_test
+package ingress
 
 import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,68 +19,103 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
-	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// FuzzDoor throws requests at the whole handler with two sources, signed and not. It never panics, never answers what
-// is not in the table, and the store of a source never sees a message that does not prove under a key of that source, by
-// an HMAC that is the test's own, nor one that its doors should have kept out.
+// fuzzStore is a Store that is asked only whether it should have been.
+type fuzzStore func(*nats.Msg) stream.Receipt
+
+func (f fuzzStore) PublishUntil(_ context.Context, _ time.Time, msg *nats.Msg) (stream.Receipt, error) {
+	return f(msg), nil
+}
+
+// FuzzDoor throws requests at the whole handler with three sources, signed and not: one whose door asks for nothing, one
+// whose door asks for an address and a client id, and one whose door asks for Authorization. It never panics, never
+// answers what is not in the table, and the store of a source never sees a message that does not prove under a key of
+// that source, by an HMAC that is the test's own, nor one that its door should have kept out. What proves and has all
+// that is asked for is stored, whatever else stands in the headers.
 func FuzzDoor(f *testing.F) {
-	ours, theirs := key(f, "us"), key(f, "another source")
-	proves := func(k pair, h nats.Header, body []byte) bool {
-		bytes, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(k.text, "whsec_"))
-		if err != nil {
+	const (
+		openPath, closedPath, authPath = "/webhooks/codat", "/webhooks/other", "/webhooks/third"
+		limit                          = 1 << 16
+		firstAddress, secondAddress    = "4.159.114.108", "20.117.190.191"
+	)
+	names := []string{"", "codat", "other", "third"} // a signer is a place in it
+	const unsigned, byUs, byThem, byThird = 0, 1, 2, 3
+	texts, keys := make([]string, len(names)), make([]signature.Key, len(names))
+	old, err := signature.ParseKey("whsec_" + base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%-32s", "an old key")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i, name := range names {
+		texts[i] = fmt.Sprintf("%-32s", "the key of "+name)
+		if keys[i], err = signature.ParseKey("whsec_" + base64.StdEncoding.EncodeToString([]byte(texts[i]))); err != nil {
 			f.Fatal(err)
 		}
-		mac := hmac.New(sha256.New, bytes)
+	}
+	proves := func(text string, h nats.Header, body []byte) bool {
+		mac := hmac.New(sha256.New, []byte(text))
 		mac.Write([]byte(h.Get(stream.HeaderWebhookID) + "." + h.Get(stream.HeaderWebhookTimestamp) + "."))
 		mac.Write(body)
 		return strings.Contains(h.Get(stream.HeaderWebhookSignature), "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
-	const otherPath, unsigned, byUs, byThem = "/webhooks/other", 0, 1, 2
+	value, err := parseAuthorization("Bearer x")
+	if err != nil {
+		f.Fatal(err)
+	}
+	authorized := new(Credentials)
+	authorized.set([]credential{value})
 
 	for _, e := range examples.All() {
-		f.Add("POST", path, "msg_1", "", "", "", byte(byUs), e.Body)
+		f.Add("POST", openPath, "msg_1", "", "", "", byte(byUs), e.Body)
 	}
-	f.Add("PUT", path, "msg.1", "msg_2", "1", "gzip", byte(byUs), []byte("not JSON"))
-	f.Add("POST", path, "msg_1", "msg_2", "+1", "v1,AAAA", byte(unsigned), []byte(`{"eventType":"a"}`))
+	f.Add("PUT", openPath, "msg.1", "msg_2", "1", "gzip", byte(byUs), []byte("not JSON"))
+	f.Add("POST", openPath, "msg_1", "msg_2", "+1", "v1,AAAA", byte(unsigned), []byte(`{"eventType":"a"}`))
 	f.Add("GET", "/", "", "", "", "", byte(unsigned), []byte(nil))
-	f.Add("POST", path, "msg_1", "", "", "", byte(byThem), []byte(`{"eventType":"a..b"}`))
-	f.Add("POST", otherPath, "msg_1", "20.117.190.191", "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
-	f.Add("POST", otherPath, "msg_1", "4.159.114.108, 6.6.6.6", "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
-	f.Add("POST", otherPath, "msg_1", "4.159.114.108", "", "Bearer x", byte(byUs), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", openPath, "msg_1", "", "", "", byte(byThem), []byte(`{"eventType":"a..b"}`))
+	f.Add("POST", closedPath, "msg_1", secondAddress, "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", closedPath, "msg_1", firstAddress+", 6.6.6.6", "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", closedPath, "msg_1", "6.6.6.6, "+firstAddress+", 192.0.2.7", "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", closedPath, "msg_1", firstAddress, "", "Bearer x", byte(byUs), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", closedPath, "msg_1", firstAddress, "", "bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
+	for _, authorization := range []string{"Bearer x", "bEARER  x ", "", "Bearer", "Bearer xx", "Bearer x\nBearer x", "Bearer x, Bearer y"} {
+		f.Add("POST", authPath, "msg_1", "", "", authorization, byte(byThird), []byte(`{"eventType":"a.b"}`))
+	}
+	f.Add("PUT", authPath, "msg_1", "", "gzip", "Bearer x", byte(byThird), []byte("not JSON"))
+	f.Add("POST", authPath, "msg_1", "", "", "Bearer x", byte(byThem), []byte(`{"eventType":"a.b"}`))
+	f.Add("POST", authPath, "msg_1", "", "", "Bearer x", byte(unsigned), []byte(`{"eventType":"a.b"}`))
 
 	f.Fuzz(func(t *testing.T, method, target, id, otherID, otherTime, other string, signer byte, body []byte) {
 		if strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f }) || len(id) > 4096 {
 			return // no client could send it; not all of it would fit into a header of the message
 		}
-		stored := stream.Source("")
-		d := ingress.NewFront(ingress.FrontOptions{MaxBytes: 8 << 20, Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		stored := 0 // the source's place in names
+		d := NewFront(FrontOptions{MaxBytes: 8 << 20, Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 			zap.NewNop(), prometheus.NewRegistry())
-		open := func(source stream.Source, o ingress.DoorOptions, k pair) {
-			o.MaxBody, o.MaxInFlight = 1<<16, 8
-			d.Open(&ingress.Receiver{
+		open := func(place int, o DoorOptions) {
+			o.MaxBody, o.MaxInFlight = limit, 8
+			source := stream.Source(names[place])
+			d.Open(&Receiver{
 				Source: source,
-				Keys:   signature.NewVerifier(time.Hour, nil, key(t, "old "+string(source)).Key, k.Key),
-				Budget: patience,
-				Store: storeFunc(func(_ context.Context, msg *nats.Msg) (stream.Receipt, error) {
-					stored = source
-					if !proves(k, msg.Header, msg.Data) || string(msg.Data) != string(body) {
+				Keys:   signature.NewVerifier(time.Hour, nil, old, keys[place]),
+				Budget: time.Minute,
+				Store: fuzzStore(func(msg *nats.Msg) stream.Receipt {
+					stored = place
+					if !proves(texts[place], msg.Header, msg.Data) || string(msg.Data) != string(body) {
 						t.Errorf("the store was called for what does not prove: %v", msg.Header)
 					}
-					return stream.Receipt{Stream: source.Stream(), Sequence: 1}, nil
+					return stream.Receipt{Stream: source.Stream(), Sequence: 1}
 				}),
 			}, o)
 		}
-		open(streamtest.Source, ingress.DoorOptions{Path: path}, ours)
-		open("other", ingress.DoorOptions{
-			Path: otherPath, ClientIDs: []string{"Bearer x"},
-			Allow: []netip.Prefix{netip.MustParsePrefix("4.159.114.108/32"), netip.MustParsePrefix("20.117.190.191/32")},
-		}, theirs)
+		open(byUs, DoorOptions{Path: openPath})
+		open(byThem, DoorOptions{
+			Path: closedPath, ClientIDs: []string{"Bearer x"},
+			Allow: []netip.Prefix{netip.MustParsePrefix(firstAddress + "/32"), netip.MustParsePrefix(secondAddress + "/32")},
+		})
+		open(byThird, DoorOptions{Path: authPath, Credentials: authorized})
 
 		req, err := http.NewRequest(method, "http://ingress/", strings.NewReader(string(body)))
 		if err != nil {
@@ -90,33 +128,50 @@ func FuzzDoor(f *testing.F) {
 		req.Header.Set("Svix-Signature", other)
 		req.Header.Set("X-Forwarded-For", otherID)
 		req.Header.Set("X-Codat-ClientId", other)
+		if other != "" {
+			req.Header["Authorization"] = strings.Split(other, "\n")
+		}
 		if otherTime != "" {
 			req.Header.Set("Content-Encoding", otherTime)
 		}
 		req.Header.Set("Traceparent", other)
 		req.Header.Set("webhook-id", id)
-		switch signer {
-		case byUs:
-			sign(req.Header, ours, id, time.Now(), string(body))
-		case byThem:
-			sign(req.Header, theirs, id, time.Now(), string(body))
+		if signer != unsigned && int(signer) < len(keys) {
+			now := time.Now()
+			req.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
+			req.Header.Set("webhook-signature", keys[signer].Sign(id, now, body))
 		}
 		w := httptest.NewRecorder()
 		d.ServeHTTP(w, req)
 		switch w.Code {
 		case 204:
-			if stored == "" || stored == streamtest.Source && signer != byUs || stored == "other" && signer != byThem {
-				t.Errorf("answered 204, stored for source %q, signed by %d", stored, signer)
-			}
-			if stored == "other" && (other != "Bearer x" || !strings.Contains(otherID, "4.159.114.108") && !strings.Contains(otherID, "20.117.190.191")) {
-				t.Errorf("let in from %q with client id %q", otherID, other)
+			if stored == 0 || stored != int(signer) {
+				t.Errorf("answered 204, stored for source %q, signed by %d", names[stored], signer)
 			}
 		case 401, 403, 404, 405, 413:
-			if stored != "" {
+			if stored != 0 {
 				t.Errorf("answered %d after the store was called", w.Code)
 			}
 		default:
 			t.Errorf("answered %d", w.Code)
+		}
+		from := "" // the right-most that is not a proxy's
+		for one := range strings.SplitSeq(otherID, ",") {
+			if one = strings.TrimSpace(one); one != "" && !strings.Contains(one, "192.0.2.") {
+				from = one
+			}
+		}
+		if stored == byThem && (other != "Bearer x" || !strings.Contains(from, firstAddress) && !strings.Contains(from, secondAddress)) {
+			t.Errorf("let in from %q with client id %q", otherID, other)
+		}
+		if words := strings.Fields(other); stored == byThird && (strings.Contains(other, "\n") || len(words) != 2 || !strings.EqualFold(words[0], "Bearer") || words[1] != "x") {
+			t.Errorf("let in with Authorization %q", other)
+		}
+		letIn := method == "POST" && plainID(id) && len(body) <= limit && (target == openPath && signer == byUs ||
+			target == closedPath && signer == byThem && other == "Bearer x" && slices.Contains([]string{firstAddress, secondAddress}, otherID) ||
+			target == authPath && signer == byThird && other == "Bearer x")
+		if letIn && w.Code != 204 {
+			t.Errorf("answered %d to what proves and has all that is asked for", w.Code)
 		}
 		if w.Body.Len() > 0 {
 			t.Errorf("the answer has a body: %q", w.Body)
