@@ -130,8 +130,9 @@ func Connect(ctx context.Context, s NATS, name string, log *zap.Logger) (*nats.C
 // connection subscribes again.
 const deafFor = 5 * time.Second
 
-// connectTimeout is for one try to connect to one server.
-const connectTimeout = 3 * time.Second
+// connectTimeout is for one try to connect to one server. As with sendTimeout, a publish can return as much later than its
+// end: nats.go keeps everybody waiting while it talks to a server that it has reached.
+const connectTimeout = 1500 * time.Millisecond
 
 func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 	if name == "" || strings.ContainsAny(name, ".*> \t\r\n") {

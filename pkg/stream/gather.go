@@ -12,7 +12,7 @@ const (
 	mostGathered = 1 << 20
 	// sendTimeout is for one write to the server's socket. nats.go lets nobody else do anything meanwhile, so that it is
 	// also how much later than its end a publish can return.
-	sendTimeout = 3 * time.Second
+	sendTimeout = 1500 * time.Millisecond
 	// lastSend is for what is left when the connection is closed.
 	lastSend = time.Second
 )
