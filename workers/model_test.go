@@ -23,7 +23,7 @@ import (
 // in it can go wrong at any step. The clock is the world's own, whatever it is over.
 type world struct {
 	rapid.TB
-	ModelParts
+	modelParts
 	clock time.Time
 	queue []*message
 	procs [2]*runner
@@ -38,8 +38,8 @@ type world struct {
 	elsewhere error
 }
 
-// ModelParts are what a world is over: claims and effects in memory, and a broker in memory, unless a test has others.
-type ModelParts struct {
+// modelParts are what a world is over: claims and effects in memory, and a broker in memory, unless a test has others.
+type modelParts struct {
 	// Lease is that of the claims, on the world's clock. No real step may take a third of it: then it would be renewed.
 	Lease  time.Duration
 	Store  ModelStore
@@ -82,11 +82,14 @@ type modelBroker interface {
 	letters() map[string]int
 	// leaders are those that can change, and elect changes one.
 	leaders() []string
-	elect(leader string)
+	elect(c change)
 }
 
-// change is that of a leader before a step.
-type change struct{ leader, before string }
+// change is that of a leader: before a step, or soon after that step has begun.
+type change struct {
+	leader, step string
+	after        time.Duration
+}
 
 // message is one message of either stream.
 type message struct {
@@ -102,17 +105,17 @@ const modelLease = time.Minute
 
 // newWorld is one in memory.
 func newWorld(t rapid.TB) *world {
-	return newWorldOver(t, func(*world) ModelParts {
-		return ModelParts{Lease: modelLease, Store: &keptClaims{counted{}, map[Key]Claim{}}, broker: keptMessages{}}
+	return newWorldOver(t, func(*world) modelParts {
+		return modelParts{Lease: modelLease, Store: &keptClaims{counted{}, map[Key]Claim{}}, broker: keptMessages{}}
 	})
 }
 
-func newWorldOver(t rapid.TB, parts func(*world) ModelParts) *world {
+func newWorldOver(t rapid.TB, parts func(*world) modelParts) *world {
 	w := &world{
 		TB: t, clock: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
 		excuse: map[Key]int{}, ends: map[Key][]State{},
 	}
-	w.ModelParts = parts(w)
+	w.modelParts = parts(w)
 	for i := range w.procs {
 		b := newBreaker(w.now)
 		m, err := newMetrics(process.New("model", zap.NewNop()).Metrics, "model", b)
@@ -140,8 +143,8 @@ func (w *world) step(name string, do func()) error {
 	if w.dead {
 		return errCrashed
 	}
-	if w.change.before == name {
-		w.broker.elect(w.change.leader)
+	if w.change.step == name {
+		w.broker.elect(w.change)
 		w.change = change{}
 	}
 	do()
@@ -344,7 +347,7 @@ func (keptMessages) next(*message) jetstream.Msg { return nil }
 func (keptMessages) quiet() bool                 { return true }
 func (k keptMessages) letters() map[string]int   { return k }
 func (keptMessages) leaders() []string           { return nil }
-func (keptMessages) elect(string)                {}
+func (keptMessages) elect(change)                {}
 
 // delivered is a delivery of a message.
 type delivered struct {
@@ -363,6 +366,7 @@ func (d delivered) Metadata() (*jetstream.MsgMetadata, error) {
 	}
 	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: 7}}, nil
 }
+
 func (d delivered) Data() []byte {
 	if d.real != nil {
 		return d.real.Data()
@@ -437,28 +441,15 @@ func TestModelEveryEventAndRedriveHasOneEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { newWorld(t).run(t) })
 }
 
-// CheckModel runs the model of TestModelEveryEventAndRedriveHasOneEnd over another store of claims, in one of so many
-// of rapid's checks. lease is on the world's clock, which is far ahead of the real one.
-func CheckModel(t *testing.T, of int, lease time.Duration, store func(rapid.TB) ModelStore) {
+// CheckModel runs the model of TestModelEveryEventAndRedriveHasOneEnd over other stores of claims, a new one for each
+// check. lease is on the world's clock, which is far ahead of the real one.
+func CheckModel(t *testing.T, lease time.Duration, store func(*rapid.T) ModelStore) {
 	t.Helper()
-	rapid.Check(t, oneOf(of, func(t *rapid.T) {
-		newWorldOver(t, func(*world) ModelParts {
-			return ModelParts{Lease: lease, Store: store(t), broker: keptMessages{}}
+	rapid.Check(t, func(t *rapid.T) {
+		newWorldOver(t, func(*world) modelParts {
+			return modelParts{Lease: lease, Store: store(t), broker: keptMessages{}}
 		}).run(t)
-	}))
-}
-
-// oneOf makes one of n checks until one has failed: then rapid needs all, to find the shortest that fails.
-func oneOf(n int, check func(*rapid.T)) func(*rapid.T) {
-	checks, failed := 0, false
-	return func(t *rapid.T) {
-		checks++
-		if (checks-1)%n > 0 && !failed {
-			return
-		}
-		defer func() { failed = failed || t.Failed() }()
-		check(t)
-	}
+	})
 }
 
 // run lets things happen to the world, and then looks what became of them.
@@ -468,8 +459,8 @@ func (w *world) run(t *rapid.T) {
 		"publish parked", "publish dead", "lost ack", "no claims", "full", "zombie", "redelivered",
 	}
 	results := []error{nil, nil, errBoom, Permanent(errBoom), RetryAfter(10*time.Minute, errBoom), RetryAfter(time.Second, errBoom), Unavailable(errBoom)}
-	// Before which step a leader changes. Most deliveries come by at the first ones.
-	moments := []string{"", "claim", "claim", "effect", "done", "done", "ack", "ack", "waiting", "nak", "parked", "burying", "dead", "publish parked", "publish dead"}
+	// In which step a leader changes. Most deliveries come by at the first ones.
+	steps := []string{"", "claim", "claim", "effect", "done", "done", "ack", "ack", "waiting", "nak", "parked", "burying", "dead", "publish parked", "publish dead"}
 	hurts, leaders := w.Store.Hurts(), w.broker.leaders()
 	posted := []Key{}
 	actions := map[string]func(*rapid.T){
@@ -494,7 +485,10 @@ func (w *world) run(t *rapid.T) {
 				w.hurt = rapid.SampledFrom(hurts).Draw(t, "hurt")
 			}
 			if len(leaders) > 0 {
-				w.change = change{rapid.SampledFrom(leaders).Draw(t, "leader"), rapid.SampledFrom(moments).Draw(t, "changes before")}
+				w.change = change{
+					rapid.SampledFrom(leaders).Draw(t, "leader"), rapid.SampledFrom(steps).Draw(t, "step"),
+					time.Duration(rapid.IntRange(0, 5).Draw(t, "after ms")) * time.Millisecond,
+				}
 			}
 			w.deliver(0)
 		},
@@ -502,8 +496,14 @@ func (w *world) run(t *rapid.T) {
 			w.clock = w.clock.Add(time.Duration(rapid.IntRange(1, 600).Draw(t, "seconds")) * w.Lease / 60)
 		},
 	}
-	if len(leaders) > 0 {
-		actions["change a leader"] = func(t *rapid.T) { w.broker.elect(rapid.SampledFrom(leaders).Draw(t, "leader")) }
+	if len(leaders) > 0 { // then a delivery takes its time: most actions are one, and few are left for the end
+		for _, name := range []string{"wait and deliver", "wait and deliver once more", "wait and deliver again"} {
+			actions[name] = func(t *rapid.T) {
+				w.wait()
+				actions["deliver"](t)
+			}
+		}
+		actions["change a leader"] = func(t *rapid.T) { w.broker.elect(change{leader: rapid.SampledFrom(leaders).Draw(t, "leader")}) }
 	}
 	t.Repeat(actions)
 
@@ -529,6 +529,19 @@ func (w *world) run(t *rapid.T) {
 		w.end(k, letters["model:"+k.WebhookID+":"+k.Redrive])
 	}
 	w.Store.Check()
+}
+
+// wait lets time pass until a message is due.
+func (w *world) wait() {
+	var next time.Time
+	for _, m := range w.queue {
+		if !m.acked && (next.IsZero() || m.due.Before(next)) {
+			next = m.due
+		}
+	}
+	if next.After(w.clock) {
+		w.clock = next
+	}
 }
 
 // end looks how an event or redrive ended.
