@@ -12,6 +12,8 @@ const (
 	// probeMin and probeMax bound the pause before the next probe, which doubles while probes fail.
 	probeMin = time.Second
 	probeMax = 30 * time.Second
+	// probeLook bounds how many events that were unavailable a probe passes over to find another one.
+	probeLook = 100
 	// remembered bounds the events whose unavailability is remembered; over it the oldest knowledge goes.
 	remembered = 10_000
 )
@@ -60,6 +62,13 @@ func (b *breaker) unavailable(key Key, handler string) (alone bool) {
 		close(b.opened)
 	}
 	return false
+}
+
+// met reports whether an event is one of the unbroken run of unavailable ones.
+func (b *breaker) met(key Key) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.streak[key]
 }
 
 // answered notes that an attempt ended in any other way: what it needed was there.

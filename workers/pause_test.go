@@ -295,3 +295,25 @@ func TestAProbeHeedsTheKey(t *testing.T) {
 		t.Errorf("%d events of the key ran at once; want 1", n)
 	}
 }
+
+// The events that failed are due again before the first probe. It tries another one all the same.
+func TestAProbeTriesAnotherEventThanThoseThatFailed(t *testing.T) {
+	r := newRig(t, Worker{}, func(_ context.Context, e write) error {
+		if strings.HasPrefix(e.WebhookID, "msg_bad") {
+			return Unavailable(errBoom)
+		}
+		return nil
+	})
+	w := r.watch()
+	for i := range breakAfter {
+		r.post(fmt.Sprintf("msg_bad_%d", i))
+	}
+	w.waitPaused()
+	r.post("msg_other")
+	waitFor(t, 2*time.Minute, func() bool { runs, _ := r.attempts("msg_other"); return runs > 0 })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id := r.runs[breakAfter].WebhookID; id != "msg_other" {
+		t.Errorf("the first probe tries %s, which is unavailable; want msg_other", id)
+	}
+}

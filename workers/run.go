@@ -484,23 +484,58 @@ func (r *runner) handBack(m jetstream.Msg) {
 	r.nak(m, backPause+r.spread(backPause))
 }
 
-// probe takes one delivery while the breaker is open, and waits for its end.
+// probe takes one delivery while the breaker is open, and waits for its end. It is of another event than those that were
+// unavailable in this pause, if there is one.
 func (r *runner) probe(ctx context.Context, c jetstream.Consumer, parkedCopies bool) {
-	batch, err := c.Fetch(1, jetstream.FetchMaxWait(patience))
+	var next jetstream.Msg
+	var met []jetstream.Msg
+	for next == nil && len(met) < probeLook {
+		m, err := r.one(c, len(met) == 0)
+		if err != nil {
+			r.log.Debug("no probe", zap.Error(err))
+		}
+		if m == nil {
+			break
+		}
+		if r.breaker.met(r.open(m).key) {
+			met = append(met, m)
+		} else {
+			next = m
+		}
+	}
+	if next == nil && len(met) > 0 {
+		next, met = met[0], met[1:]
+	}
+	for _, m := range met {
+		r.handBack(m)
+	}
+	switch {
+	case next == nil:
+	case ctx.Err() != nil:
+		r.handBack(next)
+	default:
+		probe := waiting{next, parkedCopies}
+		if key, ok := r.enter(probe); ok {
+			r.work(ctx, key, probe)
+		}
+	}
+}
+
+// one takes one delivery, nil when there is none.
+func (r *runner) one(c jetstream.Consumer, patient bool) (m jetstream.Msg, err error) {
+	var batch jetstream.MessageBatch
+	if patient {
+		batch, err = c.Fetch(1, jetstream.FetchMaxWait(patience))
+	} else {
+		batch, err = c.FetchNoWait(1)
+	}
 	if err != nil {
-		r.log.Debug("no probe", zap.Error(err))
-		return
+		return nil, err
 	}
-	for m := range batch.Messages() {
-		if ctx.Err() != nil {
-			r.handBack(m)
-			continue
-		}
-		next := waiting{m, parkedCopies}
-		if key, ok := r.enter(next); ok {
-			r.work(ctx, key, next)
-		}
+	for got := range batch.Messages() {
+		m = got
 	}
+	return m, batch.Error()
 }
 
 // gone says that a consumer does not exist any more: nothing will ever come, and waiting would hide it.
