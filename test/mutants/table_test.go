@@ -156,7 +156,7 @@ var mutants = []mutant{
 	},
 	{
 		3, "keeping the keys of two sources apart", "ingress/refresh.go",
-		[]edit{{"ok && owner != s {", "ok && owner == nil {"}},
+		[]edit{{"if j != i && (stays || comes && (has || j < i)) {", "if j < 0 && (stays || comes && has) {"}},
 		"ingress", "TestAKeyRotatesIntoOneSourceOnly",
 	},
 
@@ -339,6 +339,11 @@ var mutants = []mutant{
 		7, "giving the attempt back at a stop", "workers/deliver.go",
 		[]edit{{"	claim.Record.Attempts--\n	claim.Record.Next = r.now()\n", "	claim.Record.Next = r.now()\n"}},
 		"workers", "TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt",
+	},
+	{
+		7, "asking again to have a lost attempt back", "workers/deliver.go",
+		[]edit{{"_, _ = r.save(r.back(claim))", "_, _ = r.claims.Save(context.Background(), r.back(claim))"}},
+		"workers", "TestPromise7ALeaseThatIsLostBurnsNoAttempt",
 	},
 	{
 		7, "handing back what was taken and not begun", "workers/run.go",
