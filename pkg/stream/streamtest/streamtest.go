@@ -57,9 +57,11 @@ func Empty(t testing.TB) *Server {
 // again. Other connections come back by themselves.
 func (s *Server) Restart() {
 	s.t.Helper()
+	before := s.NC.Stats().Reconnects
 	s.Stop()
 	s.Start()
-	Wait(s.t, s.NC.IsConnected, "the client is connected again")
+	// Connected alone would do too early: the client may not have noticed yet that the server was away.
+	Wait(s.t, func() bool { return s.NC.Stats().Reconnects > before && s.NC.IsConnected() }, "the client is connected again")
 }
 
 // Stop stops the server, until Start.
