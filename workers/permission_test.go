@@ -126,3 +126,32 @@ func TestAWorkerNamesThePermissionThatItLacks(t *testing.T) {
 		})
 	}
 }
+
+// A worker that makes what it needs says what it made, and nothing when all is there.
+func TestProvisionOfAWorkerSaysWhatItChanged(t *testing.T) {
+	server := streamtest.Empty(t)
+	w := Worker{Name: "tested", Begin: stream.BeginAll(), Handlers: []Handler{
+		Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil }),
+	}}
+	for _, first := range []bool{true, false} {
+		logged, logs := observer.New(zap.InfoLevel)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		s := Settings{NATS: stream.NATS{NATSURL: server.URL}, Source: source, Provision: true, Grace: time.Second}
+		go func() {
+			ended <- Run(ctx, s, process.New("tested", zap.New(logged)), w, func(context.Context, Parts) (Worker, error) { return w, nil })
+		}()
+		streamtest.Wait(t, func() bool { return logs.FilterMessage("working").Len() == 1 }, "it works")
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+		var said strings.Builder
+		for _, line := range logs.FilterMessage("provisioned").All() {
+			fmt.Fprintln(&said, line.ContextMap()["change"])
+		}
+		if got := strings.Contains(said.String(), "consumer tested on CODAT"); got != first || !first && said.Len() > 0 {
+			t.Errorf("first time %v: it says\n%s", first, &said)
+		}
+	}
+}

@@ -327,9 +327,10 @@ func (r *runner) pull(ctx context.Context, c jetstream.Consumer, slots int, park
 		if gone := r.gone(ctx, c); gone != nil {
 			return gone
 		}
-		if info := c.CachedInfo(); stream.Denied(r.nc, info.Stream+"."+info.Name) != nil {
-			err = stream.Denied(r.nc, info.Stream+"."+info.Name)
-			r.denied.Store(&denial{err, r.now()})
+		info := c.CachedInfo()
+		if denied := stream.Denied(r.nc, info.Stream+"."+info.Name); denied != nil {
+			r.denied.Store(&denial{denied, r.now()})
+			err = denied
 		}
 		r.log.Warn("taking events is interrupted", zap.Error(err))
 		select {
