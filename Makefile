@@ -10,7 +10,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 TAGS    = -tags faults,mutants,e2e
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants bench e2e e2e-k8s check-deploy build images clean
+.PHONY: help dev test lint fuzz faults mutants bench check-bench profile e2e e2e-k8s check-deploy build images clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,12 @@ mutants: ## take out one mechanism after another and see its test fail; 15 minut
 
 bench: ## measure everything beside what it is compared with, 12 minutes; BENCHFLAGS=--quick for two
 	cd bench && go run . $(BENCHFLAGS)
+
+check-bench: ## check and test the benchmark
+	cd bench && go vet ./... && go test $(TESTFLAGS) ./...
+
+profile: ## measure again what the compiler shall make fast in the ingress: cmd/ingress/default.pgo
+	cd bench && go run . --only profile
 
 e2e: ## build the images, run compose, break it while events come, count; 15 minutes at most, needs a Docker engine
 	go test -tags e2e -count 1 -timeout 15m $(TESTFLAGS) ./test/e2e/...

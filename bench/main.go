@@ -35,6 +35,7 @@ var parts = []part{
 	{"worker", false, workerPart},
 	{"start", false, startPart},
 	{"memory", true, memoryPart},
+	{"profile", true, profilePart},
 }
 
 // options are what the flags say.
@@ -56,7 +57,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there is memory beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there are memory and profile beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")

@@ -2,12 +2,10 @@ package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,15 +28,6 @@ type crowd struct {
 // looked is how many connections are looked at to close one: enough to find one that has waited for long, and few
 // enough that a flood of connections costs little more than without a bound.
 const looked = 32
-
-// A guest is a connection.
-type guest struct {
-	net.Conn
-	crowd *crowd
-	codat bool
-	waits atomic.Int64 // since when it waits for a request, in nanoseconds since 1970; 0 while it has one
-	asked atomic.Bool  // something came, and no door has seen it
-}
 
 func newCrowd(ln net.Listener, most int, m *frontMetrics, log *zap.Logger) *crowd {
 	return &crowd{Listener: ln, most: most, codats: codatAddresses, metrics: m, log: log, guests: map[*guest]struct{}{}}
@@ -104,62 +93,4 @@ func (c *crowd) longest() (longest *guest) {
 		}
 	}
 	return longest
-}
-
-// Close closes the connection and makes room.
-func (g *guest) Close() error {
-	g.crowd.mu.Lock()
-	if _, ok := g.crowd.guests[g]; ok {
-		delete(g.crowd.guests, g)
-		g.crowd.metrics.connections.Dec()
-	}
-	g.crowd.mu.Unlock()
-	return g.Conn.Close()
-}
-
-// CloseWrite is what net/http asks for, so that a sender sees the answer before the end.
-func (g *guest) CloseWrite() error {
-	if c, ok := g.Conn.(*net.TCPConn); ok {
-		return c.CloseWrite()
-	}
-	return nil
-}
-
-// guestOf is the connection below TLS, nil when it is of another listener.
-func guestOf(conn net.Conn) *guest {
-	if c, ok := conn.(*tls.Conn); ok {
-		conn = c.NetConn()
-	}
-	g, _ := conn.(*guest)
-	return g
-}
-
-type guestKey struct{}
-
-// greet notes that a door sees the request. What net/http answers by itself comes to none.
-func greet(req *http.Request) {
-	if g, _ := req.Context().Value(guestKey{}).(*guest); g != nil {
-		g.asked.Store(false)
-	}
-}
-
-// observe is for http.Server.ConnState.
-func observe(conn net.Conn, state http.ConnState) {
-	g := guestOf(conn)
-	if g == nil {
-		return
-	}
-	switch state {
-	case http.StateActive: // headers have come, or a part of them that will do for an answer
-		g.waits.Store(0)
-		g.asked.Store(true)
-	case http.StateIdle:
-		g.waits.Store(time.Now().UnixNano())
-	case http.StateClosed:
-		if g.asked.Load() {
-			g.crowd.log.Warn("what came was no request: not HTTP, or headers that are too large, broken off or too slow",
-				zap.String("remote", host(g.RemoteAddr().String())))
-			g.crowd.metrics.unread.Inc()
-		}
-	}
 }

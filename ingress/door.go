@@ -111,6 +111,7 @@ func (d *door) pass(req *http.Request, r *request) (err error) {
 	if err != nil {
 		return err
 	}
+	hear(req)
 	r.size = len(b.bytes)
 	read, stored := true, false
 	defer func() {

@@ -270,7 +270,8 @@ func (f family) same(other family) bool {
 
 // headers is a clean set with this family alone, under the names that the library looks for first.
 func (f family) headers() http.Header {
-	return http.Header{"Svix-Id": {f.id}, "Svix-Timestamp": {f.timestamp}, "Svix-Signature": {f.signatures}}
+	v := [...]string{f.id, f.timestamp, f.signatures}
+	return http.Header{"Svix-Id": v[0:1:1], "Svix-Timestamp": v[1:2:2], "Svix-Signature": v[2:3:3]}
 }
 
 // Proof is what a signature was proven to cover, from the family that proved and from no other.

@@ -53,12 +53,9 @@ type Builder struct {
 
 // Message is the same as that of the source. The message is good until the next one is made.
 func (b *Builder) Message(s Source, e Stored, body []byte) (*nats.Msg, error) {
-	subject := s.QuarantineSubject()
-	if e.Quarantine == "" {
-		var err error
-		if subject, err = s.EventSubject(e.Head.Type); err != nil {
-			return nil, err
-		}
+	subject, err := s.subject(e)
+	if err != nil {
+		return nil, err
 	}
 	id := e.MsgID
 	if id == "" {
@@ -90,6 +87,13 @@ func (b *Builder) Message(s Source, e Stored, body []byte) (*nats.Msg, error) {
 	b.encoded(HeaderQuarantineReason, e.Quarantine)
 	b.msg.Subject, b.msg.Data = subject, body
 	return &b.msg, nil
+}
+
+func (s Source) subject(e Stored) (string, error) {
+	if e.Quarantine != "" {
+		return s.QuarantineSubject(), nil
+	}
+	return s.EventSubject(e.Head.Type)
 }
 
 // Attribute is the value of a header as it was before Message encoded it, and "" when the header is absent.

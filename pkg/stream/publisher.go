@@ -77,9 +77,10 @@ type slot struct {
 	stream string // of the last ack, so that its name is allocated once
 	out    nats.Msg
 
-	mu   sync.Mutex
-	gen  uint64
-	used bool // by a publish, which waits for its ack or is about to
+	mu      sync.Mutex
+	gen     uint64
+	address []byte // inbox and gen
+	used    bool   // by a publish, which waits for its ack or is about to
 }
 
 // NewPublisher makes a publisher on a connection, which stays the caller's. The connection should have no reconnect
@@ -204,7 +205,8 @@ func (s *slot) next() string {
 	defer s.mu.Unlock()
 	s.gen++
 	s.used = true
-	return s.inbox + strconv.FormatUint(s.gen, 36)
+	s.address = strconv.AppendUint(append(s.address[:0], s.inbox...), s.gen, 36)
+	return string(s.address)
 }
 
 // end makes sure that nothing more comes for this generation.
