@@ -221,6 +221,35 @@ func TestContentEncodingIsNotDecoded(t *testing.T) {
 	}
 }
 
+// Who is answered while it still sends reads the answer and then the end, never a reset: a proxy would make 502 of that.
+func TestARefusalReachesWhoIsStillSending(t *testing.T) {
+	g, _ := start(t, key(t, "us"))
+	for _, first := range []string{
+		"POST " + path + " HTTP/1.1\r\nHost: ingress\r\n",
+		"POST " + path + " HTTP/1.1\r\nHost: ingress\r\nConnection: close\r\n",
+		"POST " + path + " HTTP/1.0\r\n",
+	} {
+		for _, size := range []int{300_000, maxBody} {
+			conn := dial(t, g.address, first)
+			written := make(chan struct{})
+			go func() {
+				defer close(written)
+				_, _ = fmt.Fprintf(conn, "Content-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)) // not all of it is taken
+			}()
+			answer := bufio.NewReader(conn)
+			resp, err := http.ReadResponse(answer, nil)
+			if err != nil || resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%q and %d bytes: %v, %v; want 401", first, size, resp, err)
+			}
+			if n, err := answer.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("%q and %d bytes: after the answer %d bytes, %v; want the end", first, size, n, err)
+			}
+			conn.Close()
+			<-written
+		}
+	}
+}
+
 // A body that trickles is ended by the deadline of the whole request, however steadily it comes.
 func TestTricklingBodyIsEnded(t *testing.T) {
 	t.Parallel()

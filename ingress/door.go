@@ -173,14 +173,15 @@ func (d *door) end(c echo.Context, r *request, err error) {
 		h.Set(echo.HeaderRetryAfter, retryAfter)
 	case http.StatusMethodNotAllowed:
 		h.Set(echo.HeaderAllow, "POST, PUT")
-	case http.StatusRequestEntityTooLarge:
-		linger(c.Response().Writer)
 	}
 	// Who is still sending is answered now, and makes a new connection for the next request; on one
 	// that stays, net/http reads the rest before it answers.
 	sending := r.size < 0 && c.Request().ContentLength != 0
 	if sending || d.draining.Load() {
 		h.Set(echo.HeaderConnection, "close")
+	}
+	if sending && (c.Request().Close || a.status == http.StatusRequestEntityTooLarge) {
+		linger(c.Response().Writer)
 	}
 	c.Response().WriteHeader(a.status)
 	d.metrics.count(r, a, err)
@@ -191,8 +192,9 @@ func (d *door) end(c echo.Context, r *request, err error) {
 }
 
 // linger keeps the connection open for a moment after the answer. Closed at once, with bytes still
-// coming, it would be reset, and the sender would never see the answer. net/http does this for those
-// who use its own reader of limited bodies, which reads more than is needed here.
+// coming, it would be reset, and the sender might never see the answer. net/http does this by itself
+// only when it would have kept the connection and the rest is not too large, and for those who use its
+// own reader of limited bodies, which reads more than is needed here.
 func linger(w http.ResponseWriter) {
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

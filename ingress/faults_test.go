@@ -57,8 +57,8 @@ type poster struct {
 	longest     time.Duration
 }
 
-// newPoster begins to post, by some senders at a time, until end.
-func newPoster(t testing.TB, g *gate, k pair, name string, senders int) *poster {
+// newPoster begins to post, by some senders at a time, until end; with a fault when there is one from the beginning.
+func newPoster(t testing.TB, g *gate, k pair, name string, senders int, fault bool) *poster {
 	t.Helper()
 	c := &poster{
 		t: t, g: g, key: k, name: name,
@@ -66,6 +66,7 @@ func newPoster(t testing.TB, g *gate, k pair, name string, senders int) *poster 
 		done:     make(chan struct{}),
 		refused:  refusals(t, g),
 		accepted: map[string][]byte{},
+		fault:    fault,
 	}
 	c.ctx, c.abort = context.WithCancel(context.Background())
 	t.Cleanup(func() {
@@ -368,7 +369,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	// Others are elected within nine seconds, which can be more than the ingress has: 503 may come until then, and while
 	// the node comes back. Two nodes refuse nothing.
 	t.Run("the leader is killed", func(t *testing.T) {
-		sent := newPoster(t, g, k, "killed", senders)
+		sent := newPoster(t, g, k, "killed", senders, false)
 		sent.more(20)
 		leader := c.LeaderOf(name)
 		sent.faultBegins()
@@ -382,7 +383,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	})
 	// As when it is killed.
 	t.Run("the leader is cut off", func(t *testing.T) {
-		sent := newPoster(t, g, k, "cut", senders)
+		sent := newPoster(t, g, k, "cut", senders, false)
 		sent.more(20)
 		leader := c.LeaderOf(name)
 		sent.faultBegins()
@@ -396,7 +397,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	})
 	// 503 must come for all that is sent while one node is left, and may come until the others are back.
 	t.Run("the quorum is lost", func(t *testing.T) {
-		sent := newPoster(t, g, k, "quorum", senders)
+		sent := newPoster(t, g, k, "quorum", senders, false)
 		sent.more(20)
 		leader := c.LeaderOf(name)
 		others := []int{(leader + 1) % streamtest.Nodes, (leader + 2) % streamtest.Nodes}
@@ -404,8 +405,7 @@ func TestFaultsOfACluster(t *testing.T) {
 		for _, i := range others {
 			c.Kill(i)
 		}
-		alone := newPoster(t, g, k, "alone", senders)
-		alone.faultBegins()
+		alone := newPoster(t, g, k, "alone", senders, true)
 		alone.unavailables(senders)
 		if n, _ := alone.numbers(); n > 0 {
 			t.Errorf("%d events were accepted by one node of three", n)
@@ -423,12 +423,11 @@ func TestFaultsOfACluster(t *testing.T) {
 	})
 	// 503 must come for all that is sent while the stream has no room.
 	t.Run("the stream is full", func(t *testing.T) {
-		sent := newPoster(t, g, k, "full", senders)
+		sent := newPoster(t, g, k, "full", senders, false)
 		sent.more(20)
 		sent.faultBegins()
 		limit(t, c.JS, 1)
-		beyond := newPoster(t, g, k, "beyond", senders)
-		beyond.faultBegins()
+		beyond := newPoster(t, g, k, "beyond", senders, true)
 		beyond.unavailables(senders)
 		if n, _ := beyond.numbers(); n > 0 {
 			t.Errorf("%d events were accepted for a full stream", n)
@@ -451,7 +450,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	// An ack waits for the one before it and then for its own time: a second, of the eight that there are. No 503.
 	t.Run("acks come late", func(t *testing.T) {
 		defer proxy.Heal()
-		sent := newPoster(t, g, k, "late", senders)
+		sent := newPoster(t, g, k, "late", senders, false)
 		sent.more(20)
 		const delay = 500 * time.Millisecond
 		proxy.Delay(delay)
@@ -467,7 +466,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	// nothing else takes long, so that only a slow machine sees 503.
 	t.Run("acks come later than the next try", func(t *testing.T) {
 		defer proxy.Heal()
-		sent := newPoster(t, g, k, "later", senders)
+		sent := newPoster(t, g, k, "later", senders, false)
 		sent.more(20)
 		sent.faultBegins()
 		proxy.Delay(3 * time.Second)
@@ -480,7 +479,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	// The next try has it after the time to connect again. No 503.
 	t.Run("an ack is lost", func(t *testing.T) {
 		defer proxy.Heal()
-		sent := newPoster(t, g, k, "lost", 1) // so that no request meets two losses
+		sent := newPoster(t, g, k, "lost", 1, false) // so that no request meets two losses
 		sent.more(20)
 		before := g.value(t, "requests_total", "duplicate")
 		sent.wait(func() bool {
@@ -497,7 +496,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	t.Run("acks do not come", func(t *testing.T) {
 		defer proxy.Heal()
 		published := watchTries(t, c.NC)
-		sent := newPoster(t, g, k, "mute", senders)
+		sent := newPoster(t, g, k, "mute", senders, false)
 		sent.more(20)
 		before := g.value(t, "requests_total", "duplicate")
 		sent.faultBegins()
@@ -514,7 +513,7 @@ func TestFaultsOfACluster(t *testing.T) {
 	t.Run("the connection breaks", func(t *testing.T) {
 		defer proxy.Heal()
 		for i := range 3 {
-			sent := newPoster(t, g, k, fmt.Sprintf("broken%d", i), senders)
+			sent := newPoster(t, g, k, fmt.Sprintf("broken%d", i), senders, false)
 			sent.more(20)
 			proxy.Cut()
 			proxy.Heal()
@@ -529,7 +528,7 @@ func TestAServerThatIsRestarted(t *testing.T) {
 	t.Parallel()
 	k := key(t, "us")
 	g, server := start(t, k)
-	sent := newPoster(t, g, k, "restart", 4)
+	sent := newPoster(t, g, k, "restart", 4, false)
 	sent.more(50)
 	for range 3 {
 		sent.faultBegins()
