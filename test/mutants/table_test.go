@@ -53,6 +53,11 @@ var mutants = []mutant{
 		"ingress", "TestPromise2_NothingProvenIsLost",
 	},
 	{
+		2, "reading again after an answer", "ingress/guest.go",
+		[]edit{{"		g.whole.Store(false)\n", ""}},
+		"ingress", "TestAGuestIsReadOnlyForRequests",
+	},
+	{
 		2, "a subject for types that nobody knows", "ingress/ingress.go",
 		[]edit{{"if _, err := r.Source.EventSubject(event.Head.Type); err != nil {", "if _, err := r.Source.EventSubject(event.Head.Type); err != nil || !codat.Known(event.Head.Type) {"}},
 		"ingress", "TestPromise2_NothingProvenIsLost",
