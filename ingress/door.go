@@ -122,7 +122,7 @@ func (d *door) pass(req *http.Request, r *request) (err error) {
 			d.storing[from].Add(-1)
 		}
 	}()
-	claim = claim.Until(r.came.Add(d.receiver.Budget / 2))
+	claim = claim.Until(r.came.Add(d.receiver.Budget / 2)).FromCodat(from == codats)
 	r.got, err = d.receiver.accept(req.Context(), r.came, req.Header, claim, b.bytes, func() error {
 		b.prove()
 		stored = true

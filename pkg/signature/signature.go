@@ -45,20 +45,35 @@ const (
 const (
 	likely    = 2        // keys that are tried at once, whatever the body: the last ones that matched
 	easy      = 64 << 10 // bytes that a proof may hash without waiting for its turn
-	smallBody = 16 << 10 // of which the library may make its copies before a key is known to match
+	smallBody = 16 << 10 // as nearly every event has: the library may copy it before a key is known to match
 )
 
-// turns are what proofs that are not easy take and give back: they have half of the CPUs at most, so
-// that a flood of forgeries leaves the others to those who can prove what they say. There is one
-// machine, and so one set of turns, for all Verifiers.
-var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+// turns are what proofs that are not easy take and give back. There is one machine, and so one of
+// each for all Verifiers.
+var turns = newTurns(runtime.GOMAXPROCS(0))
+
+// A turnSet is turns for small bodies, which never wait behind large ones, and turns for those.
+type turnSet struct{ small, large chan struct{} }
+
+// newTurns makes the turns of strangers, and as many that are Codat's alone. A flood of forgeries
+// leaves CPUs to those who can prove what they say: from four on, a set has half of them at most. Of
+// three it leaves one. With fewer, forgeries that are small and large at the same time can have them
+// all, two proofs at a time, and all others share the CPUs with these two.
+func newTurns(cpus int) (all struct{ strangers, codats turnSet }) {
+	for _, set := range []*turnSet{&all.strangers, &all.codats} {
+		set.small = make(chan struct{}, max(1, cpus/2-cpus/4))
+		set.large = make(chan struct{}, max(1, cpus/4))
+	}
+	return all
+}
 
 // A Verifier proves requests under any of its keys. It is safe for concurrent use.
 //
 // A request that does not prove costs one HMAC for each key and for each of at most two families of
 // headers that differ. Of a body that is not small, the library, which copies it, sees only what a
 // key matched; and when bodies and keys make more work than a moment's, proofs beyond the two keys
-// that matched last take turns.
+// that matched last take turns: small bodies with small ones, what comes from Codat's own addresses
+// with its like.
 type Verifier struct {
 	tolerance time.Duration
 	now       func() time.Time
@@ -113,12 +128,20 @@ func (v *Verifier) Keys() []string {
 type Unproven struct {
 	families []family
 	until    time.Time
+	codat    bool
 }
 
 // Until is the same, with a time until which Prove may let it wait for its turn. Without one it waits
 // as long as it takes.
 func (u Unproven) Until(t time.Time) Unproven {
 	u.until = t
+	return u
+}
+
+// FromCodat is the same, and says whether it came from an address of Codat's own: then it waits for
+// nobody else's turn.
+func (u Unproven) FromCodat(yes bool) Unproven {
+	u.codat = yes
 	return u
 }
 
@@ -297,7 +320,10 @@ type Proof struct {
 // request: the sender should try again.
 func (v *Verifier) Prove(u Unproven, body []byte) (Proof, error) {
 	err := ErrNoMatch
-	t := turn{until: u.until}
+	t := turn{until: u.until, of: turns.strangers.of(body)}
+	if u.codat {
+		t.of = turns.codats.of(body)
+	}
 	defer t.end()
 	for _, f := range u.families {
 		k, busy := v.match(&t, f, body)
@@ -357,16 +383,30 @@ func (v *Verifier) match(t *turn, f family, body []byte) (*key, error) {
 	return nil, nil
 }
 
+func (s turnSet) of(body []byte) chan struct{} {
+	if len(body) > smallBody {
+		return s.large
+	}
+	return s.small
+}
+
 // A turn is a request's among those that are hard to prove.
 type turn struct {
 	until time.Time
+	of    chan struct{}
 	come  bool
 }
 
-// wait returns when it has come, at once when it had before.
+// wait returns when it has come, at once when it had before. One that is free comes however late it is.
 func (t *turn) wait() error {
 	if t.come {
 		return nil
+	}
+	select {
+	case t.of <- struct{}{}:
+		t.come = true
+		return nil
+	default:
 	}
 	var late <-chan time.Time
 	if !t.until.IsZero() {
@@ -375,7 +415,7 @@ func (t *turn) wait() error {
 		late = timer.C
 	}
 	select {
-	case turns <- struct{}{}:
+	case t.of <- struct{}{}:
 		t.come = true
 		return nil
 	case <-late:
@@ -385,7 +425,7 @@ func (t *turn) wait() error {
 
 func (t *turn) end() {
 	if t.come {
-		<-turns
+		<-t.of
 	}
 }
 
