@@ -48,8 +48,8 @@ faults: ## kill the ingress, the broker and workers at the worst moments; 15 min
 mutants: ## take out one mechanism after another and see its test fail; 15 minutes at most
 	go test -tags mutants -v -count 1 -timeout 15m $(TESTFLAGS) ./test/mutants/...
 
-bench: ## measure everything beside what it is compared with, 12 minutes; BENCHFLAGS=--quick for two
-	cd bench && go run . $(BENCHFLAGS)
+bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two; as JSON too, in bin/
+	mkdir -p bin && cd bench && go run . --json ../bin/bench.json $(BENCHFLAGS)
 
 check-bench: ## check and test the benchmark
 	cd bench && go vet ./... && go test $(TESTFLAGS) ./...

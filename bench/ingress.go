@@ -243,6 +243,19 @@ func (b *bench) closed(ctx context.Context, in string, v *variant, servers *lab.
 	return s, err
 }
 
+// open is one turn of an open loop: requests come as events do, at a rate that does not change and at random moments, and
+// a latency counts from the moment at which the request was to be sent.
+func (b *bench) open(ctx context.Context, in string, v *variant, servers *lab.NATS, batch *load.Batch, conns []*load.Conn, rate float64) error {
+	const longer = 2 // a tail needs more requests than a mean
+	s, err := b.turn(ctx, v, servers, batch, int(1.2*rate*longer*b.slice.Seconds()), func() load.Result {
+		return load.Open(ctx, conns, batch, rate, load.Poisson, longer*b.slice)
+	})
+	if err == nil {
+		b.note(in, v.name, s)
+	}
+	return err
+}
+
 // ingressPart compares the ingress with its rivals, on one server without fsync and on one with it.
 func ingressPart(ctx context.Context, b *bench) error {
 	starters := map[string]starter{
@@ -346,14 +359,9 @@ func (b *bench) compare(ctx context.Context, names []string, starters map[string
 	for round := range b.rounds {
 		b.progress("ingress, %s: latencies, round %d of %d", fsyncName(fsync), round+1, b.rounds)
 		for _, t := range shuffled(turns) {
-			const longer = 2 // a tail needs more requests than a mean
-			s, err := b.turn(ctx, t.v, servers, batch, int(1.2*t.rate*longer*b.slice.Seconds()), func() load.Result {
-				return load.Open(ctx, conns[t.v], batch, t.rate, load.Poisson, longer*b.slice)
-			})
-			if err != nil {
+			if err := b.open(ctx, t.in, t.v, servers, batch, conns[t.v], t.rate); err != nil {
 				return err
 			}
-			b.note(t.in, t.v.name, s)
 		}
 	}
 	for _, v := range variants {

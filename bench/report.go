@@ -88,7 +88,7 @@ func (r *report) ratio(in, variant, to, name string) float64 {
 }
 
 // bases are what other variants are compared with, by the first figure of a case.
-var bases = []string{"plain", "bound", "fsync off", "bare loop", "alone"}
+var bases = []string{"plain", "bound", "bare loop", "alone"}
 
 // print writes a table for each case, and what is asked for beside what was reached.
 func (r *report) print(w io.Writer) {

@@ -18,6 +18,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/headgate/headgate/pkg/signature"
 )
 
 // DoorOptions are what a door asks of a request before it reads the body, and its limits.
@@ -91,7 +93,8 @@ func (d *door) pass(req *http.Request, r *request) (err error) {
 			return ErrSpent
 		}
 		defer func() {
-			if err != nil && answerTo(err).outcome == refused {
+			late := errors.Is(err, signature.ErrTooOld) || errors.Is(err, signature.ErrTooNew) // it proved
+			if err != nil && !late && answerTo(err).outcome == refused {
 				d.limiter.spend(r.client, r.came)
 			}
 		}()

@@ -166,6 +166,14 @@ func TestUnprovenRate(t *testing.T) {
 		{"what proves", from(stranger), 204, ""},
 		{"again", from(stranger), 204, ""},
 	})
+	for _, age := range []time.Duration{time.Hour, -time.Hour} { // a clock is wrong: that is its own alarm
+		late := post(g.url, ours, "msg_late", event("company.created"))
+		late.Header.Set("X-Forwarded-For", stranger)
+		sign(late.Header, ours, "msg_late", time.Now().Add(-age), event("company.created"))
+		if got := send(t, late); got.status != 401 {
+			t.Errorf("what was signed %v ago is answered %d; want 401", age, got.status)
+		}
+	}
 	g.knock(t, theirs, []knock{{"what does not", from(stranger), 401, "no_match"}, {"again", from(stranger), 503, "address_limit"}})
 	g.knock(t, ours, []knock{{"then nothing from there", from(stranger), 503, "address_limit"}, {"but from elsewhere", from(other), 204, ""}})
 	g.knock(t, theirs, []knock{{"Codat may err", from(codat), 401, "no_match"}, {"again", from(codat), 401, "no_match"}})

@@ -132,8 +132,17 @@ func (o *otlp) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans)
 		_ = w.Close()
 		body = small.Bytes()
 	}
-	_, err = backoff.Retry(ctx, func() (struct{}, error) { return struct{}{}, o.send(ctx, body) },
-		backoff.WithBackOff(backoff.NewExponentialBackOff()), backoff.WithMaxElapsedTime(0))
+	var last error
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		err := o.send(ctx, body)
+		if ctx.Err() == nil {
+			last = err
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(backoff.NewExponentialBackOff()), backoff.WithMaxElapsedTime(0))
+	if err != nil && ctx.Err() != nil && last != nil {
+		err = fmt.Errorf("%w: %w", err, last) // that time is up says nothing of why
+	}
 	return err
 }
 

@@ -3,6 +3,7 @@ package process
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,12 +12,52 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"go.opentelemetry.io/otel"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/protobuf/proto"
 )
 
 func spansNamed(name string) []*tracepb.ResourceSpans {
 	return []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: []*tracepb.Span{{Name: name}}}}}}
+}
+
+func TestSpansThatDidNotGoSayWhy(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var asked atomic.Int32
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 2 {
+			cancel()
+		}
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	defer collector.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	o, err := newOTLP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.UploadTraces(ctx, spansNamed("work")); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "502") {
+		t.Errorf("UploadTraces = %v; want that it was ended, and what the collector had answered", err)
+	}
+	if err := o.Stop(t.Context()); err != nil {
+		t.Errorf("Stop = %v", err)
+	}
+
+	core, lines := observer.New(zap.WarnLevel)
+	_, flush, err := traces(t.Context(), "test", "v0", zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	otel.Handle(errors.New("what OpenTelemetry has to say"))
+	if got := lines.FilterMessage("traces").All(); len(got) != 1 || got[0].ContextMap()["error"] != "what OpenTelemetry has to say" {
+		t.Errorf("the log has %v; want what OpenTelemetry had to say", got)
+	}
+	if err := flush(); err != nil {
+		t.Errorf("flush = %v", err)
+	}
 }
 
 func TestSpansGoOverTheWireAsCollectorsReadThem(t *testing.T) {
@@ -130,7 +171,7 @@ func TestVariablesOfTracesThatCannotBeMeant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
 			t.Setenv("OTEL_EXPORTER_OTLP_"+name, value)
-			_, _, err := traces(t.Context(), "test", "v0")
+			_, _, err := traces(t.Context(), "test", "v0", zap.NewNop())
 			if ExitCode(err) != 2 || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_"+name) {
 				t.Errorf("traces = %v, exit code %d; want an error that names the variable, and 2", err, ExitCode(err))
 			}

@@ -145,7 +145,7 @@ func (p *Process) serve(adminListen string, run func(context.Context, *Process) 
 	}
 	defer admin.Close()
 	defer context.AfterFunc(ctx, p.Health.Drain)()
-	provider, flush, err := traces(ctx, p.Name, p.Version)
+	provider, flush, err := traces(ctx, p.Name, p.Version, p.Log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
@@ -13,6 +14,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/zap"
 )
 
 // tracesFlush is the time that the last spans have to leave when the process stops.
@@ -20,8 +22,8 @@ const tracesFlush = 3 * time.Second
 
 // traces are off, which costs nothing, unless OpenTelemetry's own variables name a collector that takes OTLP over
 // HTTP: OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT. Sampling, headers, time-outs and the
-// resource's attributes come from its variables too. flush sends what is left.
-func traces(ctx context.Context, name, version string) (provider trace.TracerProvider, flush func() error, err error) {
+// resource's attributes come from its variables too. What goes wrong later is in the log. flush sends what is left.
+func traces(ctx context.Context, name, version string, log *zap.Logger) (provider trace.TracerProvider, flush func() error, err error) {
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return noop.NewTracerProvider(), func() error { return nil }, nil
 	}
@@ -40,6 +42,7 @@ func traces(ctx context.Context, name, version string) (provider trace.TracerPro
 	if err != nil {
 		return nil, nil, Misconfigured(fmt.Errorf("traces: OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", zap.String("error", redact(err.Error()))) }))
 	sdk := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(of))
 	return sdk, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesFlush)
@@ -50,7 +53,7 @@ func traces(ctx context.Context, name, version string) (provider trace.TracerPro
 
 // CheckTraces says what is wrong with OpenTelemetry's variables, as Misconfigured. It opens no connection.
 func CheckTraces() error {
-	_, flush, err := traces(context.Background(), "check", "")
+	_, flush, err := traces(context.Background(), "check", "", zap.NewNop())
 	if err != nil {
 		return err
 	}

@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/zap"
 )
 
 func TestTracesAreOffUnlessACollectorIsNamed(t *testing.T) {
-	provider, flush, err := traces(t.Context(), "test", "v0")
+	provider, flush, err := traces(t.Context(), "test", "v0", zap.NewNop())
 	if _, off := provider.(noop.TracerProvider); !off || err != nil {
 		t.Errorf("traces = %T, %v; want them off", provider, err)
 	}
@@ -30,7 +31,7 @@ func TestTracesGoToTheCollectorThatTheEnvironmentNames(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
 	ctx, cancel := context.WithCancel(t.Context())
-	provider, flush, err := traces(ctx, "test", "v0")
+	provider, flush, err := traces(ctx, "test", "v0", zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
