@@ -41,16 +41,32 @@ func (b *body) prove() {
 func (b *body) leave() { b.room.give(cap(b.bytes), b.proven) }
 
 func newBodies(limit int64) *bodies {
-	b := &bodies{limit: limit}
-	for size := int64(firstBuffer); size <= limit; size *= growth {
-		b.sizes = append(b.sizes, int(size))
-	}
-	b.sizes = append(b.sizes, int(limit)+1)
-	b.pools = make([]sync.Pool, len(b.sizes))
-	return b
+	sizes := bufferSizes(limit)
+	return &bodies{limit: limit, sizes: sizes, pools: make([]sync.Pool, len(sizes))}
 }
 
-// read reads r to its end, into a buffer that has its place in the room. announced is the length that
+// bufferSizes are those of the buffers for bodies of a limit.
+func bufferSizes(limit int64) []int {
+	var sizes []int
+	for size := int64(firstBuffer); size < limit; size *= growth {
+		sizes = append(sizes, int(size))
+	}
+	return append(sizes, int(limit)+1)
+}
+
+// leastRoom is the least room in which a body of the limit can be read when no other is there. The buffer that it grows
+// out of has its place until its bytes are in the last one.
+func leastRoom(limit int64) int64 {
+	sizes := bufferSizes(limit)
+	last := len(sizes) - 1
+	needs := sizes[last]
+	if last > 0 {
+		needs += sizes[last-1]
+	}
+	return roomFor(int64(needs), sizes[last])
+}
+
+// read reads r to its end, into a buffer that has its place in the room, and so has the one before it while it grows. announced is the length that
 // the request says it has, -1 when it does not say. It returns ErrTooLarge, ErrSlow, ErrBroken or
 // ErrNoRoom.
 func (b *bodies) read(r io.Reader, announced int64, in *room) (*body, error) {

@@ -157,3 +157,37 @@ func TestRoomForSmallBodiesAndProvenOnes(t *testing.T) {
 		t.Errorf("all take %d; want all", in.all.Load())
 	}
 }
+
+// In the least room for a limit every body up to the limit has a place, and in one byte less that of the limit has not.
+func TestTheLeastRoomTakesEveryBody(t *testing.T) {
+	const KiB, MiB = 1 << 10, 1 << 20
+	limits := []int64{1, 300 * KiB, 1000 * KiB, MiB, MiB + 1, 3 * MiB}
+	for size := int64(firstBuffer); size <= MiB; size *= growth {
+		limits = append(limits, size-2, size-1, size, size+1, 2*size)
+	}
+	for _, limit := range limits {
+		least := leastRoom(limit)
+		sizes := []int64{0, 1, limit - 1, limit, min(limit, 270_000)}
+		for _, size := range bufferSizes(limit) {
+			sizes = append(sizes, min(limit, int64(size)-1), min(limit, int64(size)), min(limit, int64(size)+1))
+		}
+		for more := range int64(9) { // what is divided by eight is cut off
+			in, b := newRoom(least+more), newBodies(limit)
+			for _, size := range sizes {
+				for _, announced := range []int64{-1, size} {
+					got, err := b.read(bytes.NewReader(make([]byte, size)), announced, in)
+					if err != nil {
+						t.Fatalf("limit %d, room %d: a body of %d, %d announced: %v", limit, least+more, size, announced, err)
+					}
+					b.put(got)
+				}
+			}
+			if got := in.all.Load(); got != 0 {
+				t.Errorf("limit %d, room %d: %d are not given back", limit, least+more, got)
+			}
+		}
+		if _, err := newBodies(limit).read(bytes.NewReader(make([]byte, limit)), -1, newRoom(least-1)); !errors.Is(err, ErrNoRoom) {
+			t.Errorf("limit %d, room %d: read = %v; want %v: less would do", limit, least-1, err, ErrNoRoom)
+		}
+	}
+}

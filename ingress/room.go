@@ -16,12 +16,26 @@ type room struct {
 
 func newRoom(most int64) *room { return &room{most: most} }
 
-// take makes place for a buffer of n bytes of a body that is not proven yet. It returns ErrNoRoom.
-func (r *room) take(n int) error {
+// forUnproven is the room for buffers of n bytes and all others of bodies that are not proven.
+func (r *room) forUnproven(n int) int64 {
 	most := r.most / 2
 	if n > trusted {
 		most = most / 4 * 3
 	}
+	return most
+}
+
+// roomFor is the least room in which bytes that are not proven have a place, the last of them in a buffer of n.
+func roomFor(bytes int64, n int) int64 {
+	if n > trusted {
+		return (bytes + 2) / 3 * 8
+	}
+	return 2 * bytes
+}
+
+// take makes place for a buffer of n bytes of a body that is not proven yet. It returns ErrNoRoom.
+func (r *room) take(n int) error {
+	most := r.forUnproven(n)
 	if r.unproven.Add(int64(n)) > most {
 		r.unproven.Add(-int64(n))
 		return fmt.Errorf("%w: of %d bytes for bodies that are not proven", ErrNoRoom, most)

@@ -143,3 +143,30 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+// What --max-bytes is said to be too little for, the cure in the error is enough for.
+func TestTheRoomThatIsAdvisedIsEnough(t *testing.T) {
+	k := key(t, "us")
+	parse := func(body, room string) error {
+		_, err := process.Parse("ingress", "", new(ingress.Settings), []string{"--secret", k.text, "--max-body", body, "--max-bytes", room})
+		return err
+	}
+	if err := parse("1MiB", "4MiB"); err != nil {
+		t.Errorf("4MiB for bodies of 1MiB: %v", err)
+	}
+	for _, body := range []string{"1", "4096", "16384", "16385", "300KiB", "1MiB", "3MiB", "64MiB"} {
+		err := parse(body, "1")
+		if err == nil {
+			t.Errorf("a byte for bodies of %s is good", body)
+			continue
+		}
+		_, cure, ok := strings.Cut(err.Error(), "give ")
+		cure, _, _ = strings.Cut(cure, " ")
+		if !ok || parse(body, cure) != nil {
+			t.Errorf("bodies of %s: %v; and with %s: %v", body, err, cure, parse(body, cure))
+		}
+	}
+	if err := parse("300KiB", "1200KiB"); err == nil || !strings.Contains(err.Error(), "--max-bytes") {
+		t.Errorf("1200KiB for bodies of 300KiB: %v; want an error that names --max-bytes", err)
+	}
+}

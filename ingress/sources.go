@@ -209,8 +209,9 @@ func (s *Settings) open() ([]*source, error) {
 				return nil, fmt.Errorf("--sources %s: %s and %s have the path %s: give each a path of its own", s.Sources, other.Name, one.Name, one.Path)
 			}
 		}
-		if most := s.MaxBytes / 4; one.MaxBody > most {
-			return nil, fmt.Errorf("--max-bytes: %s have no room for bodies of %s: give %s or more", s.MaxBytes, one.MaxBody, 4*one.MaxBody)
+		if least := leastRoom(int64(one.MaxBody)); int64(s.MaxBytes) < least {
+			cure := Size((least + 1023) >> 10 << 10) // in whole KiB it reads better
+			return nil, fmt.Errorf("--max-bytes: %s have no room for a body of %s that is not proven yet: give %s or more", s.MaxBytes, one.MaxBody, cure)
 		}
 		src := newSource(one)
 		if src.allow, err = parseNetworks(one.Allow); err != nil {
