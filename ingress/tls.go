@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"sync/atomic"
 	"time"
 )
@@ -35,9 +37,8 @@ func (c *certificates) load() (changed bool, err error) {
 		if err != nil {
 			return false, fmt.Errorf("--tls-client-ca: %w", err)
 		}
-		config.ClientCAs = x509.NewCertPool()
-		if !config.ClientCAs.AppendCertsFromPEM(text) {
-			return false, fmt.Errorf("--tls-client-ca %s: no certificate in PEM in it", c.clientCA)
+		if config.ClientCAs, err = parseCertificates(text); err != nil {
+			return false, fmt.Errorf("--tls-client-ca %s: %w", c.clientCA, err)
 		}
 		// Who has none is answered, and logged, by HTTP.
 		config.ClientAuth = tls.VerifyClientCertIfGiven
@@ -46,6 +47,52 @@ func (c *certificates) load() (changed bool, err error) {
 	}
 	before := c.now.Swap(config)
 	return before == nil || !sameCertificates(before, config), nil
+}
+
+// parseCertificates reads all certificates in PEM, with or without text between them. It refuses a text of which a part
+// may be a certificate that is cut or damaged: without that one, who showed a good certificate yesterday is kept out.
+func parseCertificates(text []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	rest, found := text, false
+	for {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		// What Decode cannot read it passes over.
+		begin := bytes.LastIndex(rest[:len(rest)-len(after)], []byte("-----BEGIN"))
+		line := 1 + bytes.Count(text[:len(text)-len(rest)+begin], []byte("\n"))
+		if mayBeCut(rest[:begin]) {
+			return nil, fmt.Errorf("what stands before line %d is no whole certificate: put the whole file there again", line)
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("line %d begins no certificate, but another thing in PEM: only BEGIN CERTIFICATE belongs there", line)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate that begins on line %d: %w: put the whole file there again", line, err)
+		}
+		pool.AddCert(certificate)
+		rest, found = after, true
+	}
+	switch last := bytes.TrimSpace(rest); {
+	case mayBeCut(rest), len(last) > 0 && rest[len(rest)-1] != '\n':
+		return nil, errors.New("its end is no whole certificate, or a comment that does not end its line: put the whole file there again")
+	case !found:
+		return nil, errors.New("no certificate in PEM in it")
+	}
+	return pool, nil
+}
+
+// fullLine is one of base64 that is as long as PEM has them, or longer; a last line with padding is not one.
+var fullLine = regexp.MustCompile(`(?m)^[ \t]*[A-Za-z0-9+/]{64,}[ \t\r]*$`)
+
+// mayBeCut reports whether a text between certificates may be what is left of one, and not a comment.
+func mayBeCut(text []byte) bool {
+	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.Contains(text, []byte("-----END")) {
+		return true
+	}
+	return fullLine.Match(text)
 }
 
 func sameCertificates(a, b *tls.Config) bool {
