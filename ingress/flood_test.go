@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/signature"
@@ -21,15 +25,69 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
+// flood sends a request over and over, each time over a new one of n connections at a time, until it is stopped.
+// answers counts what was answered, and busy of that 503.
+type flood struct {
+	answers, busy atomic.Int64
+	stop          func()
+}
+
+func startFlood(t *testing.T, address, request string, n int) *flood {
+	t.Helper()
+	f := new(flood)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+	})
+	t.Cleanup(f.stop)
+	for range n {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				conn, err := net.Dial("tcp", address)
+				if err != nil {
+					continue
+				}
+				stop := context.AfterFunc(ctx, func() { conn.Close() })
+				_, _ = io.WriteString(conn, request)
+				answer := make([]byte, len("HTTP/1.1 503"))
+				if _, err := io.ReadFull(conn, answer); err == nil {
+					f.answers.Add(1)
+					if strings.HasSuffix(string(answer), "503") {
+						f.busy.Add(1)
+					}
+				}
+				stop()
+				conn.Close()
+			}
+		})
+	}
+	return f
+}
+
+// forgery is a request as large as may be that nobody signed who has a key.
+func forgery(t *testing.T, url string) string {
+	t.Helper()
+	body := event("company.created") + strings.Repeat(" ", maxBody-1000)
+	return head(post(url, key(t, "nobody"), "msg_forged", body)) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+}
+
+// sized is an event in so many bytes.
+func sized(size int) string {
+	e := event("company.created")
+	return e + strings.Repeat(" ", size-len(e))
+}
+
 // Forgeries as large as may be, as many as the machine takes, from the same address, under fifty keys: beside them
-// every real request is let in.
+// every real request is let in, small as nearly all are and larger, under all of the keys in turn.
 func TestAFloodOfForgeriesRefusesNobodyElse(t *testing.T) {
 	const floods, real = 16, 150
 	var lines []string
-	var ours pair
+	var ours []pair
 	for n := range 50 {
-		ours = key(t, fmt.Sprint("endpoint ", n))
-		lines = append(lines, ours.text)
+		ours = append(ours, key(t, fmt.Sprint("endpoint ", n)))
+		lines = append(lines, ours[n].text)
 	}
 	name := filepath.Join(t.TempDir(), "keys")
 	write(t, name, lines...)
@@ -37,41 +95,54 @@ func TestAFloodOfForgeriesRefusesNobodyElse(t *testing.T) {
 	g := filed(t, server.URL, name)
 	g.waitReady(t)
 
-	body := event("company.created") + strings.Repeat(" ", maxBody-1000)
-	forged := head(post(g.url, key(t, "nobody"), "msg_forged", body)) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	var answered atomic.Int64
-	for range floods {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				conn, err := net.Dial("tcp", g.address)
-				if err != nil {
-					continue
-				}
-				stop := context.AfterFunc(ctx, func() { conn.Close() })
-				_, _ = io.WriteString(conn, forged)
-				if n, _ := conn.Read(make([]byte, 16)); n > 0 {
-					answered.Add(1)
-				}
-				stop()
-				conn.Close()
-			}
-		})
-	}
-	streamtest.Wait(t, func() bool { return answered.Load() > floods }, "the flood has come")
+	f := startFlood(t, g.address, forgery(t, g.url), floods)
+	streamtest.Wait(t, func() bool { return f.answers.Load() > floods }, "the flood has come")
 	for n := range real {
-		if got := send(t, post(g.url, ours, fmt.Sprintf("msg_%d", n), event("company.created"))); got.status != 204 {
-			t.Errorf("a real request beside the flood was answered %d; want 204", got.status)
+		body := sized([]int{600, 4096}[n%2])
+		if got := send(t, post(g.url, ours[n%len(ours)], fmt.Sprintf("msg_%d", n), body)); got.status != 204 {
+			t.Errorf("a real request of %d bytes beside the flood was answered %d; want 204", len(body), got.status)
 		}
 	}
-	cancel()
-	wg.Wait()
+	f.stop()
 	if got := g.value(t, "requests_total", "accepted"); got != real {
 		t.Errorf("%v requests were accepted; want the %d real ones", got, real)
 	}
 	if len(stored(t, server.JS)) != real {
 		t.Errorf("%d messages are stored; want the %d real ones", len(stored(t, server.JS)), real)
+	}
+}
+
+// Who waits for a turn to be proven is refused here at once. Forgeries take all turns of strangers; what comes from
+// Codat's own addresses, large as well, finds its own free.
+func TestAFloodOfForgeriesTakesNoTurnOfCodats(t *testing.T) {
+	var ours []pair
+	var keys []signature.Key
+	for n := range 50 {
+		ours = append(ours, key(t, fmt.Sprint("endpoint ", n)))
+		keys = append(keys, ours[n].Key)
+	}
+	front := ingress.NewFront(ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000, Proxies: loopback}, zap.NewNop(), prometheus.NewRegistry())
+	front.Open(&ingress.Receiver{
+		Source: streamtest.Source,
+		Keys:   signature.NewVerifier(5*time.Minute, nil, keys...),
+		Store: storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
+			return stream.Receipt{Sequence: 1}, nil
+		}),
+		Budget: time.Nanosecond,
+	}, ingress.DoorOptions{Path: path, MaxBody: maxBody, MaxInFlight: 8})
+	server := httptest.NewServer(front)
+	t.Cleanup(server.Close)
+	url := server.URL + path
+
+	f := startFlood(t, server.Listener.Addr().String(), forgery(t, url), 2+runtime.GOMAXPROCS(0))
+	for n, k := range ours[40:] {
+		before := f.busy.Load()
+		streamtest.Wait(t, func() bool { return f.busy.Load() > before }, "all turns are taken")
+		req := post(url, k, fmt.Sprintf("msg_%d", n), sized(100_000))
+		req.Header.Set("X-Forwarded-For", "4.159.114.108")
+		if got := send(t, req); got.status != 204 {
+			t.Fatalf("a large request of Codat's beside the flood was answered %d; want 204", got.status)
+		}
 	}
 }
 

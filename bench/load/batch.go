@@ -53,7 +53,7 @@ type place struct{ from, to int }
 // A Signer writes requests as Codat's sender does, each with an id, an event id and a text of its own. Use one for
 // everything that goes into one stream: its ids never come again.
 type Signer struct {
-	key                            []byte
+	keys                           [][]byte
 	request                        []byte
 	id, timestamp, signature, body place
 	event, pad                     place
@@ -62,11 +62,16 @@ type Signer struct {
 	signed                         uint64
 }
 
-// NewSigner makes a signer with a key as Codat shows it, whsec_ and base64, for bodies of size bytes.
-func NewSigner(secret string, size int) (*Signer, error) {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
-	if err != nil {
-		return nil, fmt.Errorf("key of the signer: %w", err)
+// NewSigner makes a signer with a key as Codat shows it, whsec_ and base64, for bodies of size bytes. With more keys it
+// signs with all of them in turn.
+func NewSigner(secret string, size int, more ...string) (*Signer, error) {
+	var keys [][]byte
+	for _, one := range append([]string{secret}, more...) {
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(one, "whsec_"))
+		if err != nil {
+			return nil, fmt.Errorf("key of the signer: %w", err)
+		}
+		keys = append(keys, key)
 	}
 	if size < MinSize {
 		return nil, fmt.Errorf("bodies of %d bytes: an event has at least %d", size, MinSize)
@@ -78,7 +83,7 @@ func NewSigner(secret string, size int) (*Signer, error) {
 		return place{at, at + len(form)}
 	}
 	s := &Signer{
-		key: key, request: request, run: rand.Text()[:9],
+		keys: keys, request: request, run: rand.Text()[:9],
 		id: find(idForm), timestamp: find(timestampForm), signature: find(signatureForm), event: find(eventForm),
 		pad:  find(strings.Repeat(padForm, size-MinSize)),
 		body: place{len(request) - size, len(request)},
@@ -120,9 +125,13 @@ func (s *Signer) Sign(b *Batch, n int, at time.Time) {
 	workers := runtime.GOMAXPROCS(0)
 	for w := range workers {
 		wg.Go(func() {
-			mac := hmac.New(sha256.New, s.key)
+			var macs []hash.Hash
+			for _, key := range s.keys {
+				macs = append(macs, hmac.New(sha256.New, key))
+			}
 			for i := w * n / workers; i < (w+1)*n/workers; i++ {
-				s.write(b.Request(i), s.signed+uint64(i), timestamp, mac)
+				number := s.signed + uint64(i)
+				s.write(b.Request(i), number, timestamp, macs[number%uint64(len(macs))])
 			}
 		})
 	}

@@ -55,6 +55,34 @@ func TestSignedRequestsProve(t *testing.T) {
 	}
 }
 
+func TestKeysSignInTurn(t *testing.T) {
+	secrets := []string{load.NewSecret(), load.NewSecret(), load.NewSecret()}
+	signer, err := load.NewSigner(secrets[0], 600, secrets[1:]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch load.Batch
+	signer.Sign(&batch, 10, time.Now())
+	for i := range batch.Len() {
+		key, err := signature.ParseKey(secrets[i%3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, body, err := load.Read(batch.Request(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		verifier := signature.NewVerifier(time.Minute, nil, key)
+		unproven, err := verifier.Read(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifier.Prove(unproven, body); err != nil {
+			t.Errorf("request %d: %v; want it signed with key %d", i, err, i%3)
+		}
+	}
+}
+
 func TestSignersShareNoIDs(t *testing.T) {
 	ids := map[string]bool{}
 	secret := load.NewSecret()
@@ -84,6 +112,9 @@ func TestNewSignerRefuses(t *testing.T) {
 	}
 	if _, err := load.NewSigner("whsec_?", 600); err == nil {
 		t.Error("NewSigner() = nil for a key that is not base64")
+	}
+	if _, err := load.NewSigner(load.NewSecret(), 600, "whsec_?"); err == nil {
+		t.Error("NewSigner() = nil for one more key that is not base64")
 	}
 }
 
