@@ -41,7 +41,7 @@ func (f *files[T]) read() (values []T, problems []error) {
 		good[name] = map[string][]T{}
 		members, err := membersOf(name)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("%s %s: %w", f.setting, name, err))
+			problems = append(problems, f.problem(name, err))
 			good[name] = f.good[name]
 			for _, kept := range f.good[name] {
 				values = append(values, kept...)
@@ -51,7 +51,7 @@ func (f *files[T]) read() (values []T, problems []error) {
 		for _, member := range members {
 			found, err := readLines(member, f.what, f.parse)
 			if err != nil {
-				problems = append(problems, fmt.Errorf("%s %s: %w", f.setting, member, err))
+				problems = append(problems, f.problem(member, err))
 				found = f.good[name][member]
 			}
 			good[name][member] = found
@@ -60,6 +60,19 @@ func (f *files[T]) read() (values []T, problems []error) {
 	}
 	f.good = good
 	return values, problems
+}
+
+// problem says what is wrong with a file. A name with a space in it may be a value that belongs into a file: it is
+// not shown.
+func (f *files[T]) problem(name string, err error) error {
+	if !strings.Contains(name, " ") {
+		return fmt.Errorf("%s %s: %w", f.setting, name, err)
+	}
+	var at *os.PathError // has the name too
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	return fmt.Errorf("%s: a name that is not shown, because it has a space in it: %w: give the name of a file, and in that file each %s on a line", f.setting, err, f.what)
 }
 
 // membersOf are the files that a name stands for.

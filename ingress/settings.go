@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +73,12 @@ func (s *Settings) Validate() error {
 	if err := process.ValidateListen("--listen", s.Listen); err != nil {
 		return err
 	}
+	if _, port, _ := net.SplitHostPort(s.Listen); s.Listen == s.AdminListen && port != "0" {
+		return fmt.Errorf("--listen and --admin-listen: both are %s: give each an address of its own", s.Listen)
+	}
+	if err := s.validateDoors(); err != nil {
+		return err
+	}
 	if _, err := parseNetworks(s.Proxies); err != nil {
 		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
@@ -112,6 +120,24 @@ func (s *Settings) Validate() error {
 	}
 	_, err := s.open()
 	return err
+}
+
+// validateDoors reports a door that is set, but to nothing: whoever set it did not mean that it stands open.
+func (s *Settings) validateDoors() error {
+	for _, door := range []struct {
+		flag  string
+		empty bool
+	}{
+		{"authorization-file", len(s.AuthorizationFile) == 0},
+		{"client-id", len(s.ClientIDs) == 0},
+		{"allow", len(s.Allow) == 0},
+		{"tls-client-ca", s.TLSClientCA == ""},
+	} {
+		if door.empty && slices.Contains(s.Given, door.flag) {
+			return fmt.Errorf("--%s (or its variable) is set, but empty: give it, or unset it so that nothing is asked for", door.flag)
+		}
+	}
+	return nil
 }
 
 func (s *Settings) certificates() *certificates {

@@ -39,6 +39,8 @@ func TestSettings(t *testing.T) {
 		{"a file with something else in it", []string{"--secret-file", file("# keys\n" + k.text + "\nhello\n")}, "line 3: key does not begin with whsec_"},
 		{"an address that is none", withKey("--listen", "8080"), "--listen"},
 		{"an admin address that is none", withKey("--admin-listen", "x"), "--admin-listen"},
+		{"one address for both", withKey("--listen", ":8080", "--admin-listen", ":8080"), "--listen and --admin-listen: both are :8080"},
+		{"any free port for both", withKey("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"), ""},
 		{"no address of NATS", withKey("--nats-url", ""), "--nats-url"},
 		{"a path that is a pattern", withKey("--path", "/webhooks/:tenant"), "--path"},
 		{"a path that does not begin", withKey("--path", "webhooks"), "--path"},
@@ -47,6 +49,7 @@ func TestSettings(t *testing.T) {
 		{"bodies of a large size", withKey("--max-body", "1GiB"), "--max-body"},
 		{"a size that is none", withKey("--max-body", "many"), "--max-body"},
 		{"nobody in flight", withKey("--max-in-flight", "0"), "--max-in-flight"},
+		{"more in flight than there is memory for", withKey("--max-in-flight", "2000000000"), "--max-in-flight: 2000000000 requests are more than 1000000, and each has its place in memory from the start: give 1000000 at most"},
 		{"no tolerance", withKey("--tolerance", "0s"), "--tolerance"},
 		{"no time for headers", withKey("--read-header-timeout", "0s"), "--read-header-timeout"},
 		{"less than no delay", withKey("--drain-delay", "-1s"), "--drain-delay"},
@@ -63,6 +66,9 @@ func TestSettings(t *testing.T) {
 		{"a network that is none", withKey("--allow", "svix"), "--allow: \"svix\""},
 		{"a proxy that is none", withKey("--trusted-proxy", "balancer"), "--trusted-proxy"},
 		{"less than nothing from an address", withKey("--unproven-rate=-1"), "--unproven-rate"},
+		{"a rate that is not a number", withKey("--unproven-rate", "NaN"), "--unproven-rate"},
+		{"a rate without end", withKey("--unproven-rate", "+Inf"), "--unproven-rate"},
+		{"a value in place of a file's name", withKey("--authorization-file", "Bearer my-secret-token"), "give the name of a file"},
 		{"no room for a body", withKey("--max-bytes", "2MiB"), "--max-bytes"},
 		{"less than no lines", withKey("--log-accepted=-1"), "--log-accepted"},
 		{"a certificate without its key", withKey("--tls-cert", file("x")), "--tls-cert and --tls-key"},
@@ -78,7 +84,7 @@ func TestSettings(t *testing.T) {
 			if tt.says != "" && (process.ExitCode(err) != 2 || !strings.Contains(err.Error(), tt.says)) {
 				t.Fatalf("Parse = %v; want exit 2 and an error that says %q", err, tt.says)
 			}
-			if err != nil && (strings.Contains(err.Error(), k.text[6:]) || strings.Contains(err.Error(), "whsec_short")) {
+			if err != nil && (strings.Contains(err.Error(), k.text[6:]) || strings.Contains(err.Error(), "whsec_short") || strings.Contains(err.Error(), "my-secret-token")) {
 				t.Errorf("the error has a key in it: %v", err)
 			}
 		})
@@ -168,5 +174,36 @@ func TestTheRoomThatIsAdvisedIsEnough(t *testing.T) {
 	}
 	if err := parse("300KiB", "1200KiB"); err == nil || !strings.Contains(err.Error(), "--max-bytes") {
 		t.Errorf("1200KiB for bodies of 300KiB: %v; want an error that names --max-bytes", err)
+	}
+}
+
+// A door that is set to nothing does not stand open: whoever set it expects that something is asked for.
+func TestADoorThatIsSetToNothingIsRefused(t *testing.T) {
+	k := key(t, "us")
+	parse := func(args ...string) error {
+		t.Helper()
+		s := new(ingress.Settings)
+		if _, err := process.Parse("ingress", "", s, append(args, "--secret", k.text, "--check")); err != nil {
+			return err
+		}
+		_, err := s.Look(new(strings.Builder))
+		return err
+	}
+	if err := parse(); err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{"authorization", "authorization-file", "client-id", "allow", "tls-client-ca"} {
+		for _, way := range []string{"flag", "variable"} {
+			t.Run(flag+" as "+way, func(t *testing.T) {
+				args := []string{"--" + flag, ""}
+				if way == "variable" {
+					t.Setenv("HEADGATE_"+strings.ToUpper(strings.ReplaceAll(flag, "-", "_")), "")
+					args = nil
+				}
+				if err := parse(args...); process.ExitCode(err) != 2 || !strings.Contains(err.Error(), "--"+flag) || !strings.Contains(err.Error(), "empty") {
+					t.Errorf("--check = %v; want exit 2 and an error that says that --%s is empty", err, flag)
+				}
+			})
+		}
 	}
 }

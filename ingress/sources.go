@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
@@ -18,6 +22,9 @@ import (
 
 // maxKeys is more than the 50 endpoints that a Codat instance can have, each with a key that rotates.
 const maxKeys = 128
+
+// mostInFlight is more than a machine stores at a time, and few enough that their places cost no more than its memory.
+const mostInFlight = 1_000_000
 
 // SourceSettings are what the ingress is told of one Codat instance, in the file of sources. What is not said is as the
 // flags say; the path is /webhooks/<name>.
@@ -30,7 +37,7 @@ type SourceSettings struct {
 	Allow              []string      `yaml:"allow"`
 	MaxBody            Size          `yaml:"max_body"`
 	MaxInFlight        int           `yaml:"max_in_flight"`
-	Tolerance          time.Duration `yaml:"tolerance"`
+	Tolerance          duration      `yaml:"tolerance"`
 	UnprovenRate       *float64      `yaml:"unproven_rate"`
 
 	// Only the flags have these, and other names for some of the above.
@@ -53,7 +60,7 @@ func (s *Settings) single() SourceSettings {
 		secrets: s.Secret, SecretFiles: s.SecretFile,
 		authorizations: s.Authorization, AuthorizationFiles: s.AuthorizationFile,
 		ClientIDs: s.ClientIDs, Allow: s.Allow,
-		MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: s.Tolerance, UnprovenRate: &s.UnprovenRate,
+		MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance), UnprovenRate: &s.UnprovenRate,
 		single: true,
 	}
 }
@@ -86,7 +93,7 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 			return nil, fmt.Errorf("--sources and --%s (or its variable) are both set: the file says it for each source; unset one of them", one.flag)
 		}
 	}
-	all, err := readSources(s.Sources)
+	all, err := readSources(s.Sources, SourceSettings{MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance)})
 	if err != nil {
 		return nil, fmt.Errorf("--sources %s: %w", s.Sources, err)
 	}
@@ -95,15 +102,6 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 		if one.Path == "" {
 			one.Path = "/webhooks/" + string(one.Name)
 		}
-		if one.MaxBody == 0 {
-			one.MaxBody = s.MaxBody
-		}
-		if one.MaxInFlight == 0 {
-			one.MaxInFlight = s.MaxInFlight
-		}
-		if one.Tolerance == 0 {
-			one.Tolerance = s.Tolerance
-		}
 		if one.UnprovenRate == nil {
 			one.UnprovenRate = &s.UnprovenRate
 		}
@@ -111,30 +109,128 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 	return all, nil
 }
 
-// readSources reads the file of sources. An error says on which line, and never what stands there.
-func readSources(name string) ([]SourceSettings, error) {
+// readSources reads the file of sources, each as unsaid is but for what the file says. An error says on which line it
+// is, and of what stands there no more than the key and a size or time that is none.
+func readSources(name string, unsaid SourceSettings) ([]SourceSettings, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
 	var file struct {
-		Sources []SourceSettings `yaml:"sources"`
+		Sources []ast.Node `yaml:"sources"`
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		var at yaml.Error
-		if errors.As(err, &at) && at.GetToken() != nil {
-			return nil, fmt.Errorf("line %d: %s", at.GetToken().Position.Line, strings.ReplaceAll(at.GetMessage(), "\n", " "))
-		}
-		return nil, err
+		return nil, placed(err)
 	}
 	if len(file.Sources) == 0 {
 		return nil, errors.New("no source in it: give a list, sources: with a name and secret_files for each")
 	}
+	var all []SourceSettings
+	for i, node := range file.Sources {
+		if node == nil {
+			return nil, fmt.Errorf("source number %d is empty: give its name and secret_files", i+1)
+		}
+		one := unsaid
+		if err := decoder.DecodeFromNode(node, &one); err != nil {
+			return nil, placed(err)
+		}
+		if err := noneEmpty(node); err != nil {
+			return nil, placed(err)
+		}
+		all = append(all, one)
+	}
 	if !errors.Is(decoder.Decode(new(any)), io.EOF) {
 		return nil, errors.New("more than one document in it: give one list of sources")
 	}
-	return file.Sources, nil
+	return all, nil
+}
+
+// noneEmpty reports a key without a value: whoever wrote it did not mean that nothing is asked for.
+func noneEmpty(source ast.Node) error {
+	keys, ok := source.(*ast.MappingNode)
+	if !ok {
+		return nil
+	}
+	for _, key := range keys.Values {
+		list, ok := key.Value.(*ast.SequenceNode)
+		if key.Value.Type() == ast.NullType || ok && len(list.Values) == 0 {
+			at := key.Key.GetToken()
+			return &yaml.SyntaxError{Token: at, Message: at.Value + ": there is nothing in it: give it, or leave the key out"}
+		}
+	}
+	return nil
+}
+
+// placed is an error of the decoder with its line and key, and without the names of our types.
+func placed(err error) error {
+	var at yaml.Error
+	if !errors.As(err, &at) || at.GetToken() == nil {
+		return err
+	}
+	message := strings.ReplaceAll(at.GetMessage(), "\n", " ")
+	var mismatch *yaml.TypeError
+	var overflow *yaml.OverflowError
+	var node *yaml.UnexpectedNodeTypeError
+	switch {
+	case errors.As(err, &mismatch):
+		message = keyOf(mismatch.Token) + ": " + wanted(mismatch.DstType)
+	case errors.As(err, &overflow):
+		message = keyOf(overflow.Token) + ": " + wanted(overflow.DstType)
+	case errors.As(err, &node) && node.Expected == ast.SequenceType:
+		message = keyOf(node.Token) + ": it is no list: write it as [a, b]"
+	case errors.As(err, &node):
+		message = keyOf(node.Token) + ": " + message
+	}
+	return fmt.Errorf("line %d: %s", at.GetToken().Position.Line, message)
+}
+
+// wanted is the cure for a value of another type.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int:
+		return "it is no whole number: write it as 1024"
+	case reflect.Float64:
+		return "it is no number: write it as 20"
+	default:
+		return "it is no text: write it as one, in quotes where it looks like something else"
+	}
+}
+
+// keyOf is the key before a value.
+func keyOf(value *token.Token) string {
+	for at := value; at != nil && at.Prev != nil; at = at.Prev {
+		if at.Type == token.MappingValueType {
+			return at.Prev.Value
+		}
+	}
+	return "the file"
+}
+
+// A duration is a time in the file of sources.
+type duration time.Duration
+
+// UnmarshalYAML reads it. An error says where it stands.
+func (d *duration) UnmarshalYAML(node ast.Node) error {
+	at := node.GetToken()
+	read, err := time.ParseDuration(at.Value)
+	if err != nil {
+		return &yaml.SyntaxError{Token: at, Message: fmt.Sprintf("%s: %q is no time: write it as 5m or 300s", keyOf(at), at.Value)}
+	}
+	*d = duration(read)
+	return nil
+}
+
+// String is the time as Go and the flags write it.
+func (d duration) String() string { return time.Duration(d).String() }
+
+// UnmarshalYAML reads a size in the file of sources. An error says where it stands.
+func (s *Size) UnmarshalYAML(node ast.Node) error {
+	at := node.GetToken()
+	if err := s.UnmarshalText([]byte(at.Value)); err != nil {
+		return &yaml.SyntaxError{Token: at, Message: keyOf(at) + ": " + err.Error()}
+	}
+	return nil
 }
 
 // validate reports what a source cannot run with.
@@ -154,11 +250,14 @@ func (s *SourceSettings) validate() error {
 	if s.MaxInFlight < 1 {
 		return fmt.Errorf("%s: %d requests are none: give 1 or more", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight)
 	}
+	if s.MaxInFlight > mostInFlight {
+		return fmt.Errorf("%s: %d requests are more than %d, and each has its place in memory from the start: give %[3]d at most", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight, mostInFlight)
+	}
 	if s.Tolerance <= 0 {
 		return fmt.Errorf("%s: %s is no time: give more than 0s", s.setting("--tolerance", "tolerance"), s.Tolerance)
 	}
-	if *s.UnprovenRate < 0 {
-		return fmt.Errorf("%s: %v requests a second are less than none: give 0 for no limit", s.setting("--unproven-rate", "unproven_rate"), *s.UnprovenRate)
+	if rate := *s.UnprovenRate; !(rate >= 0) || math.IsInf(rate, 1) {
+		return fmt.Errorf("%s: %v requests a second are no limit that can be kept: give a number above 0, or 0 for no limit", s.setting("--unproven-rate", "unproven_rate"), *s.UnprovenRate)
 	}
 	if slices.Contains(s.ClientIDs, "") {
 		return fmt.Errorf("%s: an id is empty: give it, or leave the setting out", s.setting("--client-id", "client_ids"))
@@ -185,7 +284,7 @@ func newSource(s SourceSettings) *source {
 		SourceSettings: s,
 		secretFiles:    files[signature.Key]{setting: s.setting("--secret-file", "secret_files"), what: "key", names: s.SecretFiles, parse: signature.ParseKey},
 		valueFiles:     files[credential]{setting: s.setting("--authorization-file", "authorization_files"), what: "value", names: s.AuthorizationFiles, parse: parseAuthorization},
-		verifier:       signature.NewVerifier(s.Tolerance, nil),
+		verifier:       signature.NewVerifier(time.Duration(s.Tolerance), nil),
 		credentials:    new(Credentials),
 	}
 }

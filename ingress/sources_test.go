@@ -41,6 +41,7 @@ func sourcesFile(t testing.TB, format string, values ...any) string {
 func TestSourcesFile(t *testing.T) {
 	uk, us := key(t, "uk"), key(t, "us")
 	ukFile, usFile := keyFile(t, uk), keyFile(t, us)
+	one := "sources:\n- name: a\n  secret_files: [" + ukFile + "]\n"
 	tests := []struct {
 		name, text string
 		flags      []string
@@ -55,8 +56,31 @@ func TestSourcesFile(t *testing.T) {
 		{"a key twice", "sources:\n- name: codat-uk\n  name: codat-us\n", nil, "line 3: "},
 		{"not YAML", "sources: [\n", nil, "line 1: "},
 		{"a list where a name is", "sources:\n- name: [a]\n", nil, "line 2: "},
-		{"a size that is none", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n  max_body: many\n", nil, `"many" is no size`},
-		{"a time that is none", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n  tolerance: 5\n", nil, "line 4: "},
+		{"a size that is none", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n  max_body: many\n", nil, `line 4: max_body: "many" is no size`},
+		{"a time that is none", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n  tolerance: 5\n", nil, `line 4: tolerance: "5" is no time: write it as 5m or 300s`},
+		{"a time in words", one + "  tolerance: 5 minutes\n", nil, `line 4: tolerance: "5 minutes" is no time: write it as 5m or 300s`},
+		{"a time that is a list", one + "  tolerance: [5m]\n", nil, "line 4: tolerance: "},
+		{"a size with another unit", one + "  max_body: 1MB\n", nil, `line 4: max_body: "1MB" is no size: give bytes, or a number with KiB, MiB or GiB`},
+		{"a size in a list", one + "  max_body:\n  - 1MiB\n", nil, "max_body: "},
+		{"a number in quotes", one + "  max_in_flight: 'x'\n", nil, "line 4: max_in_flight: it is no whole number: write it as 1024"},
+		{"a number in braces", "sources:\n- {name: a, max_in_flight: true}\n", nil, "line 2: max_in_flight: it is no whole number"},
+		{"a number that is too long", one + "  max_in_flight: 99999999999999999999\n", nil, "line 4: max_in_flight: it is no whole number"},
+		{"a rate that is none", one + "  unproven_rate: x\n", nil, "line 4: unproven_rate: it is no number: write it as 20"},
+		{"a name in place of a list", one + "  allow: codat\n", nil, "line 4: allow: it is no list: write it as [a, b]"},
+		{"a list in place of a name", one + "  client_ids: [a, [b]]\n", nil, "line 4: client_ids: it is no text"},
+		{"no tolerance", one + "  tolerance: 0s\n", nil, "source a: tolerance: 0s is no time"},
+		{"nobody in flight", one + "  max_in_flight: 0\n", nil, "source a: max_in_flight: 0 requests"},
+		{"bodies of no size", one + "  max_body: 0\n", nil, "source a: max_body: 0 is not between"},
+		{"more in flight than there is memory for", one + "  max_in_flight: 1000001\n", nil, "source a: max_in_flight: 1000001 requests are more than 1000000"},
+		{"as many in flight as there can be", one + "  max_in_flight: 1000000\n", nil, ""},
+		{"a rate that is not a number", one + "  unproven_rate: .nan\n", nil, "source a: unproven_rate: NaN"},
+		{"a rate without end", one + "  unproven_rate: .inf\n", nil, "source a: unproven_rate: +Inf"},
+		{"a door without anything", one + "  allow: []\n", nil, "line 4: allow: there is nothing in it"},
+		{"a door that is commented out", one + "  client_ids:\n  # - a\n", nil, "line 4: client_ids: there is nothing in it"},
+		{"a time that is left out", one + "  tolerance:\n", nil, "line 4: tolerance: there is nothing in it"},
+		{"a source without anything", one + "-\n", nil, "source number 2 is empty"},
+		{"what two have together", "sources:\n- name: a\n  secret_files: [" + ukFile + "]\n  allow: &allow [codat]\n  tolerance: &t 2m\n- name: b\n  secret_files: [" + usFile + "]\n  allow: *allow\n  tolerance: *t\n", nil, ""},
+		{"a value in place of a file's name", one + "  authorization_files: ['Bearer my-secret-token']\n", nil, "source a: authorization_files: a name that is not shown, because it has a space in it: no such file or directory: give the name of a file"},
 		{"empty", "", nil, "no source in it"},
 		{"no sources", "sources: []\n", nil, "no source in it"},
 		{"two documents", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n---\nsources: []\n", nil, "more than one document"},
@@ -85,7 +109,7 @@ func TestSourcesFile(t *testing.T) {
 			if tt.says != "" && (process.ExitCode(err) != 2 || !strings.Contains(err.Error(), tt.says)) {
 				t.Fatalf("Parse = %v; want exit 2 and an error that says %q", err, tt.says)
 			}
-			if err != nil && (strings.Contains(err.Error(), "whsec_short") || strings.Contains(err.Error(), uk.text[6:])) {
+			if err != nil && (strings.Contains(err.Error(), "whsec_short") || strings.Contains(err.Error(), "my-secret-token") || strings.Contains(err.Error(), uk.text[6:])) {
 				t.Errorf("the error has a key in it: %v", err)
 			}
 		})
