@@ -259,7 +259,7 @@ func (p *Publisher) publish(ctx context.Context, until time.Time, s *slot, msg *
 			return Receipt{}, errClosed
 		}
 		var r Receipt
-		err := sendError(p.nc.PublishMsg(&s.out))
+		err := p.sendError(p.nc.PublishMsg(&s.out))
 		if err == nil {
 			s.wait(p.try, until)
 			r, err = p.answer(ctx, s)
@@ -307,7 +307,7 @@ func (s *slot) wait(d time.Duration, until time.Time) {
 var (
 	errUnknown = errors.New("outcome unknown")
 	errLate    = fmt.Errorf("%w: no ack in time", errUnknown)
-	errLost    = fmt.Errorf("%w: the connection was lost", errUnknown)
+	errLost    = fmt.Errorf("%w: the connection was lost: %w", errUnknown, nats.ErrDisconnected)
 	errGaveUp  = fmt.Errorf("%w: out of time", errUnknown)
 )
 
@@ -356,8 +356,8 @@ func (p *Publisher) gaveUp(msg *nats.Msg, end, cause error) error {
 	return fmt.Errorf("%w: %w: %w", ErrUnavailable, end, cause)
 }
 
-// sendError sorts what can go wrong before a message has left.
-func sendError(err error) error {
+// sendError sorts what can go wrong before a message has left. Without a connection it is nats.ErrDisconnected.
+func (p *Publisher) sendError(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -365,11 +365,16 @@ func sendError(err error) error {
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case errors.Is(err, nats.ErrBadSubject):
 		return fmt.Errorf("%w: %w", ErrBadSubject, err)
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrHeadersNotSupported) && !p.lacksHeaders():
+		return fmt.Errorf("%w: %w: %w", errUnknown, nats.ErrDisconnected, notConnected(p.nc))
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrHeadersNotSupported):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return fmt.Errorf("%w: %w", errUnknown, err) // not connected now
+	return fmt.Errorf("%w: %w", errUnknown, err)
 }
+
+// lacksHeaders says whether there is a server that takes no headers. Of one that was never reached nats.go says so too.
+func (p *Publisher) lacksHeaders() bool { return p.nc.IsConnected() && !p.nc.HeadersSupported() }
 
 // read reads an answer. It is not ok when it is no answer of a stream: whoever subscribes to a subject of the stream
 // can answer there too, and the stream is still to be heard.

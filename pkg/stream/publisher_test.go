@@ -178,7 +178,7 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 				s.Stop()
 				streamtest.Wait(t, func() bool { return !s.NC.IsConnected() }, "the connection is lost")
 			},
-			"outbound buffer limit exceeded",
+			"server is disconnected: no server",
 		},
 		{
 			"when the stream takes no ack",
@@ -202,6 +202,37 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 				t.Errorf("Publish() = %v; want it to say %q", err, tt.says)
 			}
 		})
+	}
+}
+
+// nats.go says of a server that was never reached that it takes no headers.
+func TestPublishTriesUntilTheFirstServerIsThere(t *testing.T) {
+	s := streamtest.New(t)
+	proxy := streamtest.NewProxy(t, strings.TrimPrefix(s.URL, "nats://"))
+	proxy.Cut()
+	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: proxy.URL()}, "ingress", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	p := publisher(t, nc, stream.PublisherOptions{})
+
+	_, err = p.Publish(within(t, time.Second), event(t, "msg_1"))
+	if !errors.Is(err, stream.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, nats.ErrDisconnected) {
+		t.Fatalf("Publish() = %v; want ErrUnavailable, DeadlineExceeded and ErrDisconnected", err)
+	}
+	if why := "server is disconnected: no server"; !strings.Contains(err.Error(), why) || strings.Contains(err.Error(), "headers") {
+		t.Errorf("Publish() = %v; want it to say %q, and nothing of headers", err, why)
+	}
+
+	done := make(chan error)
+	go func() {
+		_, err := p.Publish(within(t, patience), event(t, "msg_2"))
+		done <- err
+	}()
+	proxy.Heal()
+	if err := <-done; err != nil {
+		t.Errorf("Publish() = %v; want it stored once there is a server", err)
 	}
 }
 
