@@ -40,35 +40,38 @@ type Receiver struct {
 	Store  Store
 	Budget time.Duration // from when a request came until its event must be stored
 
-	refused atomic.Pointer[refusal]
+	stored atomic.Uint64 // how many events were, now or before
+	failed atomic.Pointer[failure]
 }
 
-// A refusal is of NATS, which did not let us publish an event. Only a publish finds that out, so readiness remembers it.
-type refusal struct {
-	err error
-	at  time.Time
+// A failure is of the publish of an event. Only a publish finds out whether the stream takes events, so readiness
+// remembers it.
+type failure struct {
+	err    error
+	at     time.Time
+	stored uint64 // when the publish began
 }
 
-// refusalCounts is for how long a refusal makes the ingress unready: then a request tries anew whether it still holds.
-const refusalCounts = 30 * time.Second
+// failureCounts is for how long a failure makes the ingress unready: then a request tries anew.
+const failureCounts = 30 * time.Second
 
-// mayStore is nil unless NATS lately refused to take an event and has taken none since.
+// mayStore is nil unless an event could lately not be stored, and none was since its publish began.
 func (r *Receiver) mayStore(now time.Time) error {
-	if last := r.refused.Load(); last != nil && now.Sub(last.at) < refusalCounts {
+	if last := r.failed.Load(); last != nil && last.stored == r.stored.Load() && now.Sub(last.at) < failureCounts {
 		return last.err
 	}
 	return nil
 }
 
-// learn takes what the publish of an event says of the permission to.
-func (r *Receiver) learn(err error) {
+// learn takes what the publish of an event says of the stream, and how many were stored when it began.
+func (r *Receiver) learn(err error, stored uint64) {
 	switch {
 	case err == nil:
-		if r.refused.Load() != nil { // else nothing is written, where all requests would
-			r.refused.Store(nil)
-		}
-	case errors.Is(err, nats.ErrPermissionViolation):
-		r.refused.Store(&refusal{err, time.Now()})
+		r.stored.Add(1)
+	case r.stored.Load() != stored: // it may have met what was over before another was stored
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, context.Canceled): // nothing of the stream
+	case errors.Is(err, stream.ErrFull), errors.Is(err, stream.ErrUnavailable):
+		r.failed.Store(&failure{err, time.Now(), stored})
 	}
 }
 
@@ -135,13 +138,15 @@ func (r *Receiver) accept(ctx context.Context, came time.Time, h http.Header, cl
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
-	began := time.Now()
+	began, stored := time.Now(), r.stored.Load()
 	got.Receipt, err = r.Store.PublishUntil(context.WithoutCancel(ctx), came.Add(r.Budget), msg)
 	got.Publishing = time.Since(began)
 	msg.Data = nil // the body has a pool of its own
 	builders.Put(builder)
-	if event.Quarantine == "" { // for the others it may be another permission, and more depends on this one
-		r.learn(err)
+	late := began.Sub(came) > r.Budget/2 // the time that its sender left it may be too short for any stream
+	// For the quarantine it may be another permission, and more depends on this one.
+	if event.Quarantine == "" && (err == nil || !late) {
+		r.learn(err, stored)
 	}
 	if err != nil {
 		return got, fmt.Errorf("%w: %w", ErrNotStored, err)

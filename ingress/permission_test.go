@@ -59,3 +59,71 @@ func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
 		t.Errorf("Ready() = %v; want none: events are stored", err)
 	}
 }
+
+// A server whose disk is full answers every question, and acknowledges nothing: here events never come to the stream.
+func TestAnIngressWhoseEventsAreNotStoredIsNotReady(t *testing.T) {
+	const (
+		stored = `mappings: {}`
+		away   = `mappings: { "codat.events.>": "away.>" }`
+	)
+	url, reload := streamtest.Configured(t, stored)
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	if _, err := nc.Subscribe("away.>", func(*nats.Msg) {}); err != nil { // else the server says that nobody is there
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	k := key(t, "us")
+	s := settings(t, url, k)
+	s.ReadTimeout, s.PublishTimeout = time.Second, time.Second
+	g := run(t, s)
+	g.waitReady(t)
+	ask := func(id string) int { return send(t, post(g.url, k, id, event("company.created"))).status }
+	reload(away)
+	streamtest.Wait(t, func() bool { return ask("msg_1") == 503 }, "an event is not stored")
+	streamtest.Wait(t, func() bool {
+		err := g.Health.Ready()
+		return err != nil && strings.Contains(err.Error(), "no ack in time")
+	}, "it is not ready, and says why")
+
+	reload(stored)
+	streamtest.Wait(t, func() bool { return ask("msg_2") == 204 }, "an event is stored")
+	g.waitReady(t)
+}
+
+// A start that may not provision tries for ever; since when no event has come is known all the same.
+func TestASilenceIsKnownWhileProvisioningCannotFinish(t *testing.T) {
+	url, _ := streamtest.Configured(t, `authorization: { users: [
+		{ user: admin, password: p }
+		{ user: ingress, password: p, permissions: { publish: [ "codat.>", "$JS.API.STREAM.INFO.CODAT" ], subscribe: "_INBOX_ingress.>" } }
+	] }`)
+	admin, err := nats.Connect(strings.Replace(url, "//", "//admin:p@", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	js, err := jetstream.New(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	if _, err := js.Publish(t.Context(), "codat.events.company.created", nil); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), key(t, "us"))
+	s.Provision = true
+	g := run(t, s)
+	streamtest.Wait(t, func() bool { return len(g.logs.FilterMessage("provision").All()) > 0 }, "it could not provision")
+	streamtest.Wait(t, func() bool { return g.value(t, "last_accepted_timestamp_seconds", "") > 0 }, "it knows when the last event came")
+}

@@ -101,7 +101,10 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	defer end()
 	beside.Go(func() { keep.run(besides) })
 	for _, src := range sources {
-		beside.Go(func() { settle(besides, js, src, s.Provision, p.Log) })
+		if s.Provision {
+			beside.Go(func() { provision(besides, js, src.Name, p.Log) })
+		}
+		beside.Go(func() { recall(besides, js, src) })
 		p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("scheme", scheme), zap.String("path", src.Path),
 			zap.String("source", string(src.Name)), zap.Strings("keys", src.fingerprints), zap.Int("authorizations", src.credentials.count()))
 	}
@@ -130,8 +133,8 @@ func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source
 	var wg sync.WaitGroup
 	for i, src := range sources {
 		wg.Go(func() {
-			if problems[i] = src.receiver.mayStore(time.Now()); problems[i] == nil {
-				problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody))
+			if problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody)); problems[i] == nil {
+				problems[i] = src.receiver.mayStore(time.Now())
 			}
 		})
 	}
@@ -143,12 +146,9 @@ func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source
 	return err
 }
 
-// settle makes what the source needs where that is asked for, and looks when its last event came, so that a silence
-// is as long after a start as it was before.
-func settle(ctx context.Context, js jetstream.JetStream, src *source, provisions bool, log *zap.Logger) {
-	if provisions {
-		provision(ctx, js, src.Name, log)
-	}
+// recall looks when the source's last event came, so that a silence is as long after a start as it was before. It tries
+// until there is a stream to ask, or ctx ends.
+func recall(ctx context.Context, js jetstream.JetStream, src *source) {
 	pause := backoff.NewExponentialBackOff()
 	pause.MaxInterval = 10 * time.Second
 	// It ends with ctx only, and then nobody asks any more.
@@ -198,6 +198,8 @@ func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, c
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          stdlog.New(connectionLog{front.shared, p.Log}, "", 0),
+
+		DisableGeneralOptionsHandler: true, // it answers OPTIONS * with 200
 	}
 	crowd.watch(server)
 	// Nothing to gain with one sender, and much to lose: streams within a connection have limits of their own.
