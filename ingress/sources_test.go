@@ -116,25 +116,27 @@ func TestSourcesFile(t *testing.T) {
 	}
 }
 
-// The file that the design shows is one.
-func TestTheExampleInTheDesignIsGood(t *testing.T) {
-	page, err := os.ReadFile("../docs/design.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(page), "```yaml\nsources:\n")
-	example, _, ok := strings.Cut(rest, "```")
-	if !ok {
-		t.Fatal("docs/design.md shows no file of sources")
-	}
+// The files of sources that the pages show are such.
+func TestTheExamplesInTheDocsAreGood(t *testing.T) {
 	values := filepath.Join(t.TempDir(), "values")
 	write(t, values, "Bearer x")
-	example = strings.NewReplacer(
+	here := strings.NewReplacer(
 		"/run/secrets/uk-authorization", values,
 		"/run/secrets/uk", keyFile(t, key(t, "uk")),
 		"/run/secrets/us", keyFile(t, key(t, "us")),
-	).Replace("sources:\n" + example)
-	parsed(t, "--sources", sourcesFile(t, "%s", example))
+	)
+	for _, name := range []string{"design.md", "operate.md"} {
+		page, err := os.ReadFile("../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(page), "```yaml\nsources:\n")
+		example, _, ok := strings.Cut(rest, "```")
+		if !ok {
+			t.Fatalf("docs/%s shows no file of sources", name)
+		}
+		parsed(t, "--sources", sourcesFile(t, "%s", here.Replace("sources:\n"+example)))
+	}
 }
 
 // Each source has its own path, keys, doors, streams and metrics; whose an event is, its key alone tells.
