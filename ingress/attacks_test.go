@@ -221,6 +221,18 @@ func TestContentEncodingIsNotDecoded(t *testing.T) {
 	}
 }
 
+// There is no 2xx but for an event: net/http would answer this by itself, and without a line.
+func TestOptionsOfTheServer(t *testing.T) {
+	g, _ := start(t, key(t, "us"))
+	g.logs.TakeAll()
+	if got := raw(t, g.address, "OPTIONS * HTTP/1.1\r\nHost: ingress\r\nConnection: close\r\n\r\n"); fmt.Sprint(got) != "[404]" {
+		t.Errorf("answered %v; want 404", got)
+	}
+	if _, line := g.line(t); line["reason"] != "path" {
+		t.Errorf("logged reason %v; want path", line["reason"])
+	}
+}
+
 // Who is answered while it still sends reads the answer and then the end, never a reset: a proxy would make 502 of that.
 func TestARefusalReachesWhoIsStillSending(t *testing.T) {
 	g, _ := start(t, key(t, "us"))

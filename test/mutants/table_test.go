@@ -58,6 +58,11 @@ var mutants = []mutant{
 		"ingress", "TestAGuestIsReadOnlyForRequests",
 	},
 	{
+		2, "turns for Codat's own addresses", "ingress/door.go",
+		[]edit{{".FromCodat(from == codats)", ""}},
+		"ingress", "TestAFloodOfForgeriesTakesNoTurnOfCodats",
+	},
+	{
 		2, "a subject for types that nobody knows", "ingress/ingress.go",
 		[]edit{{"if _, err := r.Source.EventSubject(event.Head.Type); err != nil {", "if _, err := r.Source.EventSubject(event.Head.Type); err != nil || !codat.Known(event.Head.Type) {"}},
 		"ingress", "TestPromise2_NothingProvenIsLost",
