@@ -90,7 +90,7 @@ var mutants = []mutant{
 	{
 		2, "the check that the stream has room", "pkg/stream/check.go",
 		[]edit{{"if limit := info.Config.MaxBytes; limit > 0 &&", "if limit := info.Config.MaxBytes; limit < 0 &&"}},
-		"ingress", "TestPromise2_AFullStreamIsAnswered503",
+		"pkg/stream", "TestCheck",
 	},
 	{
 		2, "the keys of a file that is broken now", "ingress/files.go",
