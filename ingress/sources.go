@@ -111,7 +111,12 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 
 // readSources reads the file of sources, each as unsaid is but for what the file says. An error says on which line it
 // is, and of what stands there no more than the key and a size or time that is none.
-func readSources(name string, unsaid SourceSettings) ([]SourceSettings, error) {
+func readSources(name string, unsaid SourceSettings) (all []SourceSettings, err error) {
+	defer func() { // the parser does not expect a tag where a list belongs
+		if recover() != nil {
+			all, err = nil, errors.New("it cannot be read: write plain YAML, without tags (!)")
+		}
+	}()
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
@@ -126,7 +131,6 @@ func readSources(name string, unsaid SourceSettings) ([]SourceSettings, error) {
 	if len(file.Sources) == 0 {
 		return nil, errors.New("no source in it: give a list, sources: with a name and secret_files for each")
 	}
-	var all []SourceSettings
 	for i, node := range file.Sources {
 		if node == nil {
 			return nil, fmt.Errorf("source number %d is empty: give its name and secret_files", i+1)

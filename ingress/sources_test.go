@@ -47,6 +47,7 @@ func TestSourcesFile(t *testing.T) {
 		flags      []string
 		says       string // "" when it is good
 	}{
+		{"a tag where the list belongs", "sources: !a 0\n", nil, "write plain YAML"},
 		{"one source", "sources:\n- name: codat-uk\n  secret_files: [" + ukFile + "]\n", nil, ""},
 		{"every setting", "# all\nsources:\n- name: codat-uk\n  path: /uk\n  secret_files: [" + ukFile + "]\n  authorization_files: [" + ukFile + "]\n  client_ids: [a, b]\n" +
 			"  allow: [codat, 10.0.0.0/8]\n  max_body: 64KiB\n  max_in_flight: 10\n  tolerance: 2m\n  unproven_rate: 0\n", nil, ""},
