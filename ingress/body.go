@@ -66,9 +66,9 @@ func leastRoom(limit int64) int64 {
 	return roomFor(int64(needs), sizes[last])
 }
 
-// read reads r to its end, into a buffer that has its place in the room, and so has the one before it while it grows. announced is the length that
-// the request says it has, -1 when it does not say. It returns ErrTooLarge, ErrSlow, ErrBroken or
-// ErrNoRoom.
+// read reads r to its end, into a buffer that has its place in the room, and so has the one before it
+// while it grows. announced is the length that the request says it has, -1 when it does not say. It
+// returns ErrTooLarge, ErrSlow, ErrBroken or ErrNoRoom.
 func (b *bodies) read(r io.Reader, announced int64, in *room) (*body, error) {
 	if announced > b.limit {
 		return nil, fmt.Errorf("%w of %d bytes: %d announced", ErrTooLarge, b.limit, announced)
