@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -165,17 +166,18 @@ func TestTheLeastRoomTakesEveryBody(t *testing.T) {
 	for size := int64(firstBuffer); size <= MiB; size *= growth {
 		limits = append(limits, size-2, size-1, size, size+1, 2*size)
 	}
+	text := make([]byte, slices.Max(limits))
 	for _, limit := range limits {
-		least := leastRoom(limit)
+		least, b := leastRoom(limit), newBodies(limit)
 		sizes := []int64{0, 1, limit - 1, limit, min(limit, 270_000)}
 		for _, size := range bufferSizes(limit) {
 			sizes = append(sizes, min(limit, int64(size)-1), min(limit, int64(size)), min(limit, int64(size)+1))
 		}
 		for more := range int64(9) { // what is divided by eight is cut off
-			in, b := newRoom(least+more), newBodies(limit)
+			in := newRoom(least + more)
 			for _, size := range sizes {
 				for _, announced := range []int64{-1, size} {
-					got, err := b.read(bytes.NewReader(make([]byte, size)), announced, in)
+					got, err := b.read(bytes.NewReader(text[:size]), announced, in)
 					if err != nil {
 						t.Fatalf("limit %d, room %d: a body of %d, %d announced: %v", limit, least+more, size, announced, err)
 					}
@@ -186,7 +188,7 @@ func TestTheLeastRoomTakesEveryBody(t *testing.T) {
 				t.Errorf("limit %d, room %d: %d are not given back", limit, least+more, got)
 			}
 		}
-		if _, err := newBodies(limit).read(bytes.NewReader(make([]byte, limit)), -1, newRoom(least-1)); !errors.Is(err, ErrNoRoom) {
+		if _, err := b.read(bytes.NewReader(text[:limit]), -1, newRoom(least-1)); !errors.Is(err, ErrNoRoom) {
 			t.Errorf("limit %d, room %d: read = %v; want %v: less would do", limit, least-1, err, ErrNoRoom)
 		}
 	}
