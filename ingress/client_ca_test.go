@@ -2,7 +2,6 @@ package ingress_test
 
 import (
 	"crypto/tls"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,18 +21,7 @@ func TestAHalfBrokenClientCAKeepsTheOldOnes(t *testing.T) {
 	write(t, clientFile, ca.pem+other.pem)
 	g := run(t, settings(t, streamtest.New(t).URL, k, "--tls-cert", certFile, "--tls-key", keyFile, "--tls-client-ca", clientFile))
 	g.waitReady(t)
-	admin, err := g.ServeAdmin("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	ready := func() reply {
-		req, err := http.NewRequest(http.MethodGet, "http://"+admin.Addr()+"/readyz", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return send(t, req)
-	}
+	ready := g.readyz(t)
 	own := func(by *testCA) tls.Certificate {
 		cert, secret := by.issue(t, "codat", time.Now().Add(time.Hour))
 		pair, err := tls.X509KeyPair([]byte(cert), []byte(secret))

@@ -183,7 +183,10 @@ func (d *door) end(c echo.Context, r *request, err error) {
 	if sending || d.draining.Load() {
 		h.Set(echo.HeaderConnection, "close")
 	}
-	if sending && (c.Request().Close || a.status == http.StatusRequestEntityTooLarge) {
+	// A small body has come with its headers, or soon will have: who sends junk shall not keep connections with it.
+	announced := c.Request().ContentLength
+	large := announced < 0 || announced > firstBuffer
+	if sending && (c.Request().Close && large || a.status == http.StatusRequestEntityTooLarge) {
 		linger(c.Response().Writer)
 	}
 	c.Response().WriteHeader(a.status)

@@ -137,6 +137,23 @@ func head(req *http.Request) string {
 	return b.String()
 }
 
+// readyz serves the probes, and returns what asks whether the ingress is ready.
+func (g *gate) readyz(t *testing.T) func() reply {
+	t.Helper()
+	admin, err := g.ServeAdmin("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close() })
+	return func() reply {
+		req, err := http.NewRequest(http.MethodGet, "http://"+admin.Addr()+"/readyz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return send(t, req)
+	}
+}
+
 // storeFunc is a Store for tests of what is around it.
 type storeFunc func(ctx context.Context, msg *nats.Msg) (stream.Receipt, error)
 

@@ -12,6 +12,22 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
+// provisioned makes the streams on a server, as the user of its address.
+func provisioned(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	return js
+}
+
 // Whether an event may be published, only a publish finds out. From then on the ingress is not ready, until one may.
 func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
 	users := func(subjects string) string {
@@ -21,16 +37,7 @@ func TestAnIngressThatMayNotPublishIsNotReady(t *testing.T) {
 		] }`
 	}
 	url, reload := streamtest.Configured(t, users(`"codat.quarantine"`))
-	admin, err := nats.Connect(strings.Replace(url, "//", "//admin:p@", 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	js, err := jetstream.New(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	provisioned(t, strings.Replace(url, "//", "//admin:p@", 1))
 
 	k := key(t, "us")
 	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), k)
@@ -67,16 +74,7 @@ func TestAnIngressWhoseEventsAreNotStoredIsNotReady(t *testing.T) {
 		away   = `mappings: { "codat.events.>": "away.>" }`
 	)
 	url, reload := streamtest.Configured(t, stored)
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	nc := provisioned(t, url).Conn()
 	if _, err := nc.Subscribe("away.>", func(*nats.Msg) {}); err != nil { // else the server says that nobody is there
 		t.Fatal(err)
 	}
@@ -108,16 +106,7 @@ func TestASilenceIsKnownWhileProvisioningCannotFinish(t *testing.T) {
 		{ user: admin, password: p }
 		{ user: ingress, password: p, permissions: { publish: [ "codat.>", "$JS.API.STREAM.INFO.CODAT" ], subscribe: "_INBOX_ingress.>" } }
 	] }`)
-	admin, err := nats.Connect(strings.Replace(url, "//", "//admin:p@", 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	js, err := jetstream.New(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	streamtest.Provision(t, js, stream.Plan{Source: streamtest.Source})
+	js := provisioned(t, strings.Replace(url, "//", "//admin:p@", 1))
 	if _, err := js.Publish(t.Context(), "codat.events.company.created", nil); err != nil {
 		t.Fatal(err)
 	}

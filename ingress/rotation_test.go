@@ -187,18 +187,7 @@ func TestABrokenFileKeepsItsKeys(t *testing.T) {
 	g := filed(t, server.URL, one, two)
 	g.waitReady(t)
 	g.waitKeys(t, a, b)
-	admin, err := g.ServeAdmin("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	ready := func() reply {
-		req, err := http.NewRequest(http.MethodGet, "http://"+admin.Addr()+"/readyz", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return send(t, req)
-	}
+	ready := g.readyz(t)
 
 	secret := c.text[:len(c.text)-7] // cut within a group of base64
 	for _, broken := range []struct{ name, text, says string }{
