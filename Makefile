@@ -1,41 +1,52 @@
-# Everything here needs Go, make and git only, and any sh. What CI runs is in .ci/run.
+# Targets need Go, make, git and a POSIX shell, unless they say more. .ci/run says what CI runs.
 
 FUZZTIME  ?= 20s
 TESTFLAGS ?=
 BENCHFLAGS ?=
+DEVFLAGS  ?=
 ARCH      ?= $(shell go env GOARCH)
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-# Tests that need minutes or processes of their own are behind these tags; all checks see them.
+# Tests that take minutes, or start processes or clusters, have one of these build tags. lint checks them too.
 TAGS    = -tags faults,mutants,e2e
+# The packages outside test/ that have tests with the tag faults. Their names contain Faults_.
+FAULTS  = $(shell grep -rl --include='*_test.go' '^//go:build faults' . | grep -v ^./test/ | xargs -n1 dirname | sort -u)
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev test lint fuzz faults mutants bench check-bench profile e2e e2e-k8s check-deploy build images clean
+.PHONY: help dev generate test race lint fuzz faults mutants bench check-bench profile e2e e2e-k8s check-deploy build images clean
 
-help: ## print this
+help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
 
-# Not by go run, which makes a failure of Ctrl-C although the program ends well.
-dev: ## run everything in one process, with example events; Ctrl-C ends it
-	@go build -o bin/headgate ./cmd/headgate && exec bin/headgate dev
+# go run would report a failure after Ctrl-C, although the program exits with 0.
+dev: ## run everything in one process with example events; Ctrl-C stops it; DEVFLAGS are its flags
+	@[ -x bin/headgate ] || echo "building bin/headgate; the first time it takes one to five minutes"
+	@go build -o bin/headgate ./cmd/headgate && exec bin/headgate dev $(DEVFLAGS)
 
-test: lint ## lint, and every test that takes seconds; with the race detector where there is a C compiler
-	@race=; \
-	if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
-	then race=-race; echo "with the race detector"; \
-	else echo "WITHOUT the race detector: it needs a C compiler (gcc or clang), and none was found"; fi; \
-	set -x; go test $$race -timeout 6m $(TESTFLAGS) ./...
+generate: ## write the deployment files that follow from workers/builtin and the alert rules
+	go run ./deploy/generate
 
-# Without its profile the ingress needs no second build of all that it is made of.
-lint: ## check the format, vet, staticcheck
+# -timeout ends a test that hangs. It is many times what a package takes on an idle machine, so that load never reaches it.
+# Most tests wait for a server most of the time, so that eight at once take two processors. The race detector would take
+# five times as long: make race is for changes to what runs at once, and CI runs it.
+GOTEST = go test -pgo=off -vet=off -parallel 8
+
+test: lint ## run lint and every test that takes seconds: 3 minutes on 2 processors
+	$(GOTEST) -timeout 20m $(TESTFLAGS) ./...
+
+race: ## run the tests of make test with the race detector, which needs a C compiler; about 15 minutes
+	$(GOTEST) -race -timeout 30m $(TESTFLAGS) ./...
+
+# With its profile, cmd/ingress would need a second build of every package that it imports.
+lint: ## check the format; run go vet and staticcheck
 	@files=$$(go tool gofumpt -l .) && if [ -n "$$files" ]; then \
 	echo "not formatted; run: go tool gofumpt -w" $$files; exit 1; fi
 	go vet -pgo=off $(TAGS) ./...
 	GOFLAGS="$$GOFLAGS -pgo=off" go tool staticcheck $(TAGS) ./...
 
-# The second try is for Go before 1.27, which now and then ends the time of fuzzing with "context deadline exceeded"
-# (go.dev/issue/75804). What fuzzing found is kept in testdata and fails the second try too.
-fuzz: ## fuzz each target for FUZZTIME (20s)
+# The second run is for Go before 1.27, where fuzzing sometimes fails with "context deadline exceeded" when its time is
+# over (go.dev/issue/75804). An input that fails is stored in testdata, and fails in the second run too.
+fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@set -e; \
 	for file in $$(find . -name '*_test.go' -exec grep -l '^func Fuzz' {} + | sort); do \
 	for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
@@ -43,39 +54,44 @@ fuzz: ## fuzz each target for FUZZTIME (20s)
 	echo "$$fuzz"; $$fuzz || $$fuzz; \
 	done; done
 
-faults: ## kill the ingress, the broker and workers at the worst moments; 15 minutes at most
-	go test -tags faults -v -count 1 -timeout 15m $(TESTFLAGS) ./test/faults/...
+faults: ## kill ingresses, servers and workers under load; about 20 minutes
+	@failed=0; set -x; \
+	go test -tags faults -v -count 1 -timeout 30m $(TESTFLAGS) ./test/faults/... ./test/pages || failed=1; \
+	go test -tags faults -v -count 1 -timeout 30m -run Faults_ $(TESTFLAGS) $(FAULTS) || failed=1; \
+	exit $$failed
 
-mutants: ## take out one mechanism after another and see its test fail; 15 minutes at most
-	go test -tags mutants -v -count 1 -timeout 15m $(TESTFLAGS) ./test/mutants/...
+mutants: ## remove one mechanism at a time and check that its test fails; about 15 minutes
+	go test -tags mutants -v -count 1 -timeout 30m $(TESTFLAGS) ./test/mutants/...
 
-bench: ## measure everything beside what it is compared with, 15 minutes; BENCHFLAGS=--quick for two; as JSON too, in bin/
+bench: ## measure throughput and latency beside baselines, 15 minutes (BENCHFLAGS=--quick: 2); JSON in bin/bench.json
 	mkdir -p bin && cd bench && go run . --json ../bin/bench.json $(BENCHFLAGS)
 
 check-bench: ## check and test the benchmark
 	cd bench && go vet ./... && go test $(TESTFLAGS) ./...
 
-profile: ## measure again what the compiler shall make fast in the ingress: cmd/ingress/default.pgo
+profile: ## write cmd/ingress/default.pgo, the profile by which the compiler optimizes the ingress
 	cd bench && go run . --only profile
 
-e2e: ## build the images, run compose, break it while events come, count; 15 minutes at most, needs a Docker engine
-	go test -tags e2e -count 1 -timeout 15m $(TESTFLAGS) ./test/e2e/...
+e2e: ## build the images and stop compose services under load; about 15 minutes; needs a Docker engine
+	go test -tags e2e -count 1 -timeout 30m $(TESTFLAGS) ./test/e2e/...
 
-e2e-k8s: ## apply the manifests to a real control plane; 15 minutes at most, and once as much to build it; no Docker
+e2e-k8s: ## apply the manifests to a Kubernetes control plane; about 15 minutes, and 15 once to build it; no Docker
 	tools=$$(go run ./test/e2ek8s/tools test/e2ek8s/tools) && \
-	go test -tags e2e -v -count 1 -timeout 15m $(TESTFLAGS) ./test/e2ek8s -tools "$$tools"
+	go test -tags e2e -v -count 1 -timeout 30m $(TESTFLAGS) ./test/e2ek8s -tools "$$tools"
 
-check-deploy: ## check the manifests, the alerts and the dashboard; needs promtool, of the package prometheus
+check-deploy: ## check manifests, alerts and dashboard; needs promtool (Debian package prometheus)
+	go test $(TESTFLAGS) ./deploy/generate ./deploy
 	cd deploy/check && go vet ./... && go test $(TESTFLAGS) ./...
 
-build: ## static binaries of every command in bin/
+build: ## build static binaries of every command in bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/...
 
-images: ## an image of each command; for another machine: ARCH=arm64
+images: ## build an image of each command, tagged VERSION and dev (ARCH=arm64: for another architecture)
 	@set -e; \
 	for name in $$(ls cmd); do \
+	case $$name in worker-*) target="worker --build-arg WORKER=$${name#worker-}";; *) target=$$name;; esac; \
 	(set -x; docker build --platform linux/$(ARCH) --build-arg TARGETARCH=$(ARCH) --build-arg VERSION=$(or $(VERSION),dev) \
-	--target $$name -t headgate/$$name:$(or $(VERSION),dev) .); \
+	--target $$target -t headgate/$$name:$(or $(VERSION),dev) -t headgate/$$name:dev .); \
 	done
 
 clean: ## remove bin/

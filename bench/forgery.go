@@ -13,16 +13,16 @@ import (
 	"github.com/headgate/headgate/bench/load"
 )
 
-// forgerySizes are the bodies of the real requests. Under fifty keys the smaller ones are easy to prove; the larger ones
-// are not, and small nevertheless, as nearly all events are.
+// forgerySizes are the sizes of the real requests' bodies. Under fifty keys the verification of the smaller ones is cheap.
+// That of the larger ones needs a slot for small bodies.
 var forgerySizes = []int{600, 4096}
 
 func forgeryCase(size int) string {
 	return fmt.Sprintf("200 real requests/s of %d bytes, signed with 50 keys in turn, alone and beside forgeries of 1 MiB at the machine's limit; fsync off", size)
 }
 
-// forgeryPart floods an ingress that has fifty keys with requests that nobody signed, as large as they may be, over
-// connections from other addresses, while real ones come under each of the keys in turn.
+// forgeryPart floods an ingress that has fifty keys with forgeries of the largest size, over connections from other
+// addresses, while real requests arrive under each of the keys in turn. Then it floods one with what is no forgery.
 func forgeryPart(ctx context.Context, b *bench) error {
 	const (
 		keys   = 50
@@ -126,6 +126,9 @@ func forgeryPart(ctx context.Context, b *bench) error {
 		}
 	}
 	if err := b.lab.Stop(v.process); err != nil {
+		return err
+	}
+	if err := b.floods(ctx, servers); err != nil {
 		return err
 	}
 	return servers.Stop()

@@ -60,6 +60,8 @@ type variant struct {
 	address string
 	signer  *load.Signer
 	most    float64 // requests a second, as far as is known
+
+	within func(program string, args ...string) []string // a command that runs the program elsewhere; nil for none
 }
 
 // starter starts a variant at an address; it returns when it is ready.
@@ -78,7 +80,11 @@ func headgate(env []string, program string, args ...string) starter {
 			"--listen", v.address, "--admin-listen", admin, "--nats-url", servers.URL, "--source", string(v.source), "--drain-delay", "0s",
 		}, args...)
 		env := append([]string{"HEADGATE_SECRET=" + secret}, env...)
-		if v.process, err = b.lab.Start(v.name, program, all, env); err != nil {
+		command := append([]string{program}, all...)
+		if v.within != nil {
+			command = v.within(program, all...)
+		}
+		if v.process, err = b.lab.Start(v.name, command[0], command[1:], env); err != nil {
 			return err
 		}
 		return v.process.Await(ctx, lab.Answers("http://"+admin+"/readyz"))
@@ -118,8 +124,8 @@ func (b *bench) variant(ctx context.Context, name string, servers *lab.NATS, sta
 
 // provision makes the streams of a source, as for production: with the window in which an id is known. What is not there
 // yet, as the leader of a new cluster, is waited for.
-func provision(ctx context.Context, servers *lab.NATS, source stream.Source, workers ...stream.WorkerPlan) error {
-	plan := stream.Plan{Source: source, Replicas: len(servers.Processes), MaxBytes: 8 << 30, Workers: workers}
+func provision(ctx context.Context, servers *lab.NATS, source stream.Source, workers ...stream.WorkerSpec) error {
+	plan := stream.Layout{Source: source, Replicas: len(servers.Processes), MaxBytes: 8 << 30, Workers: workers}
 	return servers.Processes[0].Await(ctx, func(ctx context.Context) error {
 		if _, err := stream.Provision(ctx, servers.JS, plan, false); err != nil {
 			return err

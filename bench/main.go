@@ -1,5 +1,6 @@
 // Command bench measures Headgate on one machine: the ingress beside the plain handler that one would write in an hour
-// and beside the bound of what can be done at all, a cluster, a flood of forgeries, and the worker beside a bare loop.
+// and beside the bound of what can be done at all, a cluster, floods of forgeries and of what clients without a key can
+// send, and the worker beside a bare loop.
 // What it compares it runs in turns, in short slices and in random order, so that a machine whose speed drifts does not
 // decide; it prints medians and ratios, and says of each figure how it was measured. It needs Linux.
 package main
@@ -36,6 +37,7 @@ var parts = []part{
 	{"start", false, startPart},
 	{"memory", true, memoryPart},
 	{"profile", true, profilePart},
+	{"serve", true, servePart},
 }
 
 // options are what the flags say.
@@ -57,7 +59,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there are memory and profile beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there are memory, profile and serve beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")

@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "with forgeries", "Numbers to reach"} {
+	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "with forgeries", "slow bodies", "Numbers to reach"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not speak of %s:\n%s", want, out.String())
 		}

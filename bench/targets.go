@@ -43,6 +43,11 @@ var targets = []struct {
 		}
 		return most
 	}},
+	{"floods: real requests that were refused", true, 0, 0, func(r *report) float64 { return r.worstFlood(refused) }},
+	{"floods: p99 of real requests, ms", true, 100, 0, func(r *report) float64 { return r.worstFlood(p99) }},
+	{"floods: memory of the ingress / its limit", true, 1, 0, func(r *report) float64 {
+		return r.worstFlood(peakMemory) / r.worstFlood(limitMemory)
+	}},
 	{"worker, KV claims, events/s", false, 15_000, 30_000, func(r *report) float64 {
 		return r.median(settleCase(1, false), "KV claims", eventsPerSecond)
 	}},
@@ -55,8 +60,8 @@ var targets = []struct {
 	{"1,000,000 stored events: start of a worker, s", true, 2, 0, func(r *report) float64 {
 		return r.median(startCase, "takes the last event only", "start s")
 	}},
-	{"binary of the ingress, MB", true, 20, 0, func(r *report) float64 { return r.median("stripped binary", "ingress", "MB") }},
-	{"binary of a worker, MB", true, 20, 0, func(r *report) float64 { return r.median("stripped binary", "worker-connections", "MB") }},
+	{"binary of the ingress, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "ingress", "MB") }},
+	{"binary of a worker, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "worker-connections", "MB") }},
 }
 
 // judge says of the targets that were measured whether they are reached.

@@ -276,7 +276,7 @@ type worker struct {
 func (b *bench) worker(ctx context.Context, servers *lab.NATS, r remembering, typ, out string) (*worker, error) {
 	b.workers++
 	w := &worker{name: r.flag + "-" + strconv.Itoa(b.workers), servers: servers, lab: b.lab}
-	err := provision(ctx, servers, workerSource, stream.WorkerPlan{Name: w.name, Types: []string{typ}, Begin: stream.BeginAll(), AckWait: time.Minute})
+	err := provision(ctx, servers, workerSource, stream.WorkerSpec{Name: w.name, Types: []codat.Pattern{codat.Pattern(typ)}, Begin: stream.BeginAll(), AckWait: time.Minute})
 	if err != nil {
 		return nil, err
 	}

@@ -8,124 +8,148 @@ import (
 	"sync"
 )
 
+// A body begins in the first buffer, whatever it announces, and the buffer grows with its content: an announcement costs no
+// memory.
 const (
-	firstBuffer = 4 << 10 // nearly every event fits
-	// trusted is how much of an announced length is believed before any of it has come. From there on
-	// a buffer grows with what is in it, so that an announcement alone costs no memory.
-	trusted = 16 << 10
-	growth  = 4
+	firstBuffer  = 4 << 10 // bytes; nearly every event fits
+	growthFactor = 4
 )
 
-// bodies reads bodies into buffers that are used again.
-type bodies struct {
+// A bodyPool reads request bodies up to a limit into buffers that are reused.
+type bodyPool struct {
 	limit int64
-	sizes []int // ascending; the last one is the limit and the byte that is over it
-	pools []sync.Pool
+	sizes []int       // ascending; the last one is the limit plus the byte that exceeds it
+	pools []sync.Pool // of *buffer, by size
 }
 
-// A body is what was read. Give it back when nobody looks at its bytes any more.
+// A buffer is the memory of a body.
+type buffer struct {
+	bytes []byte
+	size  int // index of its size and pool
+}
+
+// A body is a request body whose buffer counts against a budget. Close it. It is not safe for concurrent use.
 type body struct {
-	bytes  []byte
-	size   int   // index of the pool it came from
-	room   *room // in which it has its place
-	proven bool
+	bytes      []byte // valid until recycle
+	buffer     *buffer
+	pool       *bodyPool
+	memory     *budget
+	unverified bool
 }
 
-// prove says that the body is proven: it does not count as a stranger's any more.
-func (b *body) prove() {
-	b.proven = true
-	b.room.prove(cap(b.bytes))
+// verified records that the body was verified: it no longer counts against the share of unverified bodies.
+func (b *body) verified() {
+	if b.unverified {
+		b.unverified = false
+		b.memory.verified(cap(b.buffer.bytes))
+	}
 }
 
-// leave gives up the place of a body whose bytes somebody may still hold: they are never used again.
-func (b *body) leave() { b.room.give(cap(b.bytes), b.proven) }
+// Close removes the body from its budget. Its buffer is left to the garbage collector, because after a panic the store
+// may still hold the bytes. It does nothing after the first call or after recycle.
+func (b *body) Close() {
+	if b.buffer != nil {
+		b.memory.release(cap(b.buffer.bytes), !b.unverified)
+		b.buffer = nil
+	}
+}
 
-func newBodies(limit int64) *bodies {
+// recycle closes the body and lets another one use its buffer. Call it when nothing holds the bytes any more.
+func (b *body) recycle() {
+	if buf := b.buffer; buf != nil {
+		b.Close()
+		b.pool.put(buf)
+	}
+}
+
+func newBodyPool(limit int64) *bodyPool {
 	sizes := bufferSizes(limit)
-	return &bodies{limit: limit, sizes: sizes, pools: make([]sync.Pool, len(sizes))}
+	return &bodyPool{limit: limit, sizes: sizes, pools: make([]sync.Pool, len(sizes))}
 }
 
-// bufferSizes are those of the buffers for bodies of a limit.
+// bufferSizes returns the sizes of the buffers for bodies up to a limit.
 func bufferSizes(limit int64) []int {
 	var sizes []int
-	for size := int64(firstBuffer); size < limit; size *= growth {
+	for size := int64(firstBuffer); size < limit; size *= growthFactor {
 		sizes = append(sizes, int(size))
 	}
 	return append(sizes, int(limit)+1)
 }
 
-// leastRoom is the least room in which a body of the limit can be read when no other is there. The buffer that it grows
-// out of has its place until its bytes are in the last one.
-func leastRoom(limit int64) int64 {
+// minBudget returns the smallest budget in which a body of the limit can be read while there is no other. The largest
+// buffer and the one before it count at the same time, while the bytes are copied.
+func minBudget(limit int64) int64 {
 	sizes := bufferSizes(limit)
 	last := len(sizes) - 1
 	needs := sizes[last]
 	if last > 0 {
 		needs += sizes[last-1]
 	}
-	return roomFor(int64(needs), sizes[last])
+	return required(int64(needs), sizes[last])
 }
 
-// read reads r to its end, into a buffer that has its place in the room, and so has the one before it
-// while it grows. announced is the length that the request says it has, -1 when it does not say. It
-// returns ErrTooLarge, ErrSlow, ErrBroken or ErrNoRoom.
-func (b *bodies) read(r io.Reader, announced int64, in *room) (*body, error) {
-	if announced > b.limit {
-		return nil, fmt.Errorf("%w of %d bytes: %d announced", ErrTooLarge, b.limit, announced)
+// read reads r to its end into a buffer that counts against the budget, as does the smaller buffer while it grows.
+// announced is the length that the request announces, or -1. Errors are errTooLarge, errBodyTimeout, errBodyIncomplete
+// and errBodyMemory.
+func (p *bodyPool) read(r io.Reader, announced int64, memory *budget) (body, error) {
+	if announced > p.limit {
+		return body{}, fmt.Errorf("%w of %d bytes: %d announced", errTooLarge, p.limit, announced)
 	}
-	size := 0
-	for size < len(b.sizes)-1 && int64(b.sizes[size]) < min(announced, trusted) {
-		size++
-	}
-	into, err := b.take(size, in)
-	if err != nil {
-		return nil, err
-	}
-	for {
+	into, err := p.get(0, memory)
+	for err == nil {
 		if len(into.bytes) == cap(into.bytes) {
-			large, err := b.take(into.size+1, in) // there is one while the limit is not reached
-			if err != nil {
-				b.put(into)
-				return nil, err
+			if into, err = p.grow(into, memory); err != nil {
+				break
 			}
-			large.bytes = append(large.bytes, into.bytes...)
-			b.put(into)
-			into = large
 		}
-		n, err := r.Read(into.bytes[len(into.bytes):cap(into.bytes)])
+		var n int
+		n, err = r.Read(into.bytes[len(into.bytes):cap(into.bytes)])
 		into.bytes = into.bytes[:len(into.bytes)+n]
-		if int64(len(into.bytes)) > b.limit {
-			err = fmt.Errorf("%w of %d bytes", ErrTooLarge, b.limit)
+		if int64(len(into.bytes)) > p.limit {
+			err = fmt.Errorf("%w of %d bytes", errTooLarge, p.limit)
 		}
-		switch {
-		case err == nil:
-			continue
-		case err == io.EOF:
-			return into, nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = fmt.Errorf("%w: %d bytes of %d had come", ErrSlow, len(into.bytes), announced)
-		case !errors.Is(err, ErrTooLarge):
-			err = fmt.Errorf("%w after %d bytes of %d: %w", ErrBroken, len(into.bytes), announced, err)
-		}
-		b.put(into)
-		return nil, err
 	}
+	switch {
+	case err == io.EOF:
+		return body{bytes: into.bytes, buffer: into, pool: p, memory: memory, unverified: true}, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("%w: %d bytes of %d received", errBodyTimeout, len(into.bytes), announced)
+	case !errors.Is(err, errTooLarge) && !errors.Is(err, errBodyMemory):
+		err = fmt.Errorf("%w after %d bytes of %d: %w", errBodyIncomplete, len(into.bytes), announced, err)
+	}
+	if into != nil {
+		memory.release(cap(into.bytes), false)
+		p.put(into)
+	}
+	return body{}, err
 }
 
-func (b *bodies) take(size int, in *room) (*body, error) {
-	if err := in.take(b.sizes[size]); err != nil {
+// get returns an empty buffer of a size, which counts against the budget as unverified. It returns errBodyMemory.
+func (p *bodyPool) get(size int, memory *budget) (*buffer, error) {
+	if err := memory.reserveOrDrop(p.sizes[size]); err != nil {
 		return nil, err
 	}
-	got, ok := b.pools[size].Get().(*body)
-	if !ok {
-		got = &body{bytes: make([]byte, 0, b.sizes[size]), size: size}
+	if buf, ok := p.pools[size].Get().(*buffer); ok {
+		return buf, nil
 	}
-	got.room, got.proven = in, false
-	return got, nil
+	return &buffer{bytes: make([]byte, 0, p.sizes[size]), size: size}, nil
 }
 
-func (b *bodies) put(done *body) {
-	done.leave()
-	done.bytes = done.bytes[:0]
-	b.pools[done.size].Put(done)
+// grow returns a buffer of the next size with the same bytes, in place of the full one. There is a next size until the
+// limit is exceeded. With an error it returns the full one.
+func (p *bodyPool) grow(full *buffer, memory *budget) (*buffer, error) {
+	large, err := p.get(full.size+1, memory)
+	if err != nil {
+		return full, err
+	}
+	large.bytes = append(large.bytes, full.bytes...)
+	memory.release(cap(full.bytes), false)
+	p.put(full)
+	return large, nil
+}
+
+// put lets another body use a buffer.
+func (p *bodyPool) put(buf *buffer) {
+	buf.bytes = buf.bytes[:0]
+	p.pools[buf.size].Put(buf)
 }

@@ -7,29 +7,68 @@ import (
 	"errors"
 	"strings"
 	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 )
 
-// A credential is what a header must say, as a digest: all are of one length, and none is in a dump of memory.
+// A credential is the digest of a value of the header Authorization: all have the same length, and a memory dump shows none.
 type credential [sha256.Size]byte
 
-// parseAuthorization reads a value of the header Authorization as Codat's Portal lets a user set it, any text: with a
-// scheme, as Bearer and a token, or without. After Basic, user:password may stand as it is.
+// parseAuthorization parses a value of the header Authorization as Codat's Portal lets a user set it: any text, with a
+// scheme like Bearer or without. After Basic it may be user:password in plain text. A text that no request can match is an
+// error, which never contains the value.
 func parseAuthorization(text string) (credential, error) {
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return credential{}, errors.New("a value is empty: give the header's whole value, as Bearer …")
-	}
-	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return credential{}, errors.New("a value has control characters: no header can carry it")
+	text, err := headerValue(text)
+	switch name, _, ok := strings.Cut(text, ":"); {
+	case err != nil:
+		return credential{}, err
+	case text == "":
+		return credential{}, errors.New("a value is empty: give the whole value of the header, like Bearer …")
+	case ok && strings.EqualFold(strings.TrimSpace(name), "authorization"):
+		return credential{}, errors.New("a value begins with the name of the header: remove the leading `Authorization:`")
 	}
 	scheme, rest, ok := strings.Cut(text, " ")
-	if ok && strings.EqualFold(scheme, "basic") && strings.Contains(rest, ":") { // base64 has none
+	if ok && quoted(strings.TrimSpace(rest)) {
+		return credential{}, errQuotes
+	}
+	if ok && strings.EqualFold(scheme, "basic") && strings.Contains(rest, ":") { // base64 contains no colon
 		text = scheme + " " + base64.StdEncoding.EncodeToString([]byte(strings.TrimSpace(rest)))
 	}
 	return digest(text), nil
 }
 
-// digest is of a header's value. The name of a scheme means the same in small letters and in capitals.
+// parseClientID parses a value of the header X-Codat-ClientId.
+func parseClientID(text string) (string, error) {
+	id, err := headerValue(text)
+	if err == nil && id == "" {
+		err = errors.New("a client id is empty: give the id, or remove the setting")
+	}
+	return id, err
+}
+
+var errQuotes = errors.New("a value has quotes around it: give it without them")
+
+// headerValue returns a configured value of a header without white space and byte order mark around it. A text that no
+// header can have is an error, as is one in quotes, which a shell or an editor left there.
+func headerValue(text string) (string, error) {
+	text = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), "\uFEFF"))
+	switch {
+	case strings.ContainsRune(text, utf8.RuneError): // or a byte that is not UTF-8
+		return "", errors.New("a value is not in UTF-8: save the file in UTF-8")
+	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return "", errors.New("a value contains control characters or invisible ones, which no header can have: remove them")
+	case quoted(text):
+		return "", errQuotes
+	}
+	return text, nil
+}
+
+// quoted reports whether a text has the same quotes at both ends.
+func quoted(text string) bool {
+	return len(text) > 1 && (text[0] == '"' || text[0] == '\'') && text[len(text)-1] == text[0]
+}
+
+// digest returns the digest of a header's value. The scheme is not case-sensitive.
 func digest(value string) credential {
 	value = strings.TrimSpace(value)
 	if scheme, rest, ok := strings.Cut(value, " "); ok {
@@ -38,25 +77,25 @@ func digest(value string) credential {
 	return sha256.Sum256([]byte(value))
 }
 
-// Credentials are values of the header Authorization of which a request must have one; none are asked for when there
-// are none. They can be replaced while requests run.
-type Credentials struct {
+// credentials are the accepted values of the header Authorization. Without any, every request is accepted. They can be
+// replaced while requests run.
+type credentials struct {
 	list atomic.Pointer[[]credential]
 }
 
-func (c *Credentials) set(list []credential) { c.list.Store(&list) }
+func (c *credentials) set(list []credential) { c.list.Store(&list) }
 
-// count is how many there are.
-func (c *Credentials) count() int {
+// count returns the number of values.
+func (c *credentials) count() int {
 	if list := c.list.Load(); list != nil {
 		return len(*list)
 	}
 	return 0
 }
 
-// accept reports whether the lines of the header are one line that has one of the values. How long that takes says
-// nothing of how near it came.
-func (c *Credentials) accept(lines []string) bool {
+// accept reports whether the header occurs once and has one of the values. Its duration does not depend on how similar the
+// value is.
+func (c *credentials) accept(lines []string) bool {
 	list := c.list.Load()
 	if list == nil || len(*list) == 0 {
 		return true
@@ -64,10 +103,10 @@ func (c *Credentials) accept(lines []string) bool {
 	if len(lines) != 1 {
 		return false
 	}
-	came := digest(lines[0])
+	received := digest(lines[0])
 	found := 0
 	for _, one := range *list {
-		found |= subtle.ConstantTimeCompare(came[:], one[:])
+		found |= subtle.ConstantTimeCompare(received[:], one[:])
 	}
 	return found == 1
 }

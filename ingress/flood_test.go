@@ -25,8 +25,8 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// flood sends a request over and over, each time over a new one of n connections at a time, until it is stopped.
-// answers counts what was answered, and busy of that 503.
+// A flood sends one request again and again, each time over a new one of n connections, until it is stopped. It counts the
+// responses, and those of 503 as busy.
 type flood struct {
 	answers, busy atomic.Int64
 	stop          func()
@@ -66,33 +66,34 @@ func startFlood(t *testing.T, address, request string, n int) *flood {
 	return f
 }
 
-// forgery is a request as large as may be that nobody signed who has a key.
+// forgery is a request of the largest size whose key is not configured.
 func forgery(t *testing.T, url string) string {
 	t.Helper()
 	body := event("company.created") + strings.Repeat(" ", maxBody-1000)
-	return head(post(url, key(t, "nobody"), "msg_forged", body)) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+	return head(post(url, newKey(t, "an invalid address"), "msg_forged", body)) + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-// sized is an event in so many bytes.
+// sized is an event of that many bytes.
 func sized(size int) string {
 	e := event("company.created")
 	return e + strings.Repeat(" ", size-len(e))
 }
 
-// Forgeries as large as may be, as many as the machine takes, from the same address, under fifty keys: beside them
-// every real request is let in, small as nearly all are and larger, under all of the keys in turn.
-func TestAFloodOfForgeriesRefusesNobodyElse(t *testing.T) {
+// During a flood of forgeries of the largest size, as many as the machine takes, from the same address and under fifty keys,
+// every real request is accepted: small ones and larger ones, under each of the keys.
+func TestRun_AcceptsRequestsDuringAFloodOfForgeries(t *testing.T) {
+	t.Parallel()
 	const floods, real = 16, 150
 	var lines []string
-	var ours []pair
+	var ours []testKey
 	for n := range 50 {
-		ours = append(ours, key(t, fmt.Sprint("endpoint ", n)))
+		ours = append(ours, newKey(t, fmt.Sprint("endpoint ", n)))
 		lines = append(lines, ours[n].text)
 	}
 	name := filepath.Join(t.TempDir(), "keys")
 	write(t, name, lines...)
 	server := streamtest.New(t)
-	g := filed(t, server.URL, name)
+	g := runWithFiles(t, server.URL, name)
 	g.waitReady(t)
 
 	f := startFlood(t, g.address, forgery(t, g.url), floods)
@@ -112,32 +113,31 @@ func TestAFloodOfForgeriesRefusesNobodyElse(t *testing.T) {
 	}
 }
 
-// Who waits for a turn to be proven is refused here at once. Forgeries take all turns of strangers; what comes from
-// Codat's own addresses, large as well, finds its own free.
-func TestAFloodOfForgeriesTakesNoTurnOfCodats(t *testing.T) {
-	var ours []pair
+// The timeout of a nanosecond refuses a request that would wait for a verification slot. Forgeries hold all slots of public
+// addresses; requests from Codat's own addresses, large ones too, find a slot of theirs free.
+func TestHandler_VerifiesCodatsRequestsDuringAFloodOfForgeries(t *testing.T) {
+	var ours []testKey
 	var keys []signature.Key
 	for n := range 50 {
-		ours = append(ours, key(t, fmt.Sprint("endpoint ", n)))
+		ours = append(ours, newKey(t, fmt.Sprint("endpoint ", n)))
 		keys = append(keys, ours[n].Key)
 	}
-	front := ingress.NewFront(ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000, Proxies: loopback}, zap.NewNop(), prometheus.NewRegistry())
-	front.Open(&ingress.Receiver{
-		Source: streamtest.Source,
-		Keys:   signature.NewVerifier(5*time.Minute, nil, keys...),
+	s := ingress.NewServer(ingress.ServerOptions{MaxBytes: 64 << 20, LogAccepted: 1000, TrustedProxies: loopback}, zap.NewNop(), prometheus.NewRegistry())
+	s.Handle(ingress.RouteOptions{
+		Source: streamtest.Source, Keys: signature.NewVerifier(5*time.Minute, nil, keys...), Timeout: time.Nanosecond,
+		Path: path, MaxBody: maxBody, MaxInFlight: 8,
 		Store: storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
 			return stream.Receipt{Sequence: 1}, nil
 		}),
-		Budget: time.Nanosecond,
-	}, ingress.DoorOptions{Path: path, MaxBody: maxBody, MaxInFlight: 8})
-	server := httptest.NewServer(front)
+	})
+	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	url := server.URL + path
 
 	f := startFlood(t, server.Listener.Addr().String(), forgery(t, url), 2+runtime.GOMAXPROCS(0))
 	for n, k := range ours[40:] {
 		before := f.busy.Load()
-		streamtest.Wait(t, func() bool { return f.busy.Load() > before }, "all turns are taken")
+		streamtest.Wait(t, func() bool { return f.busy.Load() > before }, "all slots are held")
 		req := post(url, k, fmt.Sprintf("msg_%d", n), sized(100_000))
 		req.Header.Set("X-Forwarded-For", "4.159.114.108")
 		if got := send(t, req); got.status != 204 {
@@ -146,10 +146,11 @@ func TestAFloodOfForgeriesTakesNoTurnOfCodats(t *testing.T) {
 	}
 }
 
-// When the bodies of strangers have the room that is theirs, one more that is large is answered 503 at once; small
-// ones, and those from Codat's own addresses, come in.
-func TestRoomForBodiesIsBounded(t *testing.T) {
-	k := key(t, "us")
+// When the bodies of public addresses use all of their memory, one more large body takes the place of the one that has been
+// received longest. Small bodies, and those from Codat's own addresses, have memory of their own.
+func TestRun_LimitsTheMemoryOfBodies(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	g := run(t, settings(t, server.URL, k, "--max-bytes", "4MiB", "--trusted-proxy", "127.0.0.1",
 		"--read-timeout", "13s", "--publish-timeout", "13s", "--read-header-timeout", "1s"))
@@ -163,35 +164,35 @@ func TestRoomForBodiesIsBounded(t *testing.T) {
 	// quarters, less what it has grown from.
 	slow := from("192.0.2.1", "msg_slow", 0)
 	conn := dial(t, g.address, head(slow)+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", 300_000))
-	streamtest.Wait(t, func() bool { return g.value(t, "body_bytes_in_flight", "unproven") >= 1<<20 }, "the slow body has its room")
+	streamtest.Wait(t, func() bool { return g.value(t, "body_bytes_in_flight", "unverified") >= 1<<20 }, "the slow body has its memory")
 
-	g.logs.TakeAll()
-	got := send(t, from("192.0.2.2", "msg_1", 300_000))
-	if got.status != 503 || got.header.Get("Retry-After") == "" {
-		t.Errorf("another large body was answered %d; want 503 with Retry-After", got.status)
-	}
-	if _, line := g.line(t); line["reason"] != "no_room" {
-		t.Errorf("logged reason %v; want no_room", line["reason"])
-	}
 	if got := send(t, from("192.0.2.2", "msg_2", 0)); got.status != 204 {
 		t.Errorf("a small body was answered %d; want 204", got.status)
 	}
 	if got := send(t, from("4.159.114.108", "msg_3", 300_000)); got.status != 204 {
 		t.Errorf("a large body of Codat's was answered %d; want 204", got.status)
 	}
-	conn.Close()
-	streamtest.Wait(t, func() bool { return g.value(t, "body_bytes_in_flight", "") == 0 }, "all room is given back")
-	if got := send(t, from("192.0.2.2", "msg_1", 300_000)); got.status != 204 {
-		t.Errorf("the other large body, sent again, was answered %d; want 204", got.status)
+	if g.value(t, "connections_dropped_total", "") != 0 {
+		t.Error("the slow body's connection was closed before its memory was needed")
 	}
+	if got := send(t, from("192.0.2.2", "msg_1", 300_000)); got.status != 204 {
+		t.Errorf("another large body was answered %d; want 204", got.status)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil && !isReset(err) {
+		t.Errorf("read %v; want the end of the slow body's connection", err)
+	}
+	if got := g.value(t, "connections_dropped_total", ""); got != 1 {
+		t.Errorf("%v connections were closed for the memory of their bodies; want the slow one", got)
+	}
+	streamtest.Wait(t, func() bool { return g.value(t, "body_bytes_in_flight", "") == 0 }, "all memory is released")
 }
 
-// Whoever holds many connections, and sends a byte now and then, keeps nobody else out.
-func TestSlowSendersKeepNobodyOut(t *testing.T) {
+// A client with many connections that sends a byte now and then does not keep out other clients.
+func TestRun_AcceptsRequestsBesideSlowClients(t *testing.T) {
 	t.Parallel()
-	k := key(t, "us")
+	k := newKey(t, "us")
 	server := streamtest.New(t)
-	g := run(t, settings(t, server.URL, k, "--max-in-flight", "4"))
+	g := run(t, settings(t, server.URL, k, "--max-in-flight", "4", "--read-timeout", "2s"))
 	g.waitReady(t)
 	const slow = 100
 	for n := range slow {
@@ -201,7 +202,9 @@ func TestSlowSendersKeepNobodyOut(t *testing.T) {
 		}
 		dial(t, g.address, beginning)
 	}
-	streamtest.Wait(t, func() bool { return g.value(t, "in_flight", "") >= slow/2 }, "the slow ones are there")
+	streamtest.Wait(t, func() bool {
+		return g.value(t, "in_flight", "")+g.value(t, "refusals_total", "body_slow") >= slow/2
+	}, "the slow ones have come")
 	for n := range 20 {
 		if got := send(t, post(g.url, k, fmt.Sprintf("msg_%d", n), event("company.created"))); got.status != 204 {
 			t.Errorf("answered %d beside slow senders; want 204", got.status)
@@ -211,12 +214,13 @@ func TestSlowSendersKeepNobodyOut(t *testing.T) {
 	streamtest.Wait(t, func() bool { return g.value(t, "refusals_total", "body_slow") == slow/2 }, "the slow ones are refused")
 }
 
-// A store that hangs holds as many requests as are allowed; one more is answered at once. Codat's own addresses have
-// places for themselves.
-func TestPlacesOfStrangersAndOfCodat(t *testing.T) {
-	k := key(t, "us")
+// A store that blocks holds as many requests as the limit allows. One more is answered at once. Codat's own addresses have a
+// limit of their own.
+func TestRun_CountsInFlightByClientClass(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	asked, release := make(chan struct{}, 8), make(chan struct{})
-	d := openDoorWith(t, ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000, Proxies: loopback}, []signature.Key{k.Key}, 1,
+	d := serveStoreWith(t, ingress.ServerOptions{MaxBytes: 64 << 20, LogAccepted: 1000, TrustedProxies: loopback}, []signature.Key{k.Key}, 1,
 		storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
 			asked <- struct{}{}
 			<-release
@@ -246,7 +250,7 @@ func TestPlacesOfStrangersAndOfCodat(t *testing.T) {
 	}
 	for _, address := range []string{"192.0.2.2", "20.117.190.191"} {
 		began := time.Now()
-		if got := send(t, ask(address, "msg_more")); got.status != 503 || time.Since(began) > patience/2 {
+		if got := send(t, ask(address, "msg_more")); got.status != 503 || time.Since(began) > timeout/2 {
 			t.Errorf("one more from %s was answered %d after %v; want 503 at once", address, got.status, time.Since(began))
 		}
 	}

@@ -24,19 +24,19 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// fuzzStore is a Store that is asked only whether it should have been.
+// fuzzStore is a store that checks whether it should have been called.
 type fuzzStore func(*nats.Msg) stream.Receipt
 
 func (f fuzzStore) PublishUntil(_ context.Context, _ time.Time, msg *nats.Msg) (stream.Receipt, error) {
 	return f(msg), nil
 }
 
-// FuzzDoor throws requests at the whole handler with three sources, signed and not: one whose door asks for nothing, one
-// whose door asks for an address and a client id, and one whose door asks for Authorization. It never panics, never
-// answers what is not in the table, and the store of a source never sees a message that does not prove under a key of
-// that source, by an HMAC that is the test's own, nor one that its door should have kept out. What proves and has all
-// that is asked for is stored, whatever else stands in the headers.
-func FuzzDoor(f *testing.F) {
+// FuzzServer sends requests, signed and unsigned, to a server with three sources: one without access checks, one that checks
+// the address and the client id, and one that checks Authorization. It never panics and never responds with a status that is
+// not in the table. The store of a source never receives a message that does not verify under a key of that source, by an
+// HMAC of the test's own, nor one that fails its access checks. A verified request that passes the checks is stored, whatever
+// its other headers are.
+func FuzzServer(f *testing.F) {
 	const (
 		openPath, closedPath, authPath = "/webhooks/codat", "/webhooks/other", "/webhooks/third"
 		limit                          = 1 << 16
@@ -55,7 +55,7 @@ func FuzzDoor(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	proves := func(text string, h nats.Header, body []byte) bool {
+	verifies := func(text string, h nats.Header, body []byte) bool {
 		mac := hmac.New(sha256.New, []byte(text))
 		mac.Write([]byte(h.Get(stream.HeaderWebhookID) + "." + h.Get(stream.HeaderWebhookTimestamp) + "."))
 		mac.Write(body)
@@ -65,7 +65,7 @@ func FuzzDoor(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	authorized := new(Credentials)
+	authorized := new(credentials)
 	authorized.set([]credential{value})
 
 	for _, e := range examples.All() {
@@ -92,30 +92,28 @@ func FuzzDoor(f *testing.F) {
 			return // no client could send it; not all of it would fit into a header of the message
 		}
 		stored := 0 // the source's place in names
-		d := NewFront(FrontOptions{MaxBytes: 8 << 20, Proxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		d := newServer(serverOptions{MaxBytes: 8 << 20, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
 			zap.NewNop(), prometheus.NewRegistry())
-		open := func(place int, o DoorOptions) {
+		open := func(place int, o routeOptions) {
 			o.MaxBody, o.MaxInFlight = limit, 8
 			source := stream.Source(names[place])
-			d.Open(&Receiver{
-				Source: source,
-				Keys:   signature.NewVerifier(time.Hour, nil, old, keys[place]),
-				Budget: time.Minute,
-				Store: fuzzStore(func(msg *nats.Msg) stream.Receipt {
-					stored = place
-					if !proves(texts[place], msg.Header, msg.Data) || string(msg.Data) != string(body) {
-						t.Errorf("the store was called for what does not prove: %v", msg.Header)
-					}
-					return stream.Receipt{Stream: source.Stream(), Sequence: 1}
-				}),
-			}, o)
+			o.Source, o.Timeout = source, time.Minute
+			o.Keys = signature.NewVerifier(time.Hour, nil, old, keys[place])
+			o.Store = fuzzStore(func(msg *nats.Msg) stream.Receipt {
+				stored = place
+				if !verifies(texts[place], msg.Header, msg.Data) || string(msg.Data) != string(body) {
+					t.Errorf("the store was called for an unverified message: %v", msg.Header)
+				}
+				return stream.Receipt{Stream: source.Stream(), Sequence: 1}
+			})
+			d.handle(o)
 		}
-		open(byUs, DoorOptions{Path: openPath})
-		open(byThem, DoorOptions{
+		open(byUs, routeOptions{Path: openPath})
+		open(byThem, routeOptions{
 			Path: closedPath, ClientIDs: []string{"Bearer x"},
 			Allow: []netip.Prefix{netip.MustParsePrefix(firstAddress + "/32"), netip.MustParsePrefix(secondAddress + "/32")},
 		})
-		open(byThird, DoorOptions{Path: authPath, Credentials: authorized})
+		open(byThird, routeOptions{Path: authPath, Credentials: authorized})
 
 		req, err := http.NewRequest(method, "http://ingress/", strings.NewReader(string(body)))
 		if err != nil {
@@ -162,16 +160,16 @@ func FuzzDoor(f *testing.F) {
 			}
 		}
 		if stored == byThem && (other != "Bearer x" || !strings.Contains(from, firstAddress) && !strings.Contains(from, secondAddress)) {
-			t.Errorf("let in from %q with client id %q", otherID, other)
+			t.Errorf("accepted from %q with client id %q", otherID, other)
 		}
 		if words := strings.Fields(other); stored == byThird && (strings.Contains(other, "\n") || len(words) != 2 || !strings.EqualFold(words[0], "Bearer") || words[1] != "x") {
-			t.Errorf("let in with Authorization %q", other)
+			t.Errorf("accepted with Authorization %q", other)
 		}
-		letIn := method == "POST" && plainID(id) && len(body) <= limit && (target == openPath && signer == byUs ||
+		accept := method == "POST" && validID(id) && len(body) <= limit && (target == openPath && signer == byUs ||
 			target == closedPath && signer == byThem && other == "Bearer x" && slices.Contains([]string{firstAddress, secondAddress}, otherID) ||
 			target == authPath && signer == byThird && other == "Bearer x")
-		if letIn && w.Code != 204 {
-			t.Errorf("answered %d to what proves and has all that is asked for", w.Code)
+		if accept && w.Code != 204 {
+			t.Errorf("answered %d to a verified request that passes all checks", w.Code)
 		}
 		if w.Body.Len() > 0 {
 			t.Errorf("the answer has a body: %q", w.Body)

@@ -32,29 +32,29 @@ import (
 )
 
 const (
-	path     = "/webhooks/codat"
-	patience = time.Minute
-	maxBody  = 1 << 20
+	path    = "/webhooks/codat"
+	timeout = time.Minute
+	maxBody = 1 << 20
 )
 
-// A pair is a key, as settings have it and as package signature has it.
-type pair struct {
+// A testKey is a key as text, as settings have it, and parsed.
+type testKey struct {
 	text string
 	signature.Key
 }
 
-func key(t testing.TB, seed string) pair {
+func newKey(t testing.TB, seed string) testKey {
 	t.Helper()
 	text := "whsec_" + base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "the key of %-30s", seed))
 	k, err := signature.ParseKey(text)
 	if err != nil {
 		t.Fatalf("ParseKey: %v", err)
 	}
-	return pair{text, k}
+	return testKey{text, k}
 }
 
-// post is a request as Codat sends it: signed now, over body, with id. Change what a test is about.
-func post(url string, k pair, id, body string) *http.Request {
+// post returns a request as Codat sends it, signed now over id and body.
+func post(url string, k testKey, id, body string) *http.Request {
 	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		panic(err) // a mistake in the test
@@ -64,7 +64,7 @@ func post(url string, k pair, id, body string) *http.Request {
 	return req
 }
 
-func sign(h http.Header, k pair, id string, at time.Time, body string) {
+func sign(h http.Header, k testKey, id string, at time.Time, body string) {
 	h.Set("webhook-id", id)
 	h.Set("webhook-timestamp", strconv.FormatInt(at.Unix(), 10))
 	h.Set("webhook-signature", k.Sign(id, at, []byte(body)))
@@ -74,10 +74,10 @@ func event(typ string) string {
 	return fmt.Sprintf(`{"id":"7e0ae11c","eventType":%q,"generatedDate":"2026-01-02T03:04:05.1234567Z","payload":{"referenceCompany":{"id":"c-1"},"connectionId":"k-1"}}`, typ)
 }
 
-// client makes a connection for each request, so that no answer depends on the one before.
+// client makes a connection for each request, so that no response depends on the one before.
 var client = &http.Client{
 	Transport:     &http.Transport{DisableKeepAlives: true},
-	Timeout:       patience,
+	Timeout:       timeout,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
@@ -101,7 +101,7 @@ func send(t testing.TB, req *http.Request) reply {
 	return reply{resp.StatusCode, resp.Header, string(body)}
 }
 
-// dial sends text as it is, and returns the connection to read the answer from.
+// dial connects, sends text, and returns the connection to read the response from.
 func dial(t testing.TB, address, text string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -109,7 +109,7 @@ func dial(t testing.TB, address, text string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, text); err != nil {
@@ -118,7 +118,7 @@ func dial(t testing.TB, address, text string) net.Conn {
 	return conn
 }
 
-// status reads an answer from a connection.
+// status reads a response from a connection and returns its status.
 func status(t testing.TB, conn net.Conn) int {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -129,7 +129,7 @@ func status(t testing.TB, conn net.Conn) int {
 	return resp.StatusCode
 }
 
-// head is the beginning of a request by hand: its request line and headers, without the empty line.
+// head returns the request line and headers of a request as text, without the empty line.
 func head(req *http.Request) string {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: ingress\r\n", req.Method, req.URL.Path)
@@ -137,8 +137,8 @@ func head(req *http.Request) string {
 	return b.String()
 }
 
-// readyz serves the probes, and returns what asks whether the ingress is ready.
-func (g *gate) readyz(t *testing.T) func() reply {
+// readyz serves the probes, and returns a function that requests /readyz.
+func (g *instance) readyz(t *testing.T) func() reply {
 	t.Helper()
 	admin, err := g.ServeAdmin("127.0.0.1:0")
 	if err != nil {
@@ -154,7 +154,7 @@ func (g *gate) readyz(t *testing.T) func() reply {
 	}
 }
 
-// storeFunc is a Store for tests of what is around it.
+// storeFunc is a store that calls a function.
 type storeFunc func(ctx context.Context, msg *nats.Msg) (stream.Receipt, error)
 
 func (f storeFunc) PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (stream.Receipt, error) {
@@ -163,16 +163,16 @@ func (f storeFunc) PublishUntil(ctx context.Context, until time.Time, msg *nats.
 	return f(ctx, msg)
 }
 
-// observed is what an operator sees.
+// observed is the log and the metrics of an ingress.
 type observed struct {
 	logs    *observer.ObservedLogs
 	metrics prometheus.Gatherer
 }
 
-// lines are the lines that ended requests.
+// lines returns the log lines of requests.
 func (o observed) lines() []observer.LoggedEntry { return o.logs.FilterMessage("request").All() }
 
-// line is the only line that ended a request since the log was last looked at.
+// line returns the only log line of a request since the log was last read.
 func (o observed) line(t testing.TB) (zapcore.Level, map[string]any) {
 	t.Helper()
 	var lines []observer.LoggedEntry
@@ -187,8 +187,8 @@ func (o observed) line(t testing.TB) (zapcore.Level, map[string]any) {
 	return lines[0].Level, lines[0].ContextMap()
 }
 
-// value is the sum of a counter's or gauge's values, or how often a histogram was observed, of those that have a label
-// or, for "", of all.
+// value returns the sum of a metric's values, or of the counts of a histogram, over the series that have a label value, or
+// over all for "".
 func (o observed) value(t testing.TB, name, label string) float64 {
 	t.Helper()
 	families, err := o.metrics.Gather()
@@ -209,7 +209,7 @@ func (o observed) value(t testing.TB, name, label string) float64 {
 	return sum
 }
 
-// labels are the values that a label of a metric has.
+// labels returns the values of a label of a metric.
 func (o observed) labels(t testing.TB, name, label string) []string {
 	t.Helper()
 	families, err := o.metrics.Gather()
@@ -241,39 +241,36 @@ func hasLabel(m *dto.Metric, value string) bool {
 	return false
 }
 
-// A door is a Door with a fake store on a real listener.
-type door struct {
+// A testServer is a server with one handler and a fake store, on a real listener.
+type testServer struct {
 	observed
 	url string
 }
 
-// loopback is where requests of tests come from.
+// loopback is the network that the tests' requests come from.
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-func openDoor(t testing.TB, keys []signature.Key, maxInFlight int, store ingress.Store) door {
+func serveStore(t testing.TB, keys []signature.Key, maxInFlight int, store ingress.Store) testServer {
 	t.Helper()
-	return openDoorWith(t, ingress.FrontOptions{MaxBytes: 64 << 20, LogAccepted: 1000}, keys, maxInFlight, store)
+	return serveStoreWith(t, ingress.ServerOptions{MaxBytes: 64 << 20, LogAccepted: 1000}, keys, maxInFlight, store)
 }
 
-func openDoorWith(t testing.TB, o ingress.FrontOptions, keys []signature.Key, maxInFlight int, store ingress.Store) door {
+func serveStoreWith(t testing.TB, o ingress.ServerOptions, keys []signature.Key, maxInFlight int, store ingress.Store) testServer {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	registry := prometheus.NewRegistry()
-	receiver := &ingress.Receiver{
-		Source: streamtest.Source,
-		Keys:   signature.NewVerifier(5*time.Minute, nil, keys...),
-		Store:  store,
-		Budget: patience,
-	}
-	f := ingress.NewFront(o, zap.New(core), registry)
-	f.Open(receiver, ingress.DoorOptions{Path: path, MaxBody: maxBody, MaxInFlight: maxInFlight})
-	server := httptest.NewServer(f)
+	s := ingress.NewServer(o, zap.New(core), registry)
+	s.Handle(ingress.RouteOptions{
+		Source: streamtest.Source, Keys: signature.NewVerifier(5*time.Minute, nil, keys...), Store: store, Timeout: timeout,
+		Path: path, MaxBody: maxBody, MaxInFlight: maxInFlight,
+	})
+	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return door{observed{logs, registry}, server.URL + path}
+	return testServer{observed{logs, registry}, server.URL + path}
 }
 
-// A gate is the whole ingress, running.
-type gate struct {
+// An instance is a running ingress.
+type instance struct {
 	observed
 	*process.Process
 	address string
@@ -282,8 +279,8 @@ type gate struct {
 	ended   <-chan error
 }
 
-// settings are those that the flags' defaults give, for a server of the test, and without a delay.
-func settings(t testing.TB, nats string, k pair, flags ...string) *ingress.Settings {
+// settings returns the flags' defaults for a server of the test, without a drain delay.
+func settings(t testing.TB, nats string, k testKey, flags ...string) *ingress.Settings {
 	t.Helper()
 	return parsed(t, append([]string{"--secret", k.text, "--nats-url", nats}, flags...)...)
 }
@@ -299,7 +296,7 @@ func parsed(t testing.TB, flags ...string) *ingress.Settings {
 	return s
 }
 
-func run(t testing.TB, s *ingress.Settings, prepare ...func(*process.Process)) *gate {
+func run(t testing.TB, s *ingress.Settings, prepare ...func(*process.Process)) *instance {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	p := process.New("ingress", zap.New(core))
@@ -317,7 +314,7 @@ func run(t testing.TB, s *ingress.Settings, prepare ...func(*process.Process)) *
 		cancel()
 		<-done
 	})
-	g := &gate{observed: observed{logs, p.Gatherer}, Process: p, stop: cancel, ended: ended}
+	g := &instance{observed: observed{logs, p.Gatherer}, Process: p, stop: cancel, ended: ended}
 	streamtest.Wait(t, func() bool {
 		select {
 		case err := <-ended:
@@ -333,13 +330,13 @@ func run(t testing.TB, s *ingress.Settings, prepare ...func(*process.Process)) *
 	return g
 }
 
-func (g *gate) waitReady(t testing.TB) {
+func (g *instance) waitReady(t testing.TB) {
 	t.Helper()
 	streamtest.Wait(t, func() bool { return g.Health.Ready() == nil }, "the ingress is ready")
 }
 
-// start runs the ingress beside a server of its own, and returns when it is ready.
-func start(t testing.TB, k pair) (*gate, *streamtest.Server) {
+// start runs an ingress with a server of its own, and returns when it is ready.
+func start(t testing.TB, k testKey) (*instance, *streamtest.Server) {
 	t.Helper()
 	server := streamtest.New(t)
 	g := run(t, settings(t, server.URL, k))
@@ -347,10 +344,10 @@ func start(t testing.TB, k pair) (*gate, *streamtest.Server) {
 	return g, server
 }
 
-// stored are all messages of the stream, in order.
+// stored returns all messages of the stream, in order.
 func stored(t testing.TB, js jetstream.JetStream) []*jetstream.RawStreamMsg {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	st, err := js.Stream(ctx, streamtest.Source.Stream())
 	if err != nil {

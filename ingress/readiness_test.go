@@ -1,122 +1,122 @@
-package ingress
+package ingress_test
 
 import (
-	"context"
-	"encoding/base64"
-	"errors"
-	"fmt"
-	"net/http"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// A publishing is a request, and how its publish ends.
-type publishing struct {
-	begins time.Duration // since the test began
-	waited time.Duration // for its body
-	takes  time.Duration
-	err    error
-	body   string // an event, unless it is said
-}
-
-// A scripted store ends each publish as its message id says.
-type scripted map[string]publishing
-
-func (s scripted) PublishUntil(_ context.Context, _ time.Time, msg *nats.Msg) (stream.Receipt, error) {
-	p := s[msg.Header.Get("Nats-Msg-Id")]
-	time.Sleep(p.takes)
-	return stream.Receipt{}, p.err
-}
-
-// What could not be stored makes the ingress unready where it says something of the stream, until something is stored.
-func TestWhatAFailedPublishSaysOfReadiness(t *testing.T) {
-	noAck := fmt.Errorf("%w: %w: no ack in time", stream.ErrUnavailable, context.DeadlineExceeded)
-	const budget = 8 * time.Second
-	tests := []struct {
-		name     string
-		requests []publishing
-		at       time.Duration
-		want     error
-	}{
-		{"no ack came", []publishing{{takes: budget, err: noAck}}, budget, noAck},
-		{"no ack came, almost half a minute ago", []publishing{{takes: budget, err: noAck}}, budget + 29*time.Second, noAck},
-		{"no ack came, half a minute ago: a request may try anew", []publishing{{takes: budget, err: noAck}}, budget + 30*time.Second, nil},
-		{"no ack came for the second try either", []publishing{{takes: budget, err: noAck}, {begins: time.Minute, takes: budget, err: noAck}}, time.Minute + budget, noAck},
-		{"the stream is full", []publishing{{err: stream.ErrFull}}, 1, stream.ErrFull},
-		{"a permission is missing", []publishing{{err: fmt.Errorf("%w: %w", stream.ErrUnavailable, nats.ErrPermissionViolation)}}, 1, nats.ErrPermissionViolation},
-
-		{"the event is too large", []publishing{{err: stream.ErrTooLarge}}, 1, nil},
-		{"the subject is bad", []publishing{{err: stream.ErrBadSubject}}, 1, nil},
-		{"the window is full", []publishing{{err: stream.ErrBusy}}, 1, nil},
-		{"the caller has gone", []publishing{{err: fmt.Errorf("%w: %w", stream.ErrUnavailable, context.Canceled)}}, 1, nil},
-		{"NATS is not connected, which the check of the broker tells", []publishing{{takes: budget, err: fmt.Errorf("%w: %w", noAck, nats.ErrDisconnected)}}, budget, nil},
-		{"what is unreadable could not be stored", []publishing{{takes: budget, err: noAck, body: "{}"}}, budget, nil},
-		{"the body came so late that no time was left", []publishing{{waited: budget - 1, takes: 1, err: noAck}}, budget, nil},
-
-		{"a later one is stored", []publishing{{err: noAck}, {begins: 1}}, 2, nil},
-		{"a later one is stored, whose body came late", []publishing{{err: noAck}, {begins: 1, waited: budget - 1}}, budget, nil},
-		{"only what is unreadable is stored later", []publishing{{err: noAck}, {begins: 1, body: "{}"}}, 2, noAck},
-		{"one that began before is stored after", []publishing{{begins: 1, takes: 1, err: noAck}, {takes: 3}}, 4, nil},
-		{"one that began after is stored before", []publishing{{takes: 3, err: noAck}, {begins: 1, takes: 1}}, 4, nil},
-		{"one that began before is stored while it tries", []publishing{{begins: 1, takes: 3, err: noAck}, {takes: 2}}, 5, nil},
-		{"the last was stored before it began", []publishing{{begins: 2, err: noAck}, {takes: 1}}, 3, noAck},
-		{"one after that which was stored", []publishing{{takes: 9, err: noAck}, {begins: 1}, {begins: 2, err: stream.ErrFull}}, 10, stream.ErrFull},
-	}
-	key, err := signature.ParseKey("whsec_" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32))))
+// provisioned creates the streams on a server, as the user of its URL.
+func provisioned(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := scripted{}
-				r := &Receiver{Source: "codat", Keys: signature.NewVerifier(5*time.Minute, nil, key), Store: store, Budget: budget}
-				if err := r.mayStore(time.Now()); err != nil {
-					t.Errorf("at first mayStore() = %v; want nil", err)
-				}
-				for i, p := range tt.requests {
-					store["msg_"+strconv.Itoa(i)] = p
-				}
-				var wg sync.WaitGroup
-				for i, p := range tt.requests {
-					wg.Go(func() {
-						time.Sleep(p.begins)
-						came := time.Now()
-						time.Sleep(p.waited)
-						id, body := "msg_"+strconv.Itoa(i), p.body
-						if body == "" {
-							body = `{"eventType":"company.created"}`
-						}
-						h := http.Header{}
-						h.Set("webhook-id", id)
-						h.Set("webhook-timestamp", strconv.FormatInt(came.Unix(), 10))
-						h.Set("webhook-signature", key.Sign(id, came, []byte(body)))
-						claim, err := r.Keys.Read(h)
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						if _, err := r.accept(t.Context(), came, h, claim, []byte(body), func() error { return nil }); !errors.Is(err, p.err) {
-							t.Errorf("%s: accept() = %v; want %v", id, err, p.err)
-						}
-					})
-				}
-				time.Sleep(tt.at)
-				synctest.Wait()
-				if err := r.mayStore(time.Now()); !errors.Is(err, tt.want) {
-					t.Errorf("mayStore() = %v; want %v", err, tt.want)
-				}
-				wg.Wait()
-			})
-		})
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
 	}
+	streamtest.Provision(t, js, stream.Layout{Source: streamtest.Source})
+	return js
+}
+
+// Only a publish shows whether the permission to publish is missing. After it the ingress is not ready until a publish
+// succeeds.
+func TestRun_NotReadyWithoutPermissionToPublish(t *testing.T) {
+	t.Parallel()
+	users := func(subjects string) string {
+		return `authorization: { users: [
+			{ user: admin, password: p }
+			{ user: ingress, password: p, permissions: { publish: [ ` + subjects + `, "$JS.API.STREAM.INFO.CODAT" ], subscribe: "_INBOX_ingress.>" } }
+		] }`
+	}
+	url, reload := streamtest.Configured(t, users(`"codat.quarantine"`))
+	provisioned(t, strings.Replace(url, "//", "//admin:p@", 1))
+
+	k := newKey(t, "us")
+	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), k)
+	s.ReadTimeout, s.PublishTimeout = time.Second, time.Second
+	g := run(t, s)
+	g.waitReady(t)
+	ask := func(id, body string) int { return send(t, post(g.url, k, id, body)).status }
+	if got := ask("msg_1", event("company.created")); got != 503 {
+		t.Errorf("answered %d; want 503", got)
+	}
+	streamtest.Wait(t, func() bool {
+		err := g.Health.Ready()
+		return err != nil && strings.Contains(err.Error(), "codat.events.company.created")
+	}, "it is not ready, and names the subject")
+	if got := ask("msg_2", "{}"); got != 204 {
+		t.Errorf("what goes to the quarantine is answered %d; want 204", got)
+	}
+
+	reload(users(`"codat.events.>"`))
+	streamtest.Wait(t, func() bool { return ask("msg_1", event("company.created")) == 204 }, "it may publish again")
+	g.waitReady(t)
+	if got := ask("msg_3", "{}"); got != 503 {
+		t.Errorf("what goes to the quarantine is answered %d; want 503", got)
+	}
+	if err := g.Health.Ready(); err != nil {
+		t.Errorf("Ready() = %v; want nil: events are stored", err)
+	}
+}
+
+// A server whose disk is full answers every request and acknowledges nothing: here events never reach the stream.
+func TestRun_NotReadyWhileEventsAreNotStored(t *testing.T) {
+	t.Parallel()
+	const (
+		stored = `mappings: {}`
+		away   = `mappings: { "codat.events.>": "away.>" }`
+	)
+	url, reload := streamtest.Configured(t, stored)
+	nc := provisioned(t, url).Conn()
+	if _, err := nc.Subscribe("away.>", func(*nats.Msg) {}); err != nil { // so that the server finds a subscriber
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	k := newKey(t, "us")
+	s := settings(t, url, k)
+	s.ReadTimeout, s.PublishTimeout = time.Second, time.Second
+	g := run(t, s)
+	g.waitReady(t)
+	ask := func(id string) int { return send(t, post(g.url, k, id, event("company.created"))).status }
+	reload(away)
+	streamtest.Wait(t, func() bool { return ask("msg_1") == 503 }, "an event is not stored")
+	streamtest.Wait(t, func() bool {
+		err := g.Health.Ready()
+		return err != nil && strings.Contains(err.Error(), "no ack in time")
+	}, "it is not ready, and says why")
+
+	reload(stored)
+	streamtest.Wait(t, func() bool { return ask("msg_2") == 204 }, "an event is stored")
+	g.waitReady(t)
+}
+
+// The time of the last event is restored although provisioning, without permission, retries forever.
+func TestRun_RestoresTheLastEventTimeWhileProvisioningFails(t *testing.T) {
+	t.Parallel()
+	url, _ := streamtest.Configured(t, `authorization: { users: [
+		{ user: admin, password: p }
+		{ user: ingress, password: p, permissions: { publish: [ "codat.>", "$JS.API.STREAM.INFO.CODAT" ], subscribe: "_INBOX_ingress.>" } }
+	] }`)
+	js := provisioned(t, strings.Replace(url, "//", "//admin:p@", 1))
+	if _, err := js.Publish(t.Context(), "codat.events.company.created", nil); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), newKey(t, "us"))
+	s.Provision = true
+	g := run(t, s)
+	streamtest.Wait(t, func() bool { return len(g.logs.FilterMessage("provision").All()) > 0 }, "it could not provision")
+	streamtest.Wait(t, func() bool { return g.value(t, "last_accepted_timestamp_seconds", "") > 0 }, "it knows when the last event came")
 }

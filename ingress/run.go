@@ -1,15 +1,15 @@
+// Package ingress receives Codat's webhooks: it stores a verified request as an event, or refuses it. No request is
+// answered 2xx before the stream has the event, and nothing is stored that was not verified.
 package ingress
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	stdlog "log"
-	"net"
 	"net/http"
+	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,21 +18,22 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/headgate/headgate/ingress/connlimit"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// checkTimeout is less than a health check has, so that the stream's own words come through.
+// checkTimeout is shorter than the timeout of a health check, so that the error of the stream is reported.
 const checkTimeout = 1500 * time.Millisecond
 
-// Run receives until ctx ends. Then it is not ready, goes on for the drain delay, finishes what is in
-// flight, and closes what it opened. It does not wait for NATS: until the stream can be written, it is
-// not ready, and answers 503.
+// Run receives webhooks until ctx ends. Then it reports not ready, keeps receiving for the drain delay, finishes the
+// requests in flight and closes everything that it opened. It does not wait for NATS: until events can be stored, it
+// reports not ready and answers 503.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err := s.Validate(); err != nil {
 		return process.Misconfigured(err)
 	}
-	sources, err := s.open()
+	sources, err := s.openSources()
 	if err != nil {
 		return process.Misconfigured(err)
 	}
@@ -40,30 +41,20 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err != nil {
 		return process.Misconfigured(err)
 	}
-	ln, err := process.Listen("--listen", s.Listen)
-	if err != nil {
-		return err
-	}
-	defer ln.Close() // a second time, when it served
-	front := NewFront(FrontOptions{
-		Proxies:            proxies,
+	server := newServer(serverOptions{
+		TrustedProxies:     proxies,
 		ClientCertificates: s.TLSClientCA != "",
 		MaxBytes:           int64(s.MaxBytes),
 		LogAccepted:        s.LogAccepted,
 		Traces:             p.Traces,
+		Observer:           p.Observer,
 	}, p.Log, p.Metrics)
-	keep := &keeper{sources: sources, metrics: front.shared, log: p.Log}
-	scheme := "http"
-	crowd := newCrowd(ln, s.MaxConnections, front.shared, p.Log)
-	ln = crowd
-	if s.TLSCert != "" {
-		scheme, keep.certificates = "https", s.certificates()
-		if _, err := keep.certificates.load(); err != nil {
-			return process.Misconfigured(err)
-		}
-		front.shared.certificateEnds(keep.certificates.leaf().NotAfter)
-		ln = tls.NewListener(ln, keep.certificates.config())
+	files := &reloader{sources: sources, metrics: server.shared, log: p.Log}
+	ln, err := s.listen(server, files)
+	if err != nil {
+		return err
 	}
+	defer ln.Close() // it is closed already when the server was shut down
 
 	nc, err := stream.Connect(ctx, s.NATS, p.Name, p.Log)
 	if err != nil {
@@ -74,45 +65,92 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err != nil {
 		return fmt.Errorf("JetStream: %w", err)
 	}
-	window := 0
-	for _, src := range sources {
-		window += len(front.rooms) * src.MaxInFlight
-	}
-	publisher, err := stream.NewPublisher(nc, stream.PublisherOptions{Window: window})
+	publisher, err := s.route(server, sources, nc)
 	if err != nil {
 		return err
 	}
 	defer publisher.Close()
+	addChecks(p.Health, nc, js, sources, files)
 
-	for _, src := range sources {
-		src.receiver = &Receiver{Source: src.Name, Keys: src.verifier, Store: publisher, Budget: s.PublishTimeout}
-		src.metrics = front.open(src.receiver, DoorOptions{
-			Path: src.Path, Allow: src.allow, Credentials: src.credentials, ClientIDs: src.ClientIDs,
-			MaxBody: int64(src.MaxBody), MaxInFlight: src.MaxInFlight, UnprovenRate: *src.UnprovenRate,
-		})
-		src.metrics.setKeys(src.fingerprints)
-	}
-	addChecks(p.Health, nc, js, sources, keep)
-
-	// Whoever waits for these has closed nothing yet that they need.
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	besides, end := context.WithCancel(ctx)
-	defer end()
-	beside.Go(func() { keep.run(besides) })
+	// These goroutines end before the publisher and the connection are closed.
+	var background sync.WaitGroup
+	defer background.Wait()
+	backgroundCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	background.Go(func() { files.run(backgroundCtx) })
 	for _, src := range sources {
 		if s.Provision {
-			beside.Go(func() { provision(besides, js, src.Name, p.Log) })
+			background.Go(func() { keepProvisioned(backgroundCtx, js, src, provisionInterval, p.Log) })
 		}
-		beside.Go(func() { recall(besides, js, src) })
-		p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("scheme", scheme), zap.String("path", src.Path),
+		background.Go(func() { restoreLastEventTime(backgroundCtx, js, src) })
+		p.Log.Info("public listener", zap.Stringer("address", ln.Addr()), zap.String("scheme", ln.scheme), zap.String("path", src.Path),
 			zap.String("source", string(src.Name)), zap.Strings("keys", src.fingerprints), zap.Int("authorizations", src.credentials.count()))
 	}
-	return serve(ctx, s, p, front, crowd, ln)
+	return serve(ctx, s, p, server, ln)
 }
 
-func addChecks(health *process.Health, nc *nats.Conn, js jetstream.JetStream, sources []*source, keep *keeper) {
-	health.Add("files", keep.check)
+// A publicListener is the listener that clients connect to.
+type publicListener struct {
+	*connlimit.Listener
+	scheme string
+}
+
+// listen opens the public listener, with TLS when a certificate is configured, and hands the certificates to files.
+func (s *Settings) listen(server *server, files *reloader) (*publicListener, error) {
+	m, scheme := server.shared, "http"
+	options := connlimit.Options{
+		Limit:       s.MaxConnections,
+		Exempt:      func(a netip.Addr) bool { return classOf(a) == classCodat },
+		HeaderLines: maxHeaderLines,
+		HeaderBytes: maxHeaderBytes,
+
+		OnOpen:           m.connections.Inc,
+		OnClose:          m.connections.Dec,
+		OnDrop:           m.dropped.Inc,
+		OnIncomplete:     server.incomplete,
+		OnHandshakeError: server.handshakeFailed,
+	}
+	if s.TLSCert != "" {
+		certificates := s.certificates()
+		if _, err := certificates.load(); err != nil {
+			return nil, process.Misconfigured(err)
+		}
+		m.setCertificateEnd(certificates.leaf().NotAfter)
+		files.certificates = certificates
+		options.TLS, scheme = certificates.config(), "https"
+	}
+	tcp, err := process.Listen("--listen", s.Listen)
+	if err != nil {
+		return nil, err
+	}
+	limit := connlimit.Listen(tcp, options)
+	server.budgets[classPublic].drop = limit.DropReceiving
+	return &publicListener{limit, scheme}, nil
+}
+
+// route adds a handler for each source to the server. They store events with the publisher that it returns.
+func (s *Settings) route(server *server, sources []*source, nc *nats.Conn) (*stream.Publisher, error) {
+	window := 0
+	for _, src := range sources {
+		window += numClasses * src.MaxInFlight
+	}
+	publisher, err := stream.NewPublisher(nc, stream.PublisherOptions{Window: window})
+	if err != nil {
+		return nil, err
+	}
+	for _, src := range sources {
+		src.handler = server.handle(routeOptions{
+			Source: src.Name, Keys: src.verifier, Store: publisher, Timeout: s.PublishTimeout,
+			Path: src.Path, Allow: src.allow, Credentials: src.credentials, ClientIDs: src.ClientIDs,
+			MaxBody: int64(src.MaxBody), MaxInFlight: src.MaxInFlight, UnverifiedRate: *src.UnprovenRate,
+		})
+		src.handler.metrics.setKeys(src.fingerprints)
+	}
+	return publisher, nil
+}
+
+func addChecks(health *process.Health, nc *nats.Conn, js jetstream.JetStream, sources []*source, files *reloader) {
+	health.Add("files", files.check)
 	health.Add("broker", func(context.Context) error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected to NATS: %s", nc.Status())
@@ -126,15 +164,15 @@ func addChecks(health *process.Health, nc *nats.Conn, js jetstream.JetStream, so
 	})
 }
 
-// checkStreams is an error when no source can be stored, and a warning when some cannot: an ingress that is taken out
-// of service for the stream of one Codat instance would refuse all others.
+// checkStreams returns an error when the events of no source can be stored, and a warning when those of some sources
+// cannot: an ingress that is not ready because of one Codat instance would refuse the events of all others.
 func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source) error {
 	problems := make([]error, len(sources))
 	var wg sync.WaitGroup
 	for i, src := range sources {
 		wg.Go(func() {
 			if problems[i] = src.Name.Check(ctx, js, int64(src.MaxBody)); problems[i] == nil {
-				problems[i] = src.receiver.mayStore(time.Now())
+				problems[i] = src.handler.health.check(time.Now())
 			}
 		})
 	}
@@ -146,63 +184,38 @@ func checkStreams(ctx context.Context, js jetstream.JetStream, sources []*source
 	return err
 }
 
-// recall looks when the source's last event came, so that a silence is as long after a start as it was before. It tries
-// until there is a stream to ask, or ctx ends.
-func recall(ctx context.Context, js jetstream.JetStream, src *source) {
+// restoreLastEventTime sets the metric of the last accepted event to the time of the last message in the stream, so that
+// a restart does not hide how long no event has come. It retries until the stream answers or ctx ends.
+func restoreLastEventTime(ctx context.Context, js jetstream.JetStream, src *source) {
 	pause := backoff.NewExponentialBackOff()
 	pause.MaxInterval = 10 * time.Second
-	// It ends with ctx only, and then nobody asks any more.
+	// The only error is that of ctx.
 	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		st, err := js.Stream(ctx, src.Name.Stream())
 		if err == nil && !st.CachedInfo().State.LastTime.IsZero() {
-			src.metrics.accepted(st.CachedInfo().State.LastTime)
+			src.handler.metrics.setLastAccepted(st.CachedInfo().State.LastTime)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0))
 }
 
-// provision makes what the source needs, and tries until it has or ctx ends. What is refused is for
-// an operator to decide: the log has it, and the stream works as it is.
-func provision(ctx context.Context, js jetstream.JetStream, source stream.Source, log *zap.Logger) {
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = 10 * time.Second
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		changes, err := stream.Provision(ctx, js, stream.Plan{Source: source}, false)
-		for _, change := range changes {
-			if change.Action != stream.Same {
-				log.Info("provisioned", zap.Stringer("change", change))
-			}
-		}
-		if errors.Is(err, stream.ErrRefused) {
-			log.Warn("provision", zap.Error(err))
-			err = nil
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, after time.Duration) {
-		log.Warn("provision", zap.Error(err), zap.Duration("again_in", after))
-	}))
-	if err != nil && ctx.Err() == nil {
-		log.Error("provision", zap.Error(err))
-	}
-}
-
-// serve serves the door on ln until ctx ends, and then drains.
-func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, crowd *crowd, ln net.Listener) error {
+// serve serves the handler on ln until ctx ends, and then drains.
+func serve(ctx context.Context, s *Settings, p *process.Process, handler *server, ln *publicListener) error {
 	server := &http.Server{
-		Handler:           front,
+		Handler:           handler,
 		ReadHeaderTimeout: s.ReadHeaderTimeout,
 		ReadTimeout:       s.ReadTimeout,
 		WriteTimeout:      s.PublishTimeout + s.ReadTimeout,
 		IdleTimeout:       s.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          stdlog.New(connectionLog{front.shared, p.Log}, "", 0),
+		ErrorLog:          stdlog.New(handler, "", 0),
 
 		DisableGeneralOptionsHandler: true, // it answers OPTIONS * with 200
 	}
-	crowd.watch(server)
-	// Nothing to gain with one sender, and much to lose: streams within a connection have limits of their own.
+	ln.Attach(server)
+	// One sender gains nothing from HTTP/2, whose streams would need limits of their own.
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	ended := make(chan error, 1)
@@ -214,7 +227,7 @@ func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, c
 	}
 
 	p.Health.Drain()
-	front.Drain()
+	handler.drain()
 	wait := time.NewTimer(s.DrainDelay)
 	defer wait.Stop()
 	select {
@@ -223,29 +236,13 @@ func serve(ctx context.Context, s *Settings, p *process.Process, front *Front, c
 	case <-wait.C:
 	}
 
-	// No request outlives the sender's patience, nor do we.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sender)
+	// No request takes longer than the sender waits.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), senderTimeout)
 	defer cancel()
 	err := server.Shutdown(ctx)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("requests still in flight after %s: %w", sender, err), server.Close())
+		err = errors.Join(fmt.Errorf("requests still in flight after %s: %w", senderTimeout, err), server.Close())
 	}
 	<-ended
 	return err
-}
-
-// A connectionLog takes what net/http says of connections on which no request came to be.
-type connectionLog struct {
-	metrics *frontMetrics
-	log     *zap.Logger
-}
-
-// Write writes one line.
-func (c connectionLog) Write(line []byte) (int, error) {
-	text := strings.TrimSpace(string(line))
-	if strings.Contains(text, "TLS handshake error") {
-		c.metrics.handshakes.Inc()
-	}
-	c.log.Warn("connection", zap.String("error", clip(text)))
-	return len(line), nil
 }

@@ -24,10 +24,11 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// A request whose body is still coming when the process is told to stop is received whole and
-// answered; from the signal on the process is not ready.
-func TestDrainFinishesWhatIsInFlight(t *testing.T) {
-	k := key(t, "us")
+// A request whose body is still arriving when the process stops is read and answered. The process is not ready from the
+// signal on.
+func TestRun_FinishesRequestsInFlight(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	s := settings(t, server.URL, k)
 	s.ReadTimeout, s.PublishTimeout = 12*time.Second, 12*time.Second // the request below is slow on purpose
@@ -65,47 +66,9 @@ func TestDrainFinishesWhatIsInFlight(t *testing.T) {
 	}
 }
 
-// For the drain delay requests are still received, while the process is not ready, and each answer
-// lets its connection go.
-func TestDrainDelay(t *testing.T) {
-	k := key(t, "us")
-	server := streamtest.New(t)
-	s := settings(t, server.URL, k)
-	s.DrainDelay = 3 * time.Second
-	g := run(t, s)
-	g.waitReady(t)
-	keepAlive := &http.Client{Transport: &http.Transport{}, Timeout: patience}
-	defer keepAlive.CloseIdleConnections()
-	send := func(id string) *http.Response {
-		resp, err := keepAlive.Do(post(g.url, k, id, event("company.created")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp
-	}
-	if got := send("msg_1"); got.StatusCode != 204 || got.Close {
-		t.Errorf("before the signal: answered %d, close %v; want 204 on a connection that stays", got.StatusCode, got.Close)
-	}
-	began := time.Now()
-	g.stop()
-	streamtest.Wait(t, func() bool { return g.Health.Ready() != nil }, "the ingress is not ready")
-	streamtest.Wait(t, func() bool {
-		if time.Since(began) > s.DrainDelay/2 {
-			return true // the machine is slow: what follows would race with the end
-		}
-		return send("msg_2").Close
-	}, "an answer lets its connection go")
-	if err := <-g.ended; err != nil {
-		t.Errorf("Run = %v; want nil", err)
-	}
-	if took := time.Since(began); took < s.DrainDelay {
-		t.Errorf("Run ended %v after the signal; want %v or more", took, s.DrainDelay)
-	}
-}
-
-func TestSlowBodyIsAnswered408(t *testing.T) {
-	k := key(t, "us")
+func TestRun_Answers408ForASlowBody(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	s := settings(t, server.URL, k)
 	s.ReadTimeout = 300 * time.Millisecond
@@ -136,8 +99,9 @@ func TestSlowBodyIsAnswered408(t *testing.T) {
 
 func isReset(err error) bool { return strings.Contains(err.Error(), "reset") }
 
-func TestBodyThatEndsEarlyIsNotStored(t *testing.T) {
-	k := key(t, "us")
+func TestHandler_StoresNoIncompleteBody(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, server := start(t, k)
 	body := event("company.created")
 	for name, rest := range map[string]string{
@@ -161,8 +125,9 @@ func TestBodyThatEndsEarlyIsNotStored(t *testing.T) {
 	}
 }
 
-func TestSlowHeadersCostAConnectionAndNoMore(t *testing.T) {
-	k := key(t, "us")
+func TestRun_ClosesAConnectionWithSlowHeaders(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	s := settings(t, "nats://127.0.0.1:1", k)
 	s.ReadHeaderTimeout = 300 * time.Millisecond
 	g := run(t, s)
@@ -172,8 +137,9 @@ func TestSlowHeadersCostAConnectionAndNoMore(t *testing.T) {
 	}
 }
 
-func TestHeadersThatAreTooLargeAreRefused(t *testing.T) {
-	k := key(t, "us")
+func TestRun_RefusesLargeHeaders(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g := run(t, settings(t, "nats://127.0.0.1:1", k))
 	req := post(g.url, k, "msg_1", "{}")
 	req.Header.Set("padding", strings.Repeat("x", 64<<10))
@@ -182,9 +148,10 @@ func TestHeadersThatAreTooLargeAreRefused(t *testing.T) {
 	}
 }
 
-// Whoever asks before it sends is answered from the headers alone where that can be.
-func TestExpectContinue(t *testing.T) {
-	k := key(t, "us")
+// A client that sends Expect: 100-continue is refused from the headers alone where that is possible.
+func TestHandler_AnswersExpectContinue(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, _ := start(t, k)
 	body := event("company.created")
 	unsigned := post(g.url, k, "msg_1", body)
@@ -223,9 +190,10 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
-// A refusal that does not need the body does not wait for it either.
-func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
-	k := key(t, "us")
+// A refusal that does not depend on the body does not wait for it.
+func TestHandler_RefusesWithoutWaitingForTheBody(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	s := settings(t, "nats://127.0.0.1:1", k)
 	s.ReadHeaderTimeout, s.ReadTimeout, s.PublishTimeout = time.Second, 13*time.Second, 13*time.Second
 	g := run(t, s)
@@ -235,15 +203,15 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	elsewhere.URL.Path = "/"
 	for want, req := range map[int]*http.Request{401: unsigned, 404: elsewhere} {
 		conn := dial(t, g.address, head(req)+"Content-Length: 1000\r\n\r\n{")
-		began := time.Now()
-		if got := status(t, conn); got != want || time.Since(began) > s.ReadTimeout/2 {
-			t.Errorf("answered %d after %v; want %d at once", got, time.Since(began), want)
+		if got := status(t, conn); got != want { // the rest of the body never comes: 408 if it were waited for
+			t.Errorf("answered %d; want %d at once", got, want)
 		}
 	}
 }
 
-func TestConnectionIsKeptForTheNextRequest(t *testing.T) {
-	k := key(t, "us")
+func TestHandler_KeepsTheConnectionOpen(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, _ := start(t, k)
 	body := event("company.created")
 	conn := dial(t, g.address, "")
@@ -264,10 +232,11 @@ func TestConnectionIsKeptForTheNextRequest(t *testing.T) {
 	}
 }
 
-func TestTooManyInFlightAreAnswered503AtOnce(t *testing.T) {
-	k := key(t, "us")
+func TestHandler_Answers503AtOnceForTooManyInFlight(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	asked, release := make(chan struct{}), make(chan struct{})
-	d := openDoor(t, []signature.Key{k.Key}, 1, storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
+	d := serveStore(t, []signature.Key{k.Key}, 1, storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
 		close(asked)
 		<-release
 		return stream.Receipt{Sequence: 1}, nil
@@ -279,8 +248,8 @@ func TestTooManyInFlightAreAnswered503AtOnce(t *testing.T) {
 	if got.status != 503 || got.header.Get("Retry-After") == "" {
 		t.Errorf("answered %d, Retry-After %q; want 503 and some", got.status, got.header.Get("Retry-After"))
 	}
-	if _, line := d.line(t); line["reason"] != "crowded" {
-		t.Errorf("logged reason %v; want crowded", line["reason"])
+	if _, line := d.line(t); line["reason"] != "too_many_in_flight" {
+		t.Errorf("logged reason %v; want too_many_in_flight", line["reason"])
 	}
 	close(release)
 	if got := <-first; got.status != 204 {
@@ -288,10 +257,11 @@ func TestTooManyInFlightAreAnswered503AtOnce(t *testing.T) {
 	}
 }
 
-func TestPanicIsA500WithItsStackInTheLog(t *testing.T) {
-	k := key(t, "us")
+func TestHandler_Answers500AndLogsTheStackOfAPanic(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	var calls atomic.Int64
-	d := openDoor(t, []signature.Key{k.Key}, 1, storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
+	d := serveStore(t, []signature.Key{k.Key}, 1, storeFunc(func(context.Context, *nats.Msg) (stream.Receipt, error) {
 		if calls.Add(1) == 1 {
 			panic("a mistake")
 		}
@@ -313,8 +283,9 @@ func TestPanicIsA500WithItsStackInTheLog(t *testing.T) {
 	}
 }
 
-func TestRunRefusesSettingsBeforeItConnects(t *testing.T) {
-	k := key(t, "us")
+func TestRun_RefusesSettingsBeforeItConnects(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	s := settings(t, "nats://127.0.0.1:1", k)
 	s.Secret = nil
 	err := ingress.Run(t.Context(), s, process.New("ingress", zap.NewNop()))
@@ -323,13 +294,14 @@ func TestRunRefusesSettingsBeforeItConnects(t *testing.T) {
 	}
 }
 
-func TestRunNamesAPortThatIsTaken(t *testing.T) {
+func TestRun_NamesAPortThatIsInUse(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	s := settings(t, "nats://127.0.0.1:1", key(t, "us"))
+	s := settings(t, "nats://127.0.0.1:1", newKey(t, "us"))
 	s.Listen = taken.Addr().String()
 	_, port, _ := net.SplitHostPort(s.Listen)
 	err = ingress.Run(t.Context(), s, process.New("ingress", zap.NewNop()))
@@ -338,8 +310,9 @@ func TestRunNamesAPortThatIsTaken(t *testing.T) {
 	}
 }
 
-func TestReadinessSaysWhatIsMissing(t *testing.T) {
-	k := key(t, "us")
+func TestRun_ReadinessNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	bare, err := embedded.Start(embedded.Options{Dir: t.TempDir(), LazySync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +322,7 @@ func TestReadinessSaysWhatIsMissing(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	waitFor := func(t *testing.T, g *gate, says string) {
+	waitFor := func(t *testing.T, g *instance, says string) {
 		t.Helper()
 		var last error
 		streamtest.Wait(t, func() bool {
@@ -382,8 +355,9 @@ func TestReadinessSaysWhatIsMissing(t *testing.T) {
 	})
 }
 
-func TestRunStartsBeforeTheServerIsThere(t *testing.T) {
-	k := key(t, "us")
+func TestRun_StartsBeforeTheServer(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	server.Stop()
 	s := settings(t, server.URL, k)

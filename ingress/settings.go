@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,56 +12,58 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// Settings are all that the ingress can be told.
+// Settings are the settings of the ingress.
 type Settings struct {
 	process.Settings
 	stream.NATS
 
-	Listen      string   `name:"listen" default:":8080" help:"Address (host:port) of the public listener, to which Codat posts."`
-	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"File with the certificate of the public listener and those between (PEM); it is watched. Without it the listener speaks HTTP."`
-	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"File with the key of the certificate (PEM); it is watched."`
-	TLSClientCA string   `name:"tls-client-ca" placeholder:"FILE" help:"File with the certificates that must have signed the client's (PEM); it is watched. Who shows none is answered 403."`
-	Proxies     []string `name:"trusted-proxy" placeholder:"CIDR" help:"Addresses of the proxies in front, whose X-Forwarded-For is believed: the client is the right-most address in it that is not one of them."`
+	Listen      string   `name:"listen" default:":8080" help:"Address (host:port) of the public listener, which Codat posts to."`
+	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"File with the certificate chain of the public listener (PEM). It is reloaded when it changes. Without it the listener serves HTTP."`
+	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"File with the private key of the certificate (PEM). It is reloaded when it changes."`
+	TLSClientCA string   `name:"tls-client-ca" placeholder:"FILE" help:"File with the CA certificates that client certificates must be signed by (PEM). It is reloaded when it changes. A client without a certificate is answered 403."`
+	Proxies     []string `name:"trusted-proxy" placeholder:"CIDR" help:"Address or range of a trusted proxy. Its X-Forwarded-For names the client: the right-most address that is not a trusted proxy."`
 
-	Sources string        `name:"sources" placeholder:"FILE" help:"File of several Codat instances (YAML), instead of the settings for one from --path to --allow."`
-	Path    string        `name:"path" default:"/webhooks/codat" help:"Path of the webhook; every other one is answered 404."`
-	Source  stream.Source `name:"source" default:"codat" help:"Name of the Codat instance: the first part of every subject, and in capitals of every stream."`
+	Sources string        `name:"sources" placeholder:"FILE" help:"File that describes several Codat instances (YAML), in place of the settings of one, --path to --allow."`
+	Path    string        `name:"path" default:"/webhooks/codat" help:"Path of the webhook. Every other path is answered 404."`
+	Source  stream.Source `name:"source" default:"codat" help:"Name of the Codat instance: the first part of its subjects and, in capitals, of its streams."`
 
-	Secret            []string `name:"secret" placeholder:"KEY" help:"Signing secret of the endpoint as Codat's Portal shows it. Give all while they rotate. Others can read the flag in the list of processes: prefer the environment, or a file."`
-	SecretFile        []string `name:"secret-file" placeholder:"FILE" help:"File of signing secrets, one on a line, or folder of such files; lines that begin with # are comments. It is watched: keys rotate without a restart."`
-	Authorization     []string `name:"authorization" sep:"none" placeholder:"VALUE" help:"What the header Authorization must say, as set in Codat's Portal: Bearer and a token, Basic and user:password, or any other text. Give it again for another that will do. Prefer the environment, or a file."`
-	AuthorizationFile []string `name:"authorization-file" placeholder:"FILE" help:"File of values for the header Authorization, one on a line, or folder of such files. It is watched."`
-	ClientIDs         []string `name:"client-id" placeholder:"ID" help:"What the header X-Codat-ClientId must say, or one of several. It is not signed: the key is what tells whose an event is."`
-	Allow             []string `name:"allow" placeholder:"CIDR" help:"Addresses from which requests are taken, ranges of them, or codat for Codat's own; others are answered 403. All if not given."`
+	Secret            process.Keys      `name:"secret" placeholder:"KEY" help:"Signing secret of the endpoint as Codat's Portal shows it. Give the old and the new one, separated by a comma, during a rotation. Other users can see flags in the process list: prefer the environment or a file."`
+	SecretFile        process.FileNames `name:"secret-file" placeholder:"FILE" help:"File of signing secrets, one per line, or folder of such files. Commas separate several, unless one file has that name. Lines that begin with # are comments. It is reloaded when it changes: keys rotate without a restart. In a container mount its folder: a file that is mounted alone stays the old one when it is replaced."`
+	Authorization     []string          `name:"authorization" sep:"none" placeholder:"VALUE" help:"Value that the header Authorization must have, as set in Codat's Portal: Bearer and a token, Basic and user:password, or any other text. Repeat it to accept several values. Prefer the environment or a file."`
+	AuthorizationFile process.FileNames `name:"authorization-file" placeholder:"FILE" help:"File of values of the header Authorization, one per line, or folder of such files. Commas separate several, unless one file has that name. It is reloaded when it changes."`
+	ClientIDs         []string          `name:"client-id" placeholder:"ID" help:"Value that the header X-Codat-ClientId must have. Repeat it to accept several values. The header is not signed: the key decides which source an event belongs to."`
+	Allow             []string          `name:"allow" placeholder:"CIDR" help:"Address or range that requests are accepted from, or codat for Codat's own addresses. Other clients are answered 403. Default: all addresses."`
 
-	MaxBody        Size          `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with KiB or MiB; a larger one is answered 413. Svix sends 1MiB at most."`
-	Tolerance      time.Duration `name:"tolerance" default:"5m" help:"How far the time of a signature may be from this clock, before or after."`
-	MaxInFlight    int           `name:"max-in-flight" default:"1024" help:"Proven requests of a source that are stored at a time; one more is answered 503. Codat's own addresses have as many for themselves."`
-	MaxBytes       Size          `name:"max-bytes" default:"64MiB" help:"Memory for the bodies in flight, half of it at most for what is not proven; over it is answered 503. Codat's own addresses have as much for themselves."`
-	MaxConnections int           `name:"max-connections" default:"2048" help:"Open connections; for one more, another that waits for a request is closed. One costs about 20KiB, with TLS 40KiB. Codat's own addresses are not held to it."`
-	UnprovenRate   float64       `name:"unproven-rate" default:"0" help:"Requests a second that an address may send which do not prove; then it is answered 503. 0 for no limit: behind a proxy that --trusted-proxy does not name, all come from one address. Codat's own are never limited."`
+	MaxBody        process.ByteSize `name:"max-body" default:"1MiB" help:"Largest body, in bytes or with a unit, like 512KiB. A larger one is answered 413. Svix sends at most 1MiB."`
+	Tolerance      time.Duration    `name:"tolerance" default:"5m" help:"Largest difference between the time of a signature and the clock of this machine, in either direction."`
+	MaxInFlight    int              `name:"max-in-flight" default:"1024" help:"Verified requests of a source that are stored at a time. More are answered 503. Codat's own addresses have a limit of the same size to themselves."`
+	MaxBytes       process.ByteSize `name:"max-bytes" default:"64MiB" help:"Memory for the bodies in flight, at most half of it for unverified ones. Requests over it are answered 503. Codat's own addresses have the same amount to themselves."`
+	MaxConnections int              `name:"max-connections" default:"2048" help:"Open connections. At the limit, a new connection closes the one that has been without a verified request longest. A connection uses about 20KiB, with TLS 40KiB, and up to 50KiB more for the headers of a request. Codat's own addresses are exempt."`
+	UnprovenRate   float64          `name:"unproven-rate" default:"0" help:"Unauthenticated requests a second that an address may send, on any path and by any method. More are answered 503. 0 means no limit. Behind a proxy that is not a --trusted-proxy all clients have one address. Codat's own addresses are exempt."`
 
-	ReadHeaderTimeout time.Duration `name:"read-header-timeout" default:"3s" help:"Time for the headers of a request to come."`
-	ReadTimeout       time.Duration `name:"read-timeout" default:"5s" help:"Time for a whole request to come; a slower body is answered 408."`
-	IdleTimeout       time.Duration `name:"idle-timeout" default:"2m" help:"Time that a connection may be silent between two requests. Longer than the balancer's in front of it."`
-	PublishTimeout    time.Duration `name:"publish-timeout" default:"8s" help:"Time from when a request came until its event must be stored; then it is answered 503. Codat waits 15s."`
-	DrainDelay        time.Duration `name:"drain-delay" default:"5s" help:"Time to go on receiving after SIGTERM, while not ready, until balancers have noticed."`
+	ReadHeaderTimeout time.Duration `name:"read-header-timeout" default:"3s" help:"Time to receive the headers of a request, from its first byte."`
+	ReadTimeout       time.Duration `name:"read-timeout" default:"5s" help:"Time to receive a whole request, from its first byte. A slower body is answered 408."`
+	IdleTimeout       time.Duration `name:"idle-timeout" default:"2m" help:"Time that a connection may be idle before a request. Make it longer than that of the load balancer in front."`
+	PublishTimeout    time.Duration `name:"publish-timeout" default:"8s" help:"Time from the arrival of a request until its event must be stored. Later it is answered 503. Codat waits 15s."`
+	DrainDelay        time.Duration `name:"drain-delay" default:"5s" help:"Time to keep receiving after SIGTERM while not ready, so that load balancers notice."`
 
-	LogAccepted int  `name:"log-accepted" default:"100" help:"Lines a second for requests that were accepted; of more, one in a hundred is written. 0 for none. Refusals always have theirs."`
-	Provision   bool `name:"provision" help:"Make the streams of the sources where they are missing, with the defaults of headgate provision."`
-	CheckOnly   bool `name:"check" env:"-" help:"Check the settings and all files that they name, say what they come to, and exit: 0 when they are good, 2 when not."`
+	LogAccepted int  `name:"log-accepted" default:"100" help:"Log lines a second for accepted requests. Beyond it, one in a hundred is logged. 0 logs none. Refusals have 100 lines a second for each reason, and one with the number of those that were left out."`
+	Provision   bool `name:"provision" help:"Create the streams of the sources that do not exist, with the defaults of headgate provision, also when one is deleted later."`
+	CheckOnly   bool `name:"check" env:"-" help:"Check the settings and all files that they name, print a summary, and exit: 0 when they are valid, 2 when not."`
 }
 
-// sender is how long Codat waits for an answer, and margin what the way there and back may take of it.
 const (
-	sender = 15 * time.Second
-	margin = time.Second
+	senderTimeout  = 15 * time.Second // how long Codat waits for a response
+	responseMargin = time.Second      // how much of it the network may take
 )
 
-// maxHeaderBytes is room for every header that Codat lets a user set, and no more.
-const maxHeaderBytes = 32 << 10
+// Codat sends fewer than 20 headers of less than 2 KiB, and those that its user sets; proxies add some.
+const (
+	maxHeaderLines = 100
+	maxHeaderBytes = 16 << 10 // with the request line
+)
 
-// Validate reports the first setting that the ingress cannot run with.
+// Validate reports the first invalid setting. It reads the files that the settings name.
 func (s *Settings) Validate() error {
 	if err := s.Settings.Validate(); err != nil {
 		return err
@@ -74,20 +75,36 @@ func (s *Settings) Validate() error {
 		return err
 	}
 	if _, port, _ := net.SplitHostPort(s.Listen); s.Listen == s.AdminListen && port != "0" {
-		return fmt.Errorf("--listen and --admin-listen: both are %s: give each an address of its own", s.Listen)
+		return fmt.Errorf("--listen and --admin-listen are both %s: give each its own address", s.Listen)
 	}
-	if err := s.validateDoors(); err != nil {
+	if err := s.validateNotEmpty(); err != nil {
 		return err
 	}
 	if _, err := parseNetworks(s.Proxies); err != nil {
 		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
 	if s.MaxConnections < 1 {
-		return fmt.Errorf("--max-connections: %d are none: give 1 or more", s.MaxConnections)
+		return fmt.Errorf("--max-connections must be at least 1 (got %d)", s.MaxConnections)
 	}
 	if s.LogAccepted < 0 {
-		return fmt.Errorf("--log-accepted: %d lines are less than none: give 0 or more", s.LogAccepted)
+		return fmt.Errorf("--log-accepted must be at least 0 (got %d)", s.LogAccepted)
 	}
+	if err := s.validateTimeouts(); err != nil {
+		return err
+	}
+	if err := s.certificates().validate(); err != nil {
+		return err
+	}
+	if s.TLSCert != "" {
+		if _, err := s.certificates().load(); err != nil {
+			return err
+		}
+	}
+	_, err := s.openSources()
+	return err
+}
+
+func (s *Settings) validateTimeouts() error {
 	for _, d := range []struct {
 		flag string
 		time time.Duration
@@ -98,33 +115,24 @@ func (s *Settings) Validate() error {
 		{"--publish-timeout", s.PublishTimeout},
 	} {
 		if d.time <= 0 {
-			return fmt.Errorf("%s: %s is no time: give more than 0s", d.flag, d.time)
+			return fmt.Errorf("%s must be greater than 0s (got %s)", d.flag, d.time)
 		}
 	}
 	if s.DrainDelay < 0 {
-		return fmt.Errorf("--drain-delay: %s is less than no time: give 0s or more", s.DrainDelay)
+		return fmt.Errorf("--drain-delay must be at least 0s (got %s)", s.DrainDelay)
 	}
-	if longest := s.ReadHeaderTimeout + s.PublishTimeout; longest > sender-margin {
-		return fmt.Errorf("--read-header-timeout and --publish-timeout: together %s, but Codat waits %s for an answer: give %s at most", longest, sender, sender-margin)
+	if sum := s.ReadHeaderTimeout + s.PublishTimeout; sum > senderTimeout-responseMargin {
+		return fmt.Errorf("--read-header-timeout and --publish-timeout must be at most %s together (got %s): Codat waits %s for a response", senderTimeout-responseMargin, sum, senderTimeout)
 	}
 	if s.ReadTimeout > s.PublishTimeout {
-		return fmt.Errorf("--read-timeout: %s is more than the --publish-timeout of %s, which begins with the request: no time would be left to store it", s.ReadTimeout, s.PublishTimeout)
+		return fmt.Errorf("--read-timeout must be at most the --publish-timeout of %s (got %s): both start with the request", s.PublishTimeout, s.ReadTimeout)
 	}
-	if err := s.certificates().validate(); err != nil {
-		return err
-	}
-	if s.TLSCert != "" {
-		if _, err := s.certificates().load(); err != nil {
-			return err
-		}
-	}
-	_, err := s.open()
-	return err
+	return nil
 }
 
-// validateDoors reports a door that is set, but to nothing: whoever set it did not mean that it stands open.
-func (s *Settings) validateDoors() error {
-	for _, door := range []struct {
+// validateNotEmpty reports an access check that is set to an empty value, which would switch it off.
+func (s *Settings) validateNotEmpty() error {
+	for _, check := range []struct {
 		flag  string
 		empty bool
 	}{
@@ -133,8 +141,8 @@ func (s *Settings) validateDoors() error {
 		{"allow", len(s.Allow) == 0},
 		{"tls-client-ca", s.TLSClientCA == ""},
 	} {
-		if door.empty && slices.Contains(s.Given, door.flag) {
-			return fmt.Errorf("--%s (or its variable) is set, but empty: give it, or unset it so that nothing is asked for", door.flag)
+		if check.empty && slices.Contains(s.Given, check.flag) {
+			return fmt.Errorf("--%s (or its variable) is set to an empty value: give it a value, or unset it to switch the check off", check.flag)
 		}
 	}
 	return nil
@@ -144,10 +152,10 @@ func (s *Settings) certificates() *certificates {
 	return &certificates{cert: s.TLSCert, key: s.TLSKey, clientCA: s.TLSClientCA}
 }
 
-// Keys reads the keys of a single source from where the settings say. An error names the place and the cure, and never
-// a key.
+// Keys returns the keys of a single source, from the settings and their files. An error names the setting or file and the
+// cure, and never a key.
 func (s *Settings) Keys() ([]signature.Key, error) {
-	one := s.single()
+	one := s.sourceFromFlags()
 	keys, problems := newSource(one).readKeys()
 	if len(problems) > 0 {
 		return nil, problems[0]
@@ -155,45 +163,10 @@ func (s *Settings) Keys() ([]signature.Key, error) {
 	return keys, nil
 }
 
-// validatePath refuses a path that a router would read as a pattern, or a client write differently.
+// validatePath refuses a path that a router would take for a pattern, or that a client may encode differently.
 func validatePath(path string) error {
 	if !strings.HasPrefix(path, "/") || strings.Trim(path, "/-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
-		return fmt.Errorf("%q is not a plain path: begin with / and use letters, digits, - . _ ~ only, as in /webhooks/codat", path)
+		return fmt.Errorf("%q is not a plain path: it must begin with / and contain only letters, digits, and - . _ ~, like /webhooks/codat", path)
 	}
 	return nil
-}
-
-// A Size is a number of bytes, written as a plain number or with KiB, MiB or GiB behind it.
-type Size int64
-
-var units = []struct {
-	name  string
-	bytes int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
-
-// UnmarshalText reads a size, for flags and files.
-func (s *Size) UnmarshalText(text []byte) error {
-	number, unit := string(text), int64(1)
-	for _, u := range units {
-		if n, ok := strings.CutSuffix(number, u.name); ok {
-			number, unit = n, u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 32)
-	if err != nil {
-		return fmt.Errorf("%q is no size: give bytes, or a number with KiB, MiB or GiB, as in 1MiB", text)
-	}
-	*s = Size(int64(n) * unit)
-	return nil
-}
-
-// String writes a size as UnmarshalText reads it.
-func (s Size) String() string {
-	for _, u := range units {
-		if s != 0 && int64(s)%u.bytes == 0 {
-			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(int64(s), 10)
 }

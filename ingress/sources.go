@@ -1,80 +1,72 @@
 package ingress
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
-	"reflect"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
-
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/watchfile"
 )
 
-// maxKeys is more than the 50 endpoints that a Codat instance can have, each with a key that rotates.
+// maxKeys is more than twice the 50 endpoints that a Codat instance can have, whose keys rotate.
 const maxKeys = 128
 
-// mostInFlight is more than a machine stores at a time, and few enough that their places cost no more than its memory.
-const mostInFlight = 1_000_000
+// maxMaxInFlight is more than a machine stores at a time. Each request has memory in the publisher from the start.
+const maxMaxInFlight = 1_000_000
 
-// SourceSettings are what the ingress is told of one Codat instance, in the file of sources. What is not said is as the
-// flags say; the path is /webhooks/<name>.
-type SourceSettings struct {
+// sourceSettings are the settings of one Codat instance in the file of sources. A setting that it does not have is as the
+// flags say; the default path is /webhooks/<name>.
+type sourceSettings struct {
 	Name               stream.Source `yaml:"name"`
 	Path               string        `yaml:"path"`
 	SecretFiles        []string      `yaml:"secret_files"`
 	AuthorizationFiles []string      `yaml:"authorization_files"`
 	ClientIDs          []string      `yaml:"client_ids"`
 	Allow              []string      `yaml:"allow"`
-	MaxBody            Size          `yaml:"max_body"`
+	MaxBody            byteSize      `yaml:"max_body"`
 	MaxInFlight        int           `yaml:"max_in_flight"`
 	Tolerance          duration      `yaml:"tolerance"`
 	UnprovenRate       *float64      `yaml:"unproven_rate"`
 
-	// Only the flags have these, and other names for some of the above.
+	// From the flags only. The flags have other names for some of the above.
 	secrets, authorizations []string
-	single                  bool
+	fromFlags               bool
 }
 
-// setting is the name of a setting where it was given.
-func (s *SourceSettings) setting(flag, key string) string {
-	if s.single {
+// setting returns the name of a setting in the place that it came from.
+func (s *sourceSettings) setting(flag, key string) string {
+	if s.fromFlags {
 		return flag
 	}
 	return fmt.Sprintf("source %s: %s", s.Name, key)
 }
 
-// single is the source that the flags describe.
-func (s *Settings) single() SourceSettings {
-	return SourceSettings{
+// sourceFromFlags returns the source that the flags describe.
+func (s *Settings) sourceFromFlags() sourceSettings {
+	return sourceSettings{
 		Name: s.Source, Path: s.Path,
 		secrets: s.Secret, SecretFiles: s.SecretFile,
 		authorizations: s.Authorization, AuthorizationFiles: s.AuthorizationFile,
 		ClientIDs: s.ClientIDs, Allow: s.Allow,
-		MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance), UnprovenRate: &s.UnprovenRate,
-		single: true,
+		MaxBody: byteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance), UnprovenRate: &s.UnprovenRate,
+		fromFlags: true,
 	}
 }
 
-// The defaults of the flags for a single source.
+// Defaults of the flags for a single source.
 const (
 	defaultPath   = "/webhooks/codat"
 	defaultSource = "codat"
 )
 
-// sources are those of the file, or the one of the flags.
-func (s *Settings) sources() ([]SourceSettings, error) {
+// sources returns the sources of the file, or the one of the flags.
+func (s *Settings) sources() ([]sourceSettings, error) {
 	if s.Sources == "" {
-		return []SourceSettings{s.single()}, nil
+		return []sourceSettings{s.sourceFromFlags()}, nil
 	}
 	for _, one := range []struct {
 		flag  string
@@ -90,10 +82,10 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 		{"allow", len(s.Allow) > 0},
 	} {
 		if one.given {
-			return nil, fmt.Errorf("--sources and --%s (or its variable) are both set: the file says it for each source; unset one of them", one.flag)
+			return nil, fmt.Errorf("--sources and --%s (or its variable) are both set: set it in the file of sources, and unset one of the two", one.flag)
 		}
 	}
-	all, err := readSources(s.Sources, SourceSettings{MaxBody: s.MaxBody, MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance)})
+	all, err := readSourcesFile(s.Sources, sourceSettings{MaxBody: byteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance)})
 	if err != nil {
 		return nil, fmt.Errorf("--sources %s: %w", s.Sources, err)
 	}
@@ -109,138 +101,23 @@ func (s *Settings) sources() ([]SourceSettings, error) {
 	return all, nil
 }
 
-// readSources reads the file of sources, each as unsaid is but for what the file says. An error says on which line it
-// is, and of what stands there no more than the key and a size or time that is none.
-func readSources(name string, unsaid SourceSettings) (all []SourceSettings, err error) {
-	defer func() { // the parser does not expect a tag where a list belongs
-		if recover() != nil {
-			all, err = nil, errors.New("it cannot be read: write plain YAML, without tags (!)")
-		}
-	}()
-	text, err := os.ReadFile(name)
+// SourceNames returns the names of the sources, of which there is one at least. An error names the setting and the cure.
+func (s *Settings) SourceNames() ([]stream.Source, error) {
+	all, err := s.sources()
 	if err != nil {
 		return nil, err
 	}
-	var file struct {
-		Sources []ast.Node `yaml:"sources"`
+	names := make([]stream.Source, len(all))
+	for i, one := range all {
+		names[i] = one.Name
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
-	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, placed(err)
-	}
-	if len(file.Sources) == 0 {
-		return nil, errors.New("no source in it: give a list, sources: with a name and secret_files for each")
-	}
-	for i, node := range file.Sources {
-		if node == nil {
-			return nil, fmt.Errorf("source number %d is empty: give its name and secret_files", i+1)
-		}
-		one := unsaid
-		if err := decoder.DecodeFromNode(node, &one); err != nil {
-			return nil, placed(err)
-		}
-		if err := noneEmpty(node); err != nil {
-			return nil, placed(err)
-		}
-		all = append(all, one)
-	}
-	if !errors.Is(decoder.Decode(new(any)), io.EOF) {
-		return nil, errors.New("more than one document in it: give one list of sources")
-	}
-	return all, nil
+	return names, nil
 }
 
-// noneEmpty reports a key without a value: whoever wrote it did not mean that nothing is asked for.
-func noneEmpty(source ast.Node) error {
-	keys, ok := source.(*ast.MappingNode)
-	if !ok {
-		return nil
-	}
-	for _, key := range keys.Values {
-		list, ok := key.Value.(*ast.SequenceNode)
-		if key.Value.Type() == ast.NullType || ok && len(list.Values) == 0 {
-			at := key.Key.GetToken()
-			return &yaml.SyntaxError{Token: at, Message: at.Value + ": there is nothing in it: give it, or leave the key out"}
-		}
-	}
-	return nil
-}
-
-// placed is an error of the decoder with its line and key, and without the names of our types.
-func placed(err error) error {
-	var at yaml.Error
-	if !errors.As(err, &at) || at.GetToken() == nil {
-		return err
-	}
-	message := strings.ReplaceAll(at.GetMessage(), "\n", " ")
-	var mismatch *yaml.TypeError
-	var overflow *yaml.OverflowError
-	var node *yaml.UnexpectedNodeTypeError
-	switch {
-	case errors.As(err, &mismatch):
-		message = keyOf(mismatch.Token) + ": " + wanted(mismatch.DstType)
-	case errors.As(err, &overflow):
-		message = keyOf(overflow.Token) + ": " + wanted(overflow.DstType)
-	case errors.As(err, &node) && node.Expected == ast.SequenceType:
-		message = keyOf(node.Token) + ": it is no list: write it as [a, b]"
-	case errors.As(err, &node):
-		message = keyOf(node.Token) + ": " + message
-	}
-	return fmt.Errorf("line %d: %s", at.GetToken().Position.Line, message)
-}
-
-// wanted is the cure for a value of another type.
-func wanted(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Int:
-		return "it is no whole number: write it as 1024"
-	case reflect.Float64:
-		return "it is no number: write it as 20"
-	default:
-		return "it is no text: write it as one, in quotes where it looks like something else"
-	}
-}
-
-// keyOf is the key before a value.
-func keyOf(value *token.Token) string {
-	for at := value; at != nil && at.Prev != nil; at = at.Prev {
-		if at.Type == token.MappingValueType {
-			return at.Prev.Value
-		}
-	}
-	return "the file"
-}
-
-// A duration is a time in the file of sources.
-type duration time.Duration
-
-// UnmarshalYAML reads it. An error says where it stands.
-func (d *duration) UnmarshalYAML(node ast.Node) error {
-	at := node.GetToken()
-	read, err := time.ParseDuration(at.Value)
-	if err != nil {
-		return &yaml.SyntaxError{Token: at, Message: fmt.Sprintf("%s: %q is no time: write it as 5m or 300s", keyOf(at), at.Value)}
-	}
-	*d = duration(read)
-	return nil
-}
-
-// String is the time as Go and the flags write it.
-func (d duration) String() string { return time.Duration(d).String() }
-
-// UnmarshalYAML reads a size in the file of sources. An error says where it stands.
-func (s *Size) UnmarshalYAML(node ast.Node) error {
-	at := node.GetToken()
-	if err := s.UnmarshalText([]byte(at.Value)); err != nil {
-		return &yaml.SyntaxError{Token: at, Message: keyOf(at) + ": " + err.Error()}
-	}
-	return nil
-}
-
-// validate reports what a source cannot run with.
-func (s *SourceSettings) validate() error {
+// validate reports the first invalid setting of a source.
+func (s *sourceSettings) validate() error {
 	if err := s.Name.Validate(); err != nil {
-		if s.single {
+		if s.fromFlags {
 			return fmt.Errorf("--source: %w", err)
 		}
 		return err
@@ -249,52 +126,48 @@ func (s *SourceSettings) validate() error {
 		return fmt.Errorf("%s: %w", s.setting("--path", "path"), err)
 	}
 	if s.MaxBody < 1 || s.MaxBody > 64<<20 {
-		return fmt.Errorf("%s: %s is not between 1 byte and 64MiB: give 1MiB, the most that Svix sends", s.setting("--max-body", "max_body"), s.MaxBody)
+		return fmt.Errorf("%s must be between 1 byte and 64MiB (got %s): Svix sends at most 1MiB", s.setting("--max-body", "max_body"), s.MaxBody)
 	}
 	if s.MaxInFlight < 1 {
-		return fmt.Errorf("%s: %d requests are none: give 1 or more", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight)
+		return fmt.Errorf("%s must be at least 1 (got %d)", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight)
 	}
-	if s.MaxInFlight > mostInFlight {
-		return fmt.Errorf("%s: %d requests are more than %d, and each has its place in memory from the start: give %[3]d at most", s.setting("--max-in-flight", "max_in_flight"), s.MaxInFlight, mostInFlight)
+	if s.MaxInFlight > maxMaxInFlight {
+		return fmt.Errorf("%s must be at most %d (got %d)", s.setting("--max-in-flight", "max_in_flight"), maxMaxInFlight, s.MaxInFlight)
 	}
 	if s.Tolerance <= 0 {
-		return fmt.Errorf("%s: %s is no time: give more than 0s", s.setting("--tolerance", "tolerance"), s.Tolerance)
+		return fmt.Errorf("%s must be greater than 0s (got %s)", s.setting("--tolerance", "tolerance"), s.Tolerance)
 	}
 	if rate := *s.UnprovenRate; !(rate >= 0) || math.IsInf(rate, 1) {
-		return fmt.Errorf("%s: %v requests a second are no limit that can be kept: give a number above 0, or 0 for no limit", s.setting("--unproven-rate", "unproven_rate"), *s.UnprovenRate)
-	}
-	if slices.Contains(s.ClientIDs, "") {
-		return fmt.Errorf("%s: an id is empty: give it, or leave the setting out", s.setting("--client-id", "client_ids"))
+		return fmt.Errorf("%s must be a number of requests a second, or 0 for no limit (got %v)", s.setting("--unproven-rate", "unproven_rate"), *s.UnprovenRate)
 	}
 	return nil
 }
 
-// A source is a Codat instance, with what its files say now.
+// A source is a Codat instance, with the current content of its files.
 type source struct {
-	SourceSettings
+	sourceSettings
 	allow        networks
-	secretFiles  files[signature.Key]
-	valueFiles   files[credential]
+	secretFiles  watchfile.Lines[signature.Key]
+	valueFiles   watchfile.Lines[credential]
 	values       []credential // not from files
 	verifier     *signature.Verifier
-	credentials  *Credentials
-	receiver     *Receiver // nil before it is opened to requests
-	metrics      *metrics
+	credentials  *credentials
+	handler      *handler // nil until the server has one
 	fingerprints []string
 }
 
-func newSource(s SourceSettings) *source {
+func newSource(s sourceSettings) *source {
 	return &source{
-		SourceSettings: s,
-		secretFiles:    files[signature.Key]{setting: s.setting("--secret-file", "secret_files"), what: "key", names: s.SecretFiles, parse: signature.ParseKey},
-		valueFiles:     files[credential]{setting: s.setting("--authorization-file", "authorization_files"), what: "value", names: s.AuthorizationFiles, parse: parseAuthorization},
+		sourceSettings: s,
+		secretFiles:    watchfile.Lines[signature.Key]{Setting: s.setting("--secret-file", "secret_files"), Value: "key", Names: s.SecretFiles, Parse: signature.ParseKey},
+		valueFiles:     watchfile.Lines[credential]{Setting: s.setting("--authorization-file", "authorization_files"), Value: "value", Names: s.AuthorizationFiles, Parse: parseAuthorization},
 		verifier:       signature.NewVerifier(time.Duration(s.Tolerance), nil),
-		credentials:    new(Credentials),
+		credentials:    new(credentials),
 	}
 }
 
-// open makes the sources, with keys and values as their files are now. It reports the first thing that is wrong.
-func (s *Settings) open() ([]*source, error) {
+// openSources returns the sources with the current content of their files, or the first error.
+func (s *Settings) openSources() ([]*source, error) {
 	settings, err := s.sources()
 	if err != nil {
 		return nil, err
@@ -307,25 +180,23 @@ func (s *Settings) open() ([]*source, error) {
 		for _, other := range all {
 			switch {
 			case one.Name == other.Name:
-				return nil, fmt.Errorf("--sources %s: two are named %s: give each a name of its own", s.Sources, one.Name)
+				return nil, fmt.Errorf("--sources %s: two sources have the name %s: give each its own", s.Sources, one.Name)
 			case one.Path == other.Path:
-				return nil, fmt.Errorf("--sources %s: %s and %s have the path %s: give each a path of its own", s.Sources, other.Name, one.Name, one.Path)
+				return nil, fmt.Errorf("--sources %s: the sources %s and %s have the path %s: give each its own", s.Sources, other.Name, one.Name, one.Path)
 			}
 		}
-		if least := leastRoom(int64(one.MaxBody)); int64(s.MaxBytes) < least {
-			cure := Size((least + 1023) >> 10 << 10) // in whole KiB it reads better
-			return nil, fmt.Errorf("--max-bytes: %s have no room for a body of %s that is not proven yet: give %s or more", s.MaxBytes, one.MaxBody, cure)
+		if least := minBudget(int64(one.MaxBody)); int64(s.MaxBytes) < least {
+			return nil, fmt.Errorf("--max-bytes must be at least %s for bodies of %s (got %s)", process.ByteSize((least+1<<20-1)>>20<<20), one.MaxBody, s.MaxBytes)
 		}
 		src := newSource(one)
 		if src.allow, err = parseNetworks(one.Allow); err != nil {
 			return nil, fmt.Errorf("%s: %w", one.setting("--allow", "allow"), err)
 		}
-		for i, text := range one.authorizations {
-			value, err := parseAuthorization(text)
-			if err != nil {
-				return nil, fmt.Errorf("--authorization, number %d: %w", i+1, err)
-			}
-			src.values = append(src.values, value)
+		if src.ClientIDs, err = parseAll(one.ClientIDs, parseClientID); err != nil {
+			return nil, fmt.Errorf("%s %w", one.setting("--client-id", "client_ids"), err)
+		}
+		if src.values, err = parseAll(one.authorizations, parseAuthorization); err != nil {
+			return nil, fmt.Errorf("--authorization %w", err)
 		}
 		all = append(all, src)
 	}
@@ -335,24 +206,37 @@ func (s *Settings) open() ([]*source, error) {
 	return all, nil
 }
 
-// readKeys reads the keys of a source, as far as they can be read.
+// parseAll parses each text. An error names the number of the text.
+func parseAll[T any](texts []string, parse func(string) (T, error)) ([]T, error) {
+	var values []T
+	for i, text := range texts {
+		value, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("number %d: %w", i+1, err)
+		}
+		values = append(values, value)
+	}
+	return values, nil
+}
+
+// readKeys reads the keys of a source. It returns those that can be read beside the problems.
 func (s *source) readKeys() (keys []signature.Key, problems []error) {
 	for i, secret := range s.secrets {
 		key, err := signature.ParseKey(secret)
 		if err != nil {
-			return nil, []error{fmt.Errorf("--secret, number %d: %w", i+1, err)}
+			return nil, []error{fmt.Errorf("--secret number %d: %w", i+1, err)}
 		}
 		keys = append(keys, key)
 	}
-	more, problems := s.secretFiles.read()
+	more, problems := s.secretFiles.Read()
 	keys = append(keys, more...)
 	switch {
-	case len(keys) == 0 && problems == nil && s.single:
+	case len(keys) == 0 && problems == nil && s.fromFlags:
 		problems = append(problems, errors.New("no signing secret: give the endpoint's from Codat's Portal with --secret (HEADGATE_SECRET) or --secret-file (HEADGATE_SECRET_FILE)"))
 	case len(keys) == 0 && problems == nil:
-		problems = append(problems, fmt.Errorf("source %s: no secret_files: give the files of the endpoints' signing secrets", s.Name))
+		problems = append(problems, fmt.Errorf("source %s: no secret_files: give the files with the signing secrets of its endpoints", s.Name))
 	case len(keys) > maxKeys:
-		problems = append(problems, fmt.Errorf("%s: %d keys, %d at most: a Codat instance has 50 endpoints", s.setting("--secret-file", "secret_files"), len(keys), maxKeys))
+		problems = append(problems, fmt.Errorf("%s: %d keys are more than %d: a Codat instance has at most 50 endpoints", s.setting("--secret-file", "secret_files"), len(keys), maxKeys))
 	}
 	return keys, problems
 }

@@ -16,10 +16,11 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// TestStatusTable is the table of docs/design.md, on a real listener and a real server. Each row is
-// one request; it is stored as the row says, or nothing is.
-func TestStatusTable(t *testing.T) {
-	ours, theirs := key(t, "us"), key(t, "somebody else")
+// The table of docs/design.md, with a real listener and a real server. Each row is one request, and is stored as the row says
+// or not at all.
+func TestHandler_RespondsWithTheStatusOfTheTable(t *testing.T) {
+	t.Parallel()
+	ours, theirs := newKey(t, "us"), newKey(t, "another")
 	g, server := start(t, ours)
 
 	good := event("invoices.write.successful")
@@ -31,7 +32,7 @@ func TestStatusTable(t *testing.T) {
 		return func(r *http.Request) { sign(r.Header, ours, id, when, body) }
 	}
 	chunked := func(r *http.Request) { r.ContentLength = -1 }
-	by := func(k pair, id, body string, changes ...func(*http.Request)) *http.Request {
+	by := func(k testKey, id, body string, changes ...func(*http.Request)) *http.Request {
 		req := post(g.url, k, id, body)
 		for _, change := range changes {
 			change(req)
@@ -68,7 +69,7 @@ func TestStatusTable(t *testing.T) {
 		{"in chunks", by(ours, "msg_3", good, chunked), 204, "accepted", "", "codat.events.invoices.write.successful", "msg_3", "invoices.write.successful"},
 		{"with a query", by(ours, "msg_4", good, func(r *http.Request) { r.URL.RawQuery = "a=b" }), 204, "accepted", "", "codat.events.invoices.write.successful", "msg_4", "invoices.write.successful"},
 		{"a legacy rule", by(ours, "msg_5", `{"RuleType":"Push Operation Status Changed()","CompanyId":"c-1"}`), 204, "accepted", "", "codat.events.PushOperationStatusChanged", "msg_5", "PushOperationStatusChanged"},
-		{"a type that nobody knows", by(ours, "msg_6", event("moon.landed")), 204, "accepted", "", "codat.events.moon.landed", "msg_6", "moon.landed"},
+		{"an unknown type", by(ours, "msg_6", event("moon.landed")), 204, "accepted", "", "codat.events.moon.landed", "msg_6", "moon.landed"},
 		{"as large as is allowed", by(ours, "msg_7", large), 204, "accepted", "", "codat.events.company.created", "msg_7", "company.created"},
 		{"as large as is allowed, in chunks", by(ours, "msg_8", large, chunked), 204, "accepted", "", "codat.events.company.created", "msg_8", "company.created"},
 		{"another content type", by(ours, "msg_9", good, header("Content-Type", "text/plain")), 204, "accepted", "", "codat.events.invoices.write.successful", "msg_9", "invoices.write.successful"},
@@ -95,8 +96,8 @@ func TestStatusTable(t *testing.T) {
 
 		{"no signature", by(ours, "msg_r1", good, func(r *http.Request) { r.Header.Del("webhook-signature") }), 401, "refused", "unsigned", none, "", ""},
 		{"no headers at all", by(ours, "msg_r2", good, func(r *http.Request) { r.Header = http.Header{} }), 401, "refused", "unsigned", none, "", ""},
-		{"a signature that is none", by(ours, "msg_r3", good, header("webhook-signature", "v1,hello")), 401, "refused", "malformed", none, "", ""},
-		{"a timestamp that is none", by(ours, "msg_r4", good, header("webhook-timestamp", "soon")), 401, "refused", "malformed", none, "", ""},
+		{"an invalid signature", by(ours, "msg_r3", good, header("webhook-signature", "v1,hello")), 401, "refused", "malformed", none, "", ""},
+		{"an invalid timestamp", by(ours, "msg_r4", good, header("webhook-timestamp", "soon")), 401, "refused", "malformed", none, "", ""},
 		{"an unknown key", by(theirs, "msg_r5", good), 401, "refused", "no_match", none, "", ""},
 		{"another body", by(ours, "msg_r6", good, func(r *http.Request) {
 			r.Body = io.NopCloser(strings.NewReader(strings.Replace(good, "c-1", "c-2", 1)))
@@ -105,9 +106,9 @@ func TestStatusTable(t *testing.T) {
 		{"too old", by(ours, "msg_r8", good, signedAt(time.Now().Add(-time.Hour), "msg_r8", good)), 401, "refused", "too_old", none, "", ""},
 		{"too new", by(ours, "msg_r9", good, signedAt(time.Now().Add(time.Hour), "msg_r9", good)), 401, "refused", "too_new", none, "", ""},
 
-		{"another path", by(ours, "msg_p1", good, func(r *http.Request) { r.URL.Path = "/webhooks" }), 404, "refused", "path", none, "", ""},
-		{"the path with a slash", by(ours, "msg_p2", good, func(r *http.Request) { r.URL.Path += "/" }), 404, "refused", "path", none, "", ""},
-		{"the root", by(ours, "msg_p3", good, func(r *http.Request) { r.URL.Path = "/" }), 404, "refused", "path", none, "", ""},
+		{"another path", by(ours, "msg_p1", good, func(r *http.Request) { r.URL.Path = "/webhooks" }), 404, "refused", "path_signed", none, "", ""},
+		{"the path with a slash", by(ours, "msg_p2", good, func(r *http.Request) { r.URL.Path += "/" }), 404, "refused", "path_signed", none, "", ""},
+		{"the root", by(ours, "msg_p3", good, func(r *http.Request) { r.URL.Path = "/" }), 404, "refused", "path_signed", none, "", ""},
 		{"another path and method", by(ours, "msg_p4", good, method("GET"), func(r *http.Request) { r.URL.Path = "/metrics" }), 404, "refused", "path", none, "", ""},
 		{"GET", by(ours, "msg_m1", good, method("GET")), 405, "refused", "method", none, "", ""},
 		{"HEAD", by(ours, "msg_m2", good, method("HEAD")), 405, "refused", "method", none, "", ""},
@@ -115,7 +116,7 @@ func TestStatusTable(t *testing.T) {
 		{"DELETE", by(ours, "msg_m4", good, method("DELETE")), 405, "refused", "method", none, "", ""},
 		{"PATCH", by(ours, "msg_m5", good, method("PATCH")), 405, "refused", "method", none, "", ""},
 		{"TRACE", by(ours, "msg_m6", "", method("TRACE")), 405, "refused", "method", none, "", ""},
-		{"a method that nobody knows", by(ours, "msg_m7", good, method("BREW")), 405, "refused", "method", none, "", ""},
+		{"an unknown method", by(ours, "msg_m7", good, method("BREW")), 405, "refused", "method", none, "", ""},
 
 		{"too large", by(ours, "msg_l1", large+" "), 413, "refused", "body_too_large", none, "", ""},
 		{"too large, in chunks", by(ours, "msg_l2", large+" ", chunked), 413, "refused", "body_too_large", none, "", ""},
@@ -173,8 +174,8 @@ func TestStatusTable(t *testing.T) {
 				stream.HeaderWebhookID:        tt.req.Header.Get("webhook-id"),
 				stream.HeaderWebhookTimestamp: tt.req.Header.Get("webhook-timestamp"),
 				stream.HeaderWebhookSignature: tt.req.Header.Get("webhook-signature"),
-				stream.HeaderCEID:             tt.req.Header.Get("webhook-id"),
-				stream.HeaderCESource:         "/headgate/codat",
+				"ce-id":                       tt.req.Header.Get("webhook-id"),
+				"ce-source":                   "/headgate/codat",
 				stream.HeaderContentType:      tt.req.Header.Get("Content-Type"),
 				stream.HeaderContentEncoding:  tt.req.Header.Get("Content-Encoding"),
 			} {
@@ -188,8 +189,8 @@ func TestStatusTable(t *testing.T) {
 			if got := msg.Header.Get(stream.HeaderQuarantineReason); got != tt.why {
 				t.Errorf("quarantine reason %q; want %q", got, tt.why)
 			}
-			if tt.why == "" && msg.Header.Get(stream.HeaderCEType) != tt.typeHeader {
-				t.Errorf("type %q; want %q", msg.Header.Get(stream.HeaderCEType), tt.typeHeader)
+			if tt.why == "" && msg.Header.Get("ce-type") != tt.typeHeader {
+				t.Errorf("type %q; want %q", msg.Header.Get("ce-type"), tt.typeHeader)
 			}
 		})
 	}
@@ -204,7 +205,7 @@ func TestStatusTable(t *testing.T) {
 	}
 }
 
-// requestBody reads a request's body and leaves it to be read again.
+// requestBody returns a request's body, and leaves it to be read again.
 func requestBody(t *testing.T, req *http.Request) string {
 	t.Helper()
 	if req.Body == nil || req.Body == http.NoBody {
@@ -218,17 +219,17 @@ func requestBody(t *testing.T, req *http.Request) string {
 	return string(body)
 }
 
-func TestStatusOfErrorsThatNobodyForesaw(t *testing.T) {
+func TestResponseTo_AnyError(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		err  error
 		want int
 	}{
-		{nil, 204},
 		{ingress.ErrNotStored, 503},
 		{fmt.Errorf("%w: %w", ingress.ErrNotStored, stream.ErrFull), 503},
 		{fmt.Errorf("%w: %w", ingress.ErrNotStored, stream.ErrTooLarge), 503},
 		{fmt.Errorf("%w: %w", ingress.ErrNotStored, stream.ErrBadSubject), 503},
-		{ingress.ErrCrowded, 503},
+		{ingress.ErrTooManyInFlight, 503},
 		{ingress.ErrPanic, 500},
 		{io.ErrUnexpectedEOF, 500},
 	}

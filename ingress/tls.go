@@ -7,23 +7,32 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"sync/atomic"
 	"time"
+
+	"github.com/headgate/headgate/pkg/watchfile"
 )
 
-// certificates are what the public listener shows, and what it asks of those who connect. They can be replaced while
-// requests run: connections that are made keep what they were made with.
+// certificates are the certificate that the public listener presents, and the CAs that it accepts client certificates
+// from. Reloading them does not affect open connections.
 type certificates struct {
-	cert, key, clientCA string // files
+	cert, key, clientCA string // file names, clientCA may be empty
 
-	now atomic.Pointer[tls.Config]
+	current atomic.Pointer[tls.Config]
 }
 
-// load reads the files. What was read before stays when it returns an error.
+// load reads the files. It reports whether they changed. With an error the previous certificates stay in use.
 func (c *certificates) load() (changed bool, err error) {
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	chain, err := watchfile.ReadFile(c.cert)
+	if err != nil {
+		return false, fmt.Errorf("--tls-cert %s: %w", c.cert, err)
+	}
+	key, err := watchfile.ReadFile(c.key)
+	if err != nil {
+		return false, fmt.Errorf("--tls-key %s: %w", c.key, err)
+	}
+	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return false, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", c.cert, c.key, err)
 	}
@@ -33,24 +42,24 @@ func (c *certificates) load() (changed bool, err error) {
 		Certificates: []tls.Certificate{pair},
 	}
 	if c.clientCA != "" {
-		text, err := os.ReadFile(c.clientCA)
+		text, err := watchfile.ReadFile(c.clientCA)
 		if err != nil {
-			return false, fmt.Errorf("--tls-client-ca: %w", err)
+			return false, fmt.Errorf("--tls-client-ca %s: %w", c.clientCA, err)
 		}
 		if config.ClientCAs, err = parseCertificates(text); err != nil {
 			return false, fmt.Errorf("--tls-client-ca %s: %w", c.clientCA, err)
 		}
-		// Who has none is answered, and logged, by HTTP.
+		// A client without a certificate gets an HTTP response and a log line.
 		config.ClientAuth = tls.VerifyClientCertIfGiven
-		// A ticket would outlive the certificates that it was given for.
+		// A session ticket would outlive the CAs that it was issued under.
 		config.SessionTicketsDisabled = true
 	}
-	before := c.now.Swap(config)
+	before := c.current.Swap(config)
 	return before == nil || !sameCertificates(before, config), nil
 }
 
-// parseCertificates reads all certificates in PEM, with or without text between them. It refuses a text of which a part
-// may be a certificate that is cut or damaged: without that one, who showed a good certificate yesterday is kept out.
+// parseCertificates parses all certificates in PEM, with or without text between them. It refuses a text that may contain
+// a part of a certificate: without it, clients that were accepted before would be refused.
 func parseCertificates(text []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	rest, found := text, false
@@ -59,40 +68,41 @@ func parseCertificates(text []byte) (*x509.CertPool, error) {
 		if block == nil {
 			break
 		}
-		// What Decode cannot read it passes over.
+		// Decode skips what it cannot parse.
 		begin := bytes.LastIndex(rest[:len(rest)-len(after)], []byte("-----BEGIN"))
 		line := 1 + bytes.Count(text[:len(text)-len(rest)+begin], []byte("\n"))
 		if mayBeCut(rest[:begin]) {
-			return nil, fmt.Errorf("what stands before line %d is no whole certificate: put the whole file there again", line)
+			return nil, fmt.Errorf("the text before line %d is part of a certificate: replace the file with a complete one", line)
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("line %d begins no certificate, but another thing in PEM: only BEGIN CERTIFICATE belongs there", line)
+			return nil, fmt.Errorf("line %d begins a PEM block that is not a certificate: the file may contain only BEGIN CERTIFICATE blocks", line)
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("the certificate that begins on line %d: %w: put the whole file there again", line, err)
+			return nil, fmt.Errorf("the certificate that begins on line %d: %w: replace the file with a complete one", line, err)
 		}
 		pool.AddCert(certificate)
 		rest, found = after, true
 	}
 	switch last := bytes.TrimSpace(rest); {
 	case mayBeCut(rest), len(last) > 0 && rest[len(rest)-1] != '\n':
-		return nil, errors.New("its end is no whole certificate, or a comment that does not end its line: put the whole file there again")
+		return nil, errors.New("the file ends with part of a certificate or an unfinished line: replace it with a complete one")
 	case !found:
-		return nil, errors.New("no certificate in PEM in it")
+		return nil, errors.New("contains no certificate in PEM")
 	}
 	return pool, nil
 }
 
-// fullLine is one of base64 that is as long as PEM has them, or longer; a last line with padding is not one.
-var fullLine = regexp.MustCompile(`(?m)^[ \t]*[A-Za-z0-9+/]{64,}[ \t\r]*$`)
+// base64Line matches a line of base64 as long as PEM writes them, or longer. The last line of a block, with padding, does
+// not match.
+var base64Line = regexp.MustCompile(`(?m)^[ \t]*[A-Za-z0-9+/]{64,}[ \t\r]*$`)
 
-// mayBeCut reports whether a text between certificates may be what is left of one, and not a comment.
+// mayBeCut reports whether the text between certificates may be part of one, and not a comment.
 func mayBeCut(text []byte) bool {
 	if bytes.Contains(text, []byte("-----BEGIN")) || bytes.Contains(text, []byte("-----END")) {
 		return true
 	}
-	return fullLine.Match(text)
+	return base64Line.Match(text)
 }
 
 func sameCertificates(a, b *tls.Config) bool {
@@ -111,26 +121,26 @@ func sameCertificates(a, b *tls.Config) bool {
 	return true
 }
 
-// leaf is the certificate that is shown.
-func (c *certificates) leaf() *x509.Certificate { return c.now.Load().Certificates[0].Leaf }
+// leaf returns the certificate that is presented.
+func (c *certificates) leaf() *x509.Certificate { return c.current.Load().Certificates[0].Leaf }
 
-// check says what will keep those who connect from believing the certificate.
+// check returns an error when clients will not accept the certificate because of its dates.
 func (c *certificates) check(now time.Time) error {
 	switch leaf := c.leaf(); {
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("--tls-cert %s: it ended at %s", c.cert, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("--tls-cert %s: it expired at %s", c.cert, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("--tls-cert %s: it begins at %s only", c.cert, leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("--tls-cert %s: it is not valid before %s", c.cert, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// config is for a listener: each connection is made with what was read last.
+// config returns the configuration of a listener. Each connection uses the certificates that were loaded last.
 func (c *certificates) config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return c.now.Load(), nil
+			return c.current.Load(), nil
 		},
 	}
 }
@@ -139,9 +149,9 @@ func (c *certificates) config() *tls.Config {
 func (c *certificates) validate() error {
 	switch {
 	case (c.cert == "") != (c.key == ""):
-		return errors.New("--tls-cert and --tls-key belong together: set both or none")
+		return errors.New("--tls-cert and --tls-key must be set together: set both or neither")
 	case c.clientCA != "" && c.cert == "":
-		return errors.New("--tls-client-ca needs --tls-cert and --tls-key: who connects shows a certificate over TLS only")
+		return errors.New("--tls-client-ca needs --tls-cert and --tls-key: clients present certificates over TLS only")
 	}
 	return nil
 }

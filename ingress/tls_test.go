@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// certificate is one in PEM that is signed by itself.
+// certificate returns a self-signed certificate in PEM.
 func certificate(t *testing.T, name string) string {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -29,6 +29,7 @@ func certificate(t *testing.T, name string) string {
 }
 
 func TestParseCertificates(t *testing.T) {
+	t.Parallel()
 	one, two, three := certificate(t, "one"), certificate(t, "two"), certificate(t, "three")
 	begin, end := "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----\n"
 	inner := strings.TrimSuffix(strings.TrimPrefix(two, begin), end)
@@ -38,7 +39,7 @@ func TestParseCertificates(t *testing.T) {
 	tests := []struct {
 		name, text string
 		want       []string // the certificates, none for an error
-		says       string
+		wantErr    string
 	}{
 		{"one", one, []string{one}, ""},
 		{"one whose last line does not end", strings.TrimSpace(one), []string{one}, ""},
@@ -50,25 +51,25 @@ func TestParseCertificates(t *testing.T) {
 		{"as openssl pkcs12", "Bag Attributes\n    friendlyName: one\nsubject=CN=one\n\nissuer=CN=one\n\n" + one + "Bag Attributes: <No Attributes>\n" + two, []string{one, two}, ""},
 		{"as curl", "##\n## Bundle\n##\n\nOne Root CA\n" + strings.Repeat("=", 70) + "\n" + one + "\nTwo\n===\n" + two, []string{one, two}, ""},
 
-		{"nothing", "", nil, "no certificate in PEM in it"},
-		{"only words", "hello\n", nil, "no certificate in PEM in it"},
-		{"the second is cut", one + begin + firstLine + "\n", nil, "its end is no whole certificate"},
+		{"nothing", "", nil, "contains no certificate in PEM"},
+		{"only words", "hello\n", nil, "contains no certificate in PEM"},
+		{"the second is cut", one + begin + firstLine + "\n", nil, "the file ends with part of a certificate"},
 		{"the second is cut, and a third follows", one + begin + firstLine + "\n" + three, nil, "before line "},
 		{"the second has lost its first line", one + inner + end + three, nil, "before line "},
 		{"the second has lost its last line", one + begin + inner + three, nil, "before line "},
 		{"the second has lost both", one + inner + three, nil, "before line "},
 		{"the second is damaged", one + damaged + three, nil, "the certificate that begins on line "},
-		{"the second has a letter that is none", one + strings.Replace(two, "M", "*", 1) + three, nil, "before line "},
-		{"no line between the first and the second", strings.TrimSpace(one) + two, nil, "no whole certificate"},
-		{"another thing", one + other, nil, "begins no certificate"},
-		{"the end is within a line of text", one + "# tw", nil, "does not end its line"},
+		{"the second has an invalid letter", one + strings.Replace(two, "M", "*", 1) + three, nil, "before line "},
+		{"no line between the first and the second", strings.TrimSpace(one) + two, nil, "part of a certificate"},
+		{"another thing", one + other, nil, "begins a PEM block that is not a certificate"},
+		{"the end is within a line of text", one + "# tw", nil, "unfinished line"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := parseCertificates([]byte(tt.text))
 			if tt.want == nil {
-				if err == nil || !strings.Contains(err.Error(), tt.says) {
-					t.Fatalf("parseCertificates = %v; want an error that says %q", err, tt.says)
+				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Fatalf("parseCertificates = %v; want an error that says %q", err, tt.wantErr)
 				}
 				return
 			}
@@ -83,8 +84,9 @@ func TestParseCertificates(t *testing.T) {
 	}
 }
 
-// Wherever a file is cut, it is refused; but what is whole up to the end of a certificate is a whole file.
-func TestCertificatesThatAreCutAnywhere(t *testing.T) {
+// A file that is cut anywhere but after a whole certificate is refused.
+func TestParseCertificates_RefusesAFileThatIsCut(t *testing.T) {
+	t.Parallel()
 	one, two := certificate(t, "one"), certificate(t, "two")
 	only := x509.NewCertPool()
 	only.AppendCertsFromPEM([]byte(one))
@@ -96,7 +98,7 @@ func TestCertificatesThatAreCutAnywhere(t *testing.T) {
 			t.Errorf("cut after %d bytes, behind the first: %v; want the first", n, err)
 		}
 		if !whole && err == nil {
-			t.Errorf("cut after %d bytes it is good", n)
+			t.Errorf("cut after %d bytes it is accepted", n)
 		}
 	}
 }

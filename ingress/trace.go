@@ -12,28 +12,28 @@ import (
 	"github.com/headgate/headgate/pkg/process"
 )
 
-// trace begins the span of a request. The sender's trace is linked, and not gone on with: nobody has signed it, and
-// with it a stranger would decide what is sampled and under which trace it is found.
-func (d *door) trace(req *http.Request, r *request) *http.Request {
+// startSpan starts the span of a request. It links the sender's trace and does not continue it: the header is not signed,
+// and an unauthenticated client would decide what is sampled and under which trace it is found.
+func (h *handler) startSpan(req *http.Request, r *request) *http.Request {
 	options := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithNewRoot(),
-		trace.WithTimestamp(r.came),
+		trace.WithTimestamp(r.received),
 		trace.WithAttributes(
 			attribute.String("http.request.method", method(req.Method)),
-			attribute.String("http.route", d.Path),
-			attribute.String("headgate.source", string(d.receiver.Source))),
+			attribute.String("http.route", h.Path),
+			attribute.String("headgate.source", string(h.Source))),
 	}
 	if parent := traceParent(req.Header["Traceparent"]); parent != "" {
 		sender := trace.SpanContextFromContext(process.TraceContext.Extract(context.Background(), propagation.MapCarrier{"traceparent": parent}))
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: sender}))
 	}
-	ctx, span := d.tracer.Start(req.Context(), method(req.Method)+" "+d.Path, options...)
+	ctx, span := h.tracer.Start(req.Context(), method(req.Method)+" "+h.Path, options...)
 	r.span = span
 	return req.WithContext(ctx)
 }
 
-// method keeps a stranger from choosing names of spans.
+// method returns a method that a span may be named after, so that clients cannot choose names of spans.
 func method(name string) string {
 	switch name {
 	case http.MethodPost, http.MethodPut:
@@ -42,27 +42,27 @@ func method(name string) string {
 	return "_OTHER"
 }
 
-// endSpan says on the span what the log says in its line.
-func (d *door) endSpan(r *request, a answer) {
+// endSpan ends the span of a request, with the attributes of its log line.
+func (h *handler) endSpan(r *request, resp response) {
 	r.span.SetAttributes(
-		attribute.Int("http.response.status_code", a.status),
-		attribute.String("headgate.outcome", a.outcome))
-	if a.reason != "" {
-		r.span.SetAttributes(attribute.String("headgate.reason", a.reason))
+		attribute.Int("http.response.status_code", resp.status),
+		attribute.String("headgate.outcome", resp.outcome))
+	if resp.reason != "" {
+		r.span.SetAttributes(attribute.String("headgate.reason", resp.reason))
 	}
-	if r.got.ID != "" { // proven
+	if r.verified.ID != "" {
 		r.span.SetAttributes(
-			attribute.String("headgate.webhook_id", clip(r.got.ID)),
-			attribute.String("headgate.type", clip(r.got.Type)),
+			attribute.String("headgate.webhook_id", clip(r.verified.ID)),
+			attribute.String("headgate.type", clip(r.typ)),
 			attribute.Int("http.request.body.size", r.size))
 	}
-	if a.status >= http.StatusInternalServerError {
-		r.span.SetStatus(codes.Error, a.reason)
+	if resp.status >= http.StatusInternalServerError {
+		r.span.SetStatus(codes.Error, resp.reason)
 	}
 	r.span.End()
 }
 
-// ownTraceParent is what goes on in the event's header: the span of its request, "" when there is none.
+// ownTraceParent returns the traceparent of the request's span, which its event carries, or "" without a span.
 func ownTraceParent(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""

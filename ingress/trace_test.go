@@ -16,10 +16,11 @@ import (
 
 const senders = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-// Each request has a span, whose context goes on in the event's header. The sender's is linked: nobody has signed it.
-func TestTraces(t *testing.T) {
+// Each request has a span, whose context is in the event's header. The sender's trace is linked: its header is not signed.
+func TestHandler_TracesRequests(t *testing.T) {
+	t.Parallel()
 	spans := tracetest.NewInMemoryExporter()
-	k := key(t, "us")
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	g := run(t, settings(t, server.URL, k), func(p *process.Process) {
 		provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans))
@@ -33,7 +34,7 @@ func TestTraces(t *testing.T) {
 	if got := send(t, req); got.status != 204 {
 		t.Fatalf("answered %d; want 204", got.status)
 	}
-	refused := post(g.url, key(t, "somebody else"), "msg_2", event("company.created"))
+	refused := post(g.url, newKey(t, "another"), "msg_2", event("company.created"))
 	refused.Method = "PUT"
 	if got := send(t, refused); got.status != 401 {
 		t.Fatalf("answered %d; want 401", got.status)
@@ -48,7 +49,7 @@ func TestTraces(t *testing.T) {
 		t.Errorf("the span is linked to %v; want the sender's trace", one.Links)
 	}
 	if one.SpanContext.TraceID().String() == senders[3:35] {
-		t.Error("the span goes on with a trace that nobody signed")
+		t.Error("the span continues a trace that is not signed")
 	}
 	want := fmt.Sprintf("00-%s-%s-01", one.SpanContext.TraceID(), one.SpanContext.SpanID())
 	if got := stored(t, server.JS)[0].Header.Get(stream.HeaderTraceParent); got != want {
@@ -70,7 +71,7 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	if got := attributes(other); got["headgate.reason"] != "no_match" || got["headgate.webhook_id"] != "" || other.Name != "PUT "+path {
-		t.Errorf("the refusal's span is %s %v; want why, and no id that did not prove", other.Name, got)
+		t.Errorf("the refusal's span is %s %v; want why, and no unverified id", other.Name, got)
 	}
 	found := false
 	for _, line := range g.lines() {
@@ -81,9 +82,10 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// Without traces of our own the sender's goes on, as the hint that it is.
-func TestWithoutTracesTheSendersGoesOn(t *testing.T) {
-	k := key(t, "us")
+// Without traces the event has the sender's traceparent, as a hint.
+func TestHandler_KeepsTheSendersTraceparentWithoutTraces(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, server := start(t, k)
 	req := post(g.url, k, "msg_1", event("company.created"))
 	req.Header.Set("traceparent", senders)
@@ -93,9 +95,10 @@ func TestWithoutTracesTheSendersGoesOn(t *testing.T) {
 	}
 }
 
-// A silence is as long after a start as it was before: the last message of the stream tells when it began.
-func TestLastAcceptedIsKnownAfterAStart(t *testing.T) {
-	k := key(t, "us")
+// After a start the time of the last event is that of the last message in the stream.
+func TestRun_RestoresTheLastEventTime(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, server := start(t, k)
 	if got := g.value(t, "last_accepted_timestamp_seconds", ""); got != 0 {
 		t.Errorf("last accepted at %v before anything was; want 0", got)
@@ -113,9 +116,10 @@ func TestLastAcceptedIsKnownAfterAStart(t *testing.T) {
 	}
 }
 
-// Of many successes in a second some lines are left out, of refusals none.
-func TestSuccessesAreSampledInTheLogAndRefusalsNever(t *testing.T) {
-	k := key(t, "us")
+// Of many accepted requests in a second some have no log line; refusals always have one.
+func TestHandler_SamplesAcceptedRequestsInTheLog(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	server := streamtest.New(t)
 	g := run(t, settings(t, server.URL, k, "--log-accepted", "0"))
 	g.waitReady(t)
@@ -123,7 +127,7 @@ func TestSuccessesAreSampledInTheLogAndRefusalsNever(t *testing.T) {
 		if got := send(t, post(g.url, k, fmt.Sprintf("msg_%d", n), event("company.created"))); got.status != 204 {
 			t.Fatalf("answered %d; want 204", got.status)
 		}
-		send(t, post(g.url, key(t, "somebody else"), "msg_x", event("company.created")))
+		send(t, post(g.url, newKey(t, "another"), "msg_x", event("company.created")))
 	}
 	send(t, post(g.url, k, "msg_q", "not JSON"))
 	outcomes := map[any]int{}
@@ -138,17 +142,18 @@ func TestSuccessesAreSampledInTheLogAndRefusalsNever(t *testing.T) {
 	}
 }
 
-func TestClockRefusalsAreCountedApart(t *testing.T) {
-	k := key(t, "us")
+func TestHandler_CountsClockRefusals(t *testing.T) {
+	t.Parallel()
+	k := newKey(t, "us")
 	g, _ := start(t, k)
 	body := event("company.created")
 	for direction, at := range map[string]time.Time{"past": time.Now().Add(-time.Hour), "future": time.Now().Add(time.Hour)} {
 		req := post(g.url, k, "msg_1", body)
 		sign(req.Header, k, "msg_1", at, body)
 		send(t, req)
-		// Nobody can raise this alarm without a key.
+		// A client without a key cannot raise this alarm.
 		forged := post(g.url, k, "msg_1", body)
-		sign(forged.Header, key(t, "somebody else"), "msg_1", at, body)
+		sign(forged.Header, newKey(t, "another"), "msg_1", at, body)
 		send(t, forged)
 		if got := g.value(t, "clock_refusals_total", direction); got != 1 {
 			t.Errorf("clock_refusals_total{direction=%q} = %v; want 1", direction, got)
@@ -157,7 +162,7 @@ func TestClockRefusalsAreCountedApart(t *testing.T) {
 	late := post(g.url, k, "msg_2", body)
 	sign(late.Header, k, "msg_2", time.Now().Add(-2*time.Minute), body)
 	send(t, late)
-	if got := g.value(t, "signature_age_seconds", ""); got < 119 || got > 119+patience.Seconds() {
+	if got := g.value(t, "signature_age_seconds", ""); got < 119 || got > 119+timeout.Seconds() {
 		t.Errorf("signature_age_seconds = %v; want 120 or a little more", got)
 	}
 }

@@ -16,7 +16,7 @@ func BenchmarkWorker(b *testing.B) {
 		b.Run(fmt.Sprintf("concurrency=%d", concurrency), func(b *testing.B) {
 			var n atomic.Int64
 			all := make(chan struct{})
-			r := newRig(b, Worker{Concurrency: concurrency}, func(context.Context, write) error { return nil })
+			r := newFixture(b, Worker{Concurrency: concurrency}, func(context.Context, write) error { return nil })
 			r.worker.Handlers = []Handler{Handle(codat.AnyWriteSuccessful, func(context.Context, write) error {
 				if n.Add(1) == int64(b.N) {
 					close(all)

@@ -10,10 +10,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/claims"
 )
 
-func TestTheBreaker(t *testing.T) {
-	k := func(n int) Key { return Key{WebhookID: fmt.Sprint(n)} }
+func TestBreaker_OpensAndCloses(t *testing.T) {
+	k := func(n int) claims.Key { return claims.Key{WebhookID: fmt.Sprint(n)} }
 	down, up, boom, elsewhere := "down", "up", "boom", "up elsewhere"
 	for _, tt := range []struct {
 		name   string
@@ -44,20 +46,20 @@ func TestTheBreaker(t *testing.T) {
 		for _, e := range tt.events {
 			switch e.how {
 			case down:
-				alone = b.unavailable(k(e.key), "it")
+				alone = b.recordUnavailable(k(e.key), "it", false)
 			case up:
-				b.answered(k(e.key), "it", nil)
+				b.recordAnswer(k(e.key), "it", nil)
 			case elsewhere:
-				b.answered(k(e.key), "another", nil)
+				b.recordAnswer(k(e.key), "another", nil)
 			case boom:
-				b.answered(k(e.key), "it", errPanic)
+				b.recordAnswer(k(e.key), "it", errPanic)
 			}
 		}
-		if got := !b.paused().IsZero(); got != tt.paused || alone != tt.alone {
+		if got := !b.pausedSince().IsZero(); got != tt.paused || alone != tt.alone {
 			t.Errorf("%s: paused %v, alone %v; want %v, %v", tt.name, got, alone, tt.paused, tt.alone)
 		}
 		select {
-		case <-b.open():
+		case <-b.openChan():
 			if !tt.paused {
 				t.Errorf("%s: it says that it is open", tt.name)
 			}
@@ -83,44 +85,45 @@ func seq(pairs ...any) (events []struct {
 	return events
 }
 
-func TestProbesComeSlowerWhileTheyFail(t *testing.T) {
+func TestBreaker_ProbesLessOftenWhileProbesFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(time.Now)
-		if b.probe(t.Context()) {
+		if b.waitForProbe(t.Context()) {
 			t.Error("a closed breaker asks for a probe")
 		}
 		for i := range 3 {
-			b.unavailable(Key{WebhookID: fmt.Sprint(i)}, "it")
+			b.recordUnavailable(claims.Key{WebhookID: fmt.Sprint(i)}, "it", false)
 		}
 		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
 			began := time.Now()
-			if !b.probe(t.Context()) {
+			if !b.waitForProbe(t.Context()) {
 				t.Fatalf("probe %d is not asked for", i)
 			}
 			if got := time.Since(began); got != want*time.Second {
 				t.Errorf("probe %d after %v; want %v", i, got, want*time.Second)
 			}
-			b.unavailable(Key{WebhookID: fmt.Sprint("probe ", i)}, "it")
+			b.recordUnavailable(claims.Key{WebhookID: fmt.Sprint("probe ", i)}, "it", true)
+			b.recordUnavailable(claims.Key{WebhookID: fmt.Sprint("began before ", i)}, "it", false)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if b.probe(ctx) {
+		if b.waitForProbe(ctx) {
 			t.Error("a stop does not end the wait for a probe")
 		}
 		go func() {
 			<-time.After(3 * time.Second) // virtual: the other probe of the two consumers
-			b.answered(Key{}, "it", nil)
+			b.recordAnswer(claims.Key{}, "it", nil)
 		}()
-		if began := time.Now(); b.probe(t.Context()) || time.Since(began) != 3*time.Second {
+		if began := time.Now(); b.waitForProbe(t.Context()) || time.Since(began) != 3*time.Second {
 			t.Errorf("a breaker that closes ends the wait after %v; want 3s and no probe", time.Since(began))
 		}
 	})
 }
 
-// Of a key, one delivery runs and the others keep their order; none is lost, and no key stays busy.
-func TestLanes(t *testing.T) {
+// One delivery of a key runs at a time and the others keep their order. None is lost, and no key stays busy.
+func TestKeyQueues_RunOneDeliveryOfAKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := lanes{length: rapid.IntRange(1, 4).Draw(t, "length"), busy: map[string][]waiting{}}
+		l := newKeyQueues(rapid.IntRange(1, 4).Draw(t, "length"))
 		model := map[string][]jetstream.Msg{}
 		n := 0
 		t.Repeat(map[string]func(*rapid.T){
@@ -131,13 +134,13 @@ func TestLanes(t *testing.T) {
 				want := queued
 				switch waiting, busy := model[key]; {
 				case !busy:
-					want, model[key] = runs, nil
+					want, model[key] = admitted, nil
 				case len(waiting) >= l.length:
-					want = crowded
+					want = queueFull
 				default:
 					model[key] = append(waiting, m)
 				}
-				if got := l.enter(key, waiting{Msg: m}); got != want {
+				if got := l.enter(key, m); got != want {
 					t.Fatalf("enter(%s) = %v; want %v", key, got, want)
 				}
 			},
@@ -156,7 +159,7 @@ func TestLanes(t *testing.T) {
 					return
 				}
 				model[key] = lane[1:]
-				if !ok || got.Msg != lane[0] {
+				if !ok || got != lane[0] {
 					t.Fatalf("leave(%s) = %v, %v; want %v", key, got, ok, lane[0])
 				}
 			},
@@ -165,7 +168,7 @@ func TestLanes(t *testing.T) {
 				for _, lane := range model {
 					want += len(lane)
 				}
-				if got := len(l.all()); got != want || len(l.busy) != len(model) {
+				if got := len(l.queued()); got != want || len(l.busy) != len(model) {
 					t.Fatalf("%d wait for %d keys; want %d for %d", got, len(l.busy), want, len(model))
 				}
 			},

@@ -7,84 +7,90 @@ import (
 	"time"
 )
 
-// fate is where a delivery ends; log and metrics use the same words.
-type fate string
+// outcome says how a delivery ended. The log field "outcome" and the metric label "outcome" carry the same word.
+type outcome string
 
 const (
-	done      fate = "done"      // the handler succeeded, and that is remembered
-	settled   fate = "settled"   // it was done, dead or parked before: only the ack was missing
-	later     fate = "later"     // it is tried again after a wait
-	parked    fate = "parked"    // it is tried again after a long wait, on the parked consumer
-	dead      fate = "dead"      // it is a dead letter
-	busy      fate = "busy"      // another process has it, or its time has not come
-	unhandled fate = "unhandled" // this version of the worker has no handler for it
-	givenBack fate = "givenback" // the process stopped before the attempt ended
-	lost      fate = "lost"      // the lease was lost: somebody else settles it
-	unclaimed fate = "unclaimed" // the claim could not be taken or saved
+	done           outcome = "done"            // the handler succeeded and the claim says so
+	alreadySettled outcome = "already_settled" // the event was done, dead or parked before: only the ack was missing
+	retry          outcome = "retry"           // the next attempt follows after a wait on the worker's own consumer
+	parked         outcome = "parked"          // the next attempt follows after a wait on the parked consumer
+	dead           outcome = "dead"            // the dead letter is stored
+	busy           outcome = "busy"            // another process holds the claim, or the next attempt is not due
+	noHandler      outcome = "no_handler"      // this version of the worker has no handler for the type
+	returned       outcome = "returned"        // the process stopped before an attempt ended or began
+	leaseLost      outcome = "lease_lost"      // the lease was lost: the process that holds the claim settles the event
+	claimError     outcome = "claim_error"     // the claim could not be taken or saved
 )
 
-// fates are all of them, so that each is a metric from the start.
-var fates = []fate{done, settled, later, parked, dead, busy, unhandled, givenBack, lost, unclaimed}
+// outcomes are all outcomes, so that each has a series from the start.
+var outcomes = []outcome{done, alreadySettled, retry, parked, dead, busy, noHandler, returned, leaseLost, claimError}
 
-// outcome is what is known when an attempt has ended.
-type outcome struct {
-	err     error
-	attempt int  // 1 for the first
-	pauses  int  // how often it was unavailable before, without an attempt being counted
-	alone   bool // unavailable again although its handler succeeded with others since
+// attemptResult is what judge needs to know of an attempt that ended.
+type attemptResult struct {
+	err      error
+	attempt  int  // 1 for the first
+	pauses   int  // how many attempts before it in a row were unavailable and not counted
+	isolated bool // the event is unavailable again although its handler succeeded with others since
 }
 
-// verdict is what becomes of an event.
+// verdict says what happens with an event after an attempt.
 type verdict struct {
-	fate  fate
-	wait  time.Duration
-	burnt bool // the attempt counts
-	cause string
+	outcome       outcome
+	wait          time.Duration
+	countsAttempt bool // the attempt is counted
+	cause         string
 }
 
 // Causes of a dead letter.
 const (
-	CausePermanent = "permanent" // the handler said that no attempt can mend it
+	CausePermanent = "permanent" // the handler returned Permanent
 	CauseAttempts  = "attempts"  // the attempts are used up
-	CauseCrash     = "crash"     // as CauseAttempts, but the last attempt never came to an end
+	CauseCrash     = "crash"     // the attempts are used up, and the last one never ended
 )
 
-// judge is the whole retry policy. It touches nothing, so a table tests it. jitter is in [0, 1).
-func judge(w Worker, o outcome, jitter float64) verdict {
+// judge is the retry policy. It has no side effects. jitter is in [0, 1).
+func judge(w Worker, o attemptResult, jitter float64) verdict {
 	var again retryAfter
 	switch {
 	case o.err == nil:
-		return verdict{fate: done, burnt: true}
+		return verdict{outcome: done, countsAttempt: true}
 	case errors.As(o.err, new(permanent)):
-		return verdict{fate: dead, burnt: true, cause: CausePermanent}
-	case errors.As(o.err, new(unavailable)) && !o.alone:
-		return verdict{fate: later, wait: w.backoff(o.attempt+o.pauses, jitter)}
+		return verdict{outcome: dead, countsAttempt: true, cause: CausePermanent}
+	case errors.As(o.err, new(unavailable)) && !o.isolated:
+		return verdict{outcome: retry, wait: min(w.backoff(o.attempt+o.pauses, jitter), maxUnavailablePause)}
+	case o.attempt >= w.Attempts && errors.Is(o.err, errAbandoned):
+		return verdict{outcome: dead, countsAttempt: true, cause: CauseCrash}
 	case o.attempt >= w.Attempts:
-		return verdict{fate: dead, burnt: true, cause: CauseAttempts}
+		return verdict{outcome: dead, countsAttempt: true, cause: CauseAttempts}
 	case errors.As(o.err, &again):
-		return verdict{fate: later, wait: again.pause, burnt: true}
+		return verdict{outcome: retry, wait: again.pause, countsAttempt: true}
 	}
-	return verdict{fate: later, wait: w.backoff(o.attempt, jitter), burnt: true}
+	return verdict{outcome: retry, wait: w.backoff(o.attempt, jitter), countsAttempt: true}
 }
 
-// backoff is full jitter: anywhere between nothing and a window that doubles with every attempt.
+// maxUnavailablePause bounds the pause of an event that was unavailable: it is soon tried again when what its handler needs
+// is there again.
+const maxUnavailablePause = 15 * time.Minute
+
+// backoff returns the pause after an attempt: between half of a window and the window, which doubles with every attempt.
 func (w Worker) backoff(attempt int, jitter float64) time.Duration {
 	window := w.BackoffMin
 	for i := 1; i < attempt && window < w.BackoffMax; i++ {
 		window *= 2
 	}
 	window = min(window, w.BackoffMax)
-	// A NAK without a delay would come back at once: a millisecond keeps it a delay.
-	return max(time.Duration(jitter*float64(window)), time.Millisecond)
+	// A NAK without a delay comes back at once, so the pause is at least a millisecond.
+	return max(time.Duration((1+jitter)/2*float64(window)), time.Millisecond)
 }
 
-// jitter is the production's source for judge.
+// jitter returns a random number in [0, 1).
 func jitter() float64 { return rand.Float64() }
 
-// lastError is the text that a claim and a dead letter keep of an error: one line, 1 KiB at most.
+// lastError returns the text of an error as claims, dead letters and logs keep it: one line of at most 1 KiB.
 func lastError(err error) string { return oneLine(fmt.Sprint(err), 1024) }
 
-// oneLine makes a text fit for a header and a log: printable, on one line, at most n bytes.
+// oneLine returns at most n bytes of a text, with a space for each control character: fit for a header and a log.
 func oneLine(s string, n int) string {
 	out := make([]rune, 0, min(len(s), n))
 	size := 0

@@ -1,3 +1,5 @@
+//go:build faults
+
 package workers
 
 import (
@@ -13,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/stream"
@@ -30,31 +33,18 @@ const (
 	clusterPatience = 2 * time.Minute
 )
 
-// The model of TestModelEveryEventAndRedriveHasOneEnd on a cluster of three whose leaders change, also in the middle of
+// The model of TestModel_EveryEventAndRedriveIsSettledOnce on a cluster of three whose leaders change, also in the middle of
 // a delivery: between two steps, and while a step is on its way. A change of a leader is no excuse for a second effect.
-func TestModelEveryEventAndRedriveHasOneEndWhileLeadersChange(t *testing.T) {
+func TestModel_Faults_EveryEventHasOneEndWhileLeadersChange(t *testing.T) {
 	t.Parallel()
 	c := newModelCluster(t)
 	rapid.Check(t, oneOf(10, func(t *rapid.T) {
 		c.checks++
-		newWorldOver(t, func(w *world) modelParts {
+		newModelOver(t, func(w *model) modelParts {
 			ids := fmt.Sprintf("check_%d_", c.checks)
-			return modelParts{Lease: clusterLease, Store: clusterStore{counted{}, c, w}, broker: &clusterBroker{c, w}, ids: ids}
+			return modelParts{Lease: clusterLease, Store: clusterStore{countedEffects{}, c, w}, broker: &clusterBroker{c, w}, ids: ids}
 		}).run(t)
 	}))
-}
-
-// oneOf makes one of n checks until one has failed: then rapid needs all, to find the shortest that fails.
-func oneOf(n int, check func(*rapid.T)) func(*rapid.T) {
-	checks, failed := 0, false
-	return func(t *rapid.T) {
-		checks++
-		if (checks-1)%n > 0 && !failed {
-			return
-		}
-		defer func() { failed = failed || t.Failed() }()
-		check(t)
-	}
 }
 
 // modelCluster is what all checks share: each has webhook-ids of its own in it.
@@ -68,11 +58,11 @@ type modelCluster struct {
 
 func newModelCluster(t *testing.T) *modelCluster {
 	t.Helper()
-	plan := modelWorker(clusterLease, succeed).Plan()
+	plan := modelWorker(clusterLease, succeed).Spec()
 	plan.AckWait = clusterAckWait
 	c := &modelCluster{Cluster: streamtest.NewCluster(t, plan), consumers: map[bool]jetstream.Consumer{}}
 	until(t, "the consumers to be there", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
 		var err, parkedErr error
 		c.consumers[false], err = c.JS.Consumer(ctx, source.Stream(), "model")
@@ -94,7 +84,7 @@ func newModelCluster(t *testing.T) *modelCluster {
 			t.Fatal(err)
 		}
 		until(t, "the bucket of claims to be there", func() bool {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 			defer cancel()
 			c.buckets[i], err = js.KeyValue(ctx, source.ClaimsBucket("model"))
 			return err == nil
@@ -102,7 +92,7 @@ func newModelCluster(t *testing.T) *modelCluster {
 	}
 	for _, leader := range clusterLeaders { // so that a change of a leader is one
 		until(t, leader+" to be obeyed", func() bool {
-			m, err := c.NC.Request("$JS.API."+leader, nil, patience)
+			m, err := c.NC.Request("$JS.API."+leader, nil, requestTimeout)
 			return err == nil && bytes.Contains(m.Data, []byte(`"success":true`))
 		})
 	}
@@ -145,32 +135,34 @@ func holdsWithin(patience time.Duration, holds func() bool) bool {
 
 // clusterStore keeps claims in the cluster, and counts effects.
 type clusterStore struct {
-	counted
+	countedEffects
 	*modelCluster
-	w *world
+	w *model
 }
 
-func (s clusterStore) Claims(process int, now func() time.Time) Claims {
-	return NewKVClaims(s.buckets[process], unanswered{s.publishers[process], s.w}, now)
+func (s clusterStore) Claims(process int, now func() time.Time) claims.Store {
+	return claims.NewKV(s.buckets[process], unanswered{s.publishers[process], s.w}, now)
 }
 
-// Hurts say which write of a claim, counted from the delivery on, is stored by a leader that has no time to say so.
-func (s clusterStore) Hurts() []string { return []string{"", "", "first", "second", "second", "third"} }
+// EffectFaults say which write of a claim, counted from the delivery on, is stored by a leader that has no time to say so.
+func (s clusterStore) EffectFaults() []string {
+	return []string{"", "", "first", "second", "second", "third"}
+}
 
 // unanswered is a publisher of claims that may not learn what became of one.
 type unanswered struct {
 	*stream.Publisher
-	w *world
+	w *model
 }
 
 func (u unanswered) Publish(ctx context.Context, m *nats.Msg) (stream.Receipt, error) {
 	receipt, err := u.Publisher.Publish(ctx, m)
-	if err != nil || u.w.hurt == "" {
+	if err != nil || u.w.effectFault == "" {
 		return receipt, err
 	}
 	before := map[string]string{"third": "second", "second": "first"}
-	hurt := u.w.hurt
-	if u.w.hurt = before[hurt]; hurt != "first" {
+	fault := u.w.effectFault
+	if u.w.effectFault = before[fault]; fault != "first" {
 		return receipt, nil
 	}
 	u.w.broker.elect(change{leader: claimsLeader})
@@ -180,12 +172,12 @@ func (u unanswered) Publish(ctx context.Context, m *nats.Msg) (stream.Receipt, e
 // clusterBroker is the cluster as the world of one check sees it.
 type clusterBroker struct {
 	*modelCluster
-	w *world
+	w *model
 }
 
-// post stores an event as the ingress does, or a redrive as an operator's command does. Whoever sends it tries until it
+// post stores an event as the ingress does, or a redrive as an operator's command does. The sender retries until it
 // is stored.
-func (b *clusterBroker) post(k Key) {
+func (b *clusterBroker) post(k claims.Key) {
 	body := []byte(`{"eventType":"bills.write.successful","payload":{"id":"push","status":"Success"}}`)
 	typ := string(codat.BillsWriteSuccessful)
 	m, err := source.Message(stream.Stored{ID: k.WebhookID, Head: codat.Head{Type: typ}, Received: time.Now()}, body)
@@ -193,12 +185,12 @@ func (b *clusterBroker) post(k Key) {
 		b.w.Fatal(err)
 	}
 	until(b.w, fmt.Sprintf("%v to be stored", k), func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
 		if k.Redrive == "" {
 			_, err = b.publishers[0].Publish(ctx, m)
 		} else {
-			_, err = deadletter.Redrive(ctx, b.JS, b.publishers[0], source, k.Redrive, deadletter.Letter{
+			_, err = deadletter.Redriver{JS: b.JS, Publisher: b.publishers[0], Source: source}.Redrive(ctx, k.Redrive, deadletter.Letter{
 				Worker: "model", Type: typ, WebhookID: k.WebhookID, Header: m.Header, Body: body,
 			})
 		}
@@ -250,7 +242,7 @@ func (b *clusterBroker) quiet() (nothing bool) {
 			return true
 		}
 		for _, c := range b.consumers {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 			info, err := c.Info(ctx)
 			cancel()
 			if err != nil || info.NumPending > 0 || info.NumAckPending > 0 {
@@ -263,25 +255,25 @@ func (b *clusterBroker) quiet() (nothing bool) {
 	return nothing
 }
 
-// look asks again for a while: a replica that answers may be behind.
-func (b *clusterBroker) look(c Claims, k Key) (state State) {
+// endState asks again for a while: a replica that answers may be behind.
+func (b *clusterBroker) endState(c claims.Store, k claims.Key) (state claims.State) {
 	holdsWithin(30*time.Second, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
-		rec, err := c.Look(ctx, k)
+		rec, err := c.Get(ctx, k)
 		state = rec.State
-		return err == nil && (state == Done || state == Dead)
+		return err == nil && (state == claims.Done || state == claims.Dead)
 	})
 	return state
 }
 
 func (b *clusterBroker) letters() (stored map[string]int) {
 	until(b.w, "the dead letters to be read", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		defer cancel()
 		stored = map[string]int{}
 		return deadletter.List(ctx, b.JS, source, deadletter.Filter{Worker: "model"}, func(l deadletter.Letter) error {
-			stored[l.Worker+":"+l.WebhookID+":"+l.Redrive]++
+			stored[l.Worker+":"+l.WebhookID+":"+l.Redrive+":"]++
 			return nil
 		}) == nil
 	})

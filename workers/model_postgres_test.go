@@ -13,20 +13,24 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"pgregory.net/rapid"
 
+	"github.com/headgate/headgate/pkg/claims"
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
+	"github.com/headgate/headgate/pkg/claims/pgclaims/pgtest"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/pgclaims"
-	"github.com/headgate/headgate/workers/pgclaims/pgtest"
 )
 
-// The model of TestModelEveryEventAndRedriveHasOneEnd with claims in PostgreSQL, whose `done` commits with the handler's
+// The model of TestModel_EveryEventAndRedriveIsSettledOnce with claims in PostgreSQL, whose `done` commits with the handler's
 // effect: whatever dies when, there is exactly one effect of what is done, and none of what is dead.
-func TestModelWithPostgreSQLEveryEffectHappensExactlyOnce(t *testing.T) {
+func TestModelPostgreSQL_EveryEffectHappensExactlyOnce(t *testing.T) { checkPostgreSQL(t, 5) }
+
+// checkPostgreSQL runs the model in one of n of rapid's checks.
+func checkPostgreSQL(t *testing.T, n int) {
 	t.Parallel()
 	server := pgtest.New(t)
 	d := &database{t: t, sees: server.Pool(t)}
 	for i := range d.pools {
-		d.pools[i] = server.Pool(t, hurtable)
+		d.pools[i] = server.Pool(t, withCommitFaults)
 	}
 	ctx := context.Background()
 	if err := pgclaims.Provision(ctx, d.sees); err != nil {
@@ -37,7 +41,7 @@ func TestModelWithPostgreSQLEveryEffectHappensExactlyOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	checks := 0
-	workers.CheckModel(t, time.Hour, func(t *rapid.T) workers.ModelStore {
+	workers.CheckModel(t, time.Hour, n, func(t *rapid.T) workers.ModelStore {
 		checks++ // the claims of one worker are an empty store to another
 		l := &ledger{TB: t, database: d, worker: fmt.Sprintf("model-%d", checks)}
 		t.Cleanup(func() { // a check that fails may end within an attempt
@@ -64,13 +68,13 @@ type ledger struct {
 	processes [2]*pgProcess
 }
 
-func (l *ledger) Claims(number int, now func() time.Time) workers.Claims {
-	p := &pgProcess{Claims: pgclaims.New(l.pools[number], l.worker, now), TB: l.TB}
+func (l *ledger) Claims(number int, now func() time.Time) claims.Store {
+	p := &pgProcess{Store: pgclaims.New(l.pools[number], l.worker, now), TB: l.TB}
 	l.processes[number] = p
 	return p
 }
 
-func (l *ledger) Effect(ctx context.Context, number int, k workers.Key, hurt string) {
+func (l *ledger) Effect(ctx context.Context, number int, k claims.Key, fault string) {
 	tx, err := pgclaims.Tx(ctx)
 	if err != nil {
 		l.Fatal(err)
@@ -78,10 +82,10 @@ func (l *ledger) Effect(ctx context.Context, number int, k workers.Key, hurt str
 	if _, err := tx.Exec(ctx, `INSERT INTO effects (worker, id, redrive) VALUES ($1, $2, $3)`, l.worker, k.WebhookID, k.Redrive); err != nil {
 		l.Fatal(err)
 	}
-	l.processes[number].begun(tx, hurt)
+	l.processes[number].begun(tx, fault)
 }
 
-func (l *ledger) Effects(k workers.Key) (n int) {
+func (l *ledger) Effects(k claims.Key) (n int) {
 	err := l.sees.QueryRow(context.Background(), `SELECT count(*) FROM effects WHERE worker = $1 AND id = $2 AND redrive = $3`,
 		l.worker, k.WebhookID, k.Redrive).Scan(&n)
 	if err != nil {
@@ -94,7 +98,7 @@ func (*ledger) Exact() bool { return true }
 
 func (l *ledger) Died(number int) { l.processes[number].died() }
 
-func (*ledger) Hurts() []string { return []string{"", "", "", neverArrives, answerLost} }
+func (*ledger) EffectFaults() []string { return []string{"", "", "", neverArrives, answerLost} }
 
 // Check looks whether every attempt, however it ended, has given its connection back.
 func (l *ledger) Check() {
@@ -105,31 +109,31 @@ func (l *ledger) Check() {
 
 // pgProcess is what one process has of its worker's claims.
 type pgProcess struct {
-	*pgclaims.Claims
+	*pgclaims.Store
 	rapid.TB
-	claim workers.Claim // as it was bound to the attempt
-	tx    pgx.Tx        // of the attempt that has an effect; nil when that is settled
+	claim claims.Claim // as it was bound to the attempt
+	tx    pgx.Tx       // of the attempt that has an effect; nil when that is settled
 }
 
-func (p *pgProcess) Bind(ctx context.Context, c workers.Claim) context.Context {
+func (p *pgProcess) Bind(ctx context.Context, c claims.Claim) context.Context {
 	p.claim, p.tx = c, nil
-	return p.Claims.Bind(ctx, c)
+	return p.Store.Bind(ctx, c)
 }
 
 // begun notes the transaction of an attempt, and what is to happen at its commit.
-func (p *pgProcess) begun(tx pgx.Tx, hurt string) {
+func (p *pgProcess) begun(tx pgx.Tx, fault string) {
 	p.tx = tx
-	wireOf(tx).hurt.Store(&hurt)
+	connOf(tx).fault.Store(&fault)
 }
 
-func (p *pgProcess) Save(ctx context.Context, c workers.Claim) (workers.Claim, error) {
+func (p *pgProcess) Save(ctx context.Context, c claims.Claim) (claims.Claim, error) {
 	tx := p.tx
-	if c.Record.State != workers.Running {
+	if c.Record.State != claims.Running {
 		p.tx = nil
 	}
-	saved, err := p.Claims.Save(ctx, c)
-	if tx != nil && c.Record.State == workers.Done && err == nil && *wireOf(tx).hurt.Load() != "" {
-		p.Fatalf("a commit succeeded that was to be hurt: is it another message on the wire?")
+	saved, err := p.Store.Save(ctx, c)
+	if tx != nil && c.Record.State == claims.Done && err == nil && *connOf(tx).fault.Load() != "" {
+		p.Fatalf("a commit succeeded that was to fail: is the commit another message now?")
 	}
 	return saved, err
 }
@@ -140,12 +144,12 @@ func (p *pgProcess) died() {
 	if p.tx == nil {
 		return
 	}
-	_ = wireOf(p.tx).Close()
+	_ = connOf(p.tx).Close()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	late := p.claim
-	late.Record.State = workers.Waiting
-	if _, err := p.Claims.Save(ended, late); err == nil {
+	late.Record.State = claims.Waiting
+	if _, err := p.Store.Save(ended, late); err == nil {
 		p.Fatal("a dead process has saved its claim")
 	}
 	p.tx = nil
@@ -157,30 +161,30 @@ const (
 	answerLost   = "the commit's answer is lost"
 )
 
-// wire is a connection to the server that can die at a commit.
-type wire struct {
+// faultyConn is a connection to the server that can die at a commit.
+type faultyConn struct {
 	net.Conn
-	hurt atomic.Pointer[string]
+	fault atomic.Pointer[string]
 }
 
-func hurtable(c *pgxpool.Config) {
+func withCommitFaults(c *pgxpool.Config) {
 	dial := c.ConnConfig.DialFunc
 	c.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &wire{Conn: conn}, nil
+		return &faultyConn{Conn: conn}, nil
 	}
 }
 
-func wireOf(tx pgx.Tx) *wire { return tx.Conn().PgConn().Conn().(*wire) }
+func connOf(tx pgx.Tx) *faultyConn { return tx.Conn().PgConn().Conn().(*faultyConn) }
 
 // commit is the message as it stands on the wire: a query of eleven bytes.
 var commit = []byte("Q\x00\x00\x00\x0bcommit\x00")
 
-func (w *wire) Write(b []byte) (int, error) {
-	h := w.hurt.Load()
+func (w *faultyConn) Write(b []byte) (int, error) {
+	h := w.fault.Load()
 	if h == nil || *h == "" || !bytes.Equal(b, commit) {
 		return w.Conn.Write(b)
 	}
@@ -189,6 +193,6 @@ func (w *wire) Write(b []byte) (int, error) {
 	}
 	n, err := w.Conn.Write(b)
 	_ = w.Close()
-	w.hurt.Store(new(string))
+	w.fault.Store(new(string))
 	return n, err
 }

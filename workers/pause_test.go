@@ -16,26 +16,28 @@ import (
 	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// watched is a running worker of which everything is seen that an operator sees.
-type watched struct {
-	*rig
+// observedWorker is a running worker with its log, metrics and instance entry.
+type observedWorker struct {
+	*fixture
 	process *process.Process
 	lines   *observer.ObservedLogs
 }
 
-// watch runs the worker until the test ends.
-func (r *rig) watch() *watched {
+// startObserved runs the worker until the test ends.
+func (r *fixture) startObserved() *observedWorker {
 	r.Helper()
 	seen, lines := observer.New(zap.InfoLevel)
 	log := zaptest.NewLogger(r, zaptest.Level(zap.WarnLevel), zaptest.WrapOptions(zap.WrapCore(func(shown zapcore.Core) zapcore.Core {
 		return zapcore.NewTee(shown, seen)
 	})))
-	w := &watched{r, process.New("tested", log), lines}
+	w := &observedWorker{r, process.New("tested", log), lines}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -51,8 +53,8 @@ func (r *rig) watch() *watched {
 	return w
 }
 
-// value is that of one of the worker's metrics, of all its labels together; -1 when it is not there.
-func (w *watched) value(name string, labels ...string) float64 {
+// value returns the sum of the series of one of the worker's metrics that have the labels, and -1 when there is no series.
+func (w *observedWorker) value(name string, labels ...string) float64 {
 	w.Helper()
 	families, err := w.process.Gatherer.Gather()
 	if err != nil {
@@ -75,15 +77,15 @@ func (w *watched) value(name string, labels ...string) float64 {
 	return value
 }
 
-func (w *watched) paused() float64 { return w.value("headgate_worker_paused_seconds") }
+func (w *observedWorker) paused() float64 { return w.value("headgate_worker_paused_seconds") }
 
-func (w *watched) waitPaused() {
+func (w *observedWorker) waitPaused() {
 	w.Helper()
 	waitFor(w, time.Minute, func() bool { return w.paused() > 0 })
 }
 
-// instance is how the worker shows itself in the bucket, if it does.
-func (w *watched) instance() (found Instance, ok bool) {
+// instance returns the worker's entry in the bucket of the workers.
+func (w *observedWorker) instance() (found inspect.Instance, ok bool) {
 	w.Helper()
 	kv, err := w.JS.KeyValue(context.Background(), source.WorkersBucket())
 	if err != nil {
@@ -91,11 +93,11 @@ func (w *watched) instance() (found Instance, ok bool) {
 	}
 	keys, err := kv.Keys(context.Background())
 	if err != nil || len(keys) != 1 || !strings.HasPrefix(keys[0], "tested.") {
-		return Instance{}, false
+		return inspect.Instance{}, false
 	}
 	entry, err := kv.Get(context.Background(), keys[0])
 	if err != nil {
-		return Instance{}, false
+		return inspect.Instance{}, false
 	}
 	if err := json.Unmarshal(entry.Value(), &found); err != nil {
 		w.Fatal(err)
@@ -103,128 +105,50 @@ func (w *watched) instance() (found Instance, ok bool) {
 	return found, true
 }
 
-func (w *watched) ran() int {
+func (w *observedWorker) ran() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.ends)
 }
 
-// What the lines of the log say.
+// Messages of the log.
 const (
-	saysPaused  = "paused: what the handlers need is unavailable; single events are tried"
-	saysWorking = "working again"
+	pausedLine     = "paused: what the handlers need is unavailable; the worker probes with single events"
+	pauseEndedLine = "pause ended"
 )
 
-// A pause is seen in the metric, in the bucket of the workers and in the log, once where it begins and once where it
-// ends. It costs no event anything: even with one attempt allowed nothing is given up.
-func TestAPauseIsSeenAndCostsNothing(t *testing.T) {
-	const events = 40
-	var down atomic.Bool
-	down.Store(true)
-	r := newRig(t, Worker{Attempts: 1, Concurrency: 4}, func(context.Context, write) error {
-		if down.Load() {
-			return Unavailable(errBoom)
-		}
-		return nil
-	})
-	w := r.watch()
-	waitFor(t, time.Minute, func() bool { return w.paused() == 0 })
-	waitFor(t, time.Minute, func() bool { shown, ok := w.instance(); return ok && shown.Paused.IsZero() })
-
-	for i := range events {
-		r.post(fmt.Sprintf("msg_%d", i))
-	}
-	w.waitPaused()
-	before := w.ran()
-	var shown Instance
-	waitFor(t, time.Minute, func() bool { shown, _ = w.instance(); return !shown.Paused.IsZero() })
-
-	// Until then it has tried single events, of which each pause before the next is longer. Without a pause there would
-	// be one every few milliseconds.
-	if more, most := w.ran()-before, r.worker.Concurrency+10; more > most {
-		t.Errorf("the handler ran %d times while the worker paused; want at most %d", more, most)
-	}
-	if value, since := w.paused(), time.Since(shown.Paused); value <= 0 || value > since.Seconds()+1 {
-		t.Errorf("the metric says that it pauses for %.1f s; the bucket says since %v", value, since)
-	}
-	begins := w.lines.FilterMessage(saysPaused).All()
-	if len(begins) != 1 || begins[0].Level != zap.WarnLevel || !shown.Paused.Equal(begins[0].ContextMap()["since"].(time.Time)) {
-		t.Errorf("the log says %+v; want one warning that it pauses, and since when: %v", begins, shown.Paused)
-	}
-	if n := w.lines.FilterMessage("event later").FilterField(zap.String("cause", errBoom.Error())).Len(); n < breakAfter {
-		t.Errorf("%d lines of the log name what is unavailable; want at least %d", n, breakAfter)
-	}
-	if n := w.lines.FilterMessage(saysWorking).Len(); n != 0 {
-		t.Errorf("the log says %d times that it works again; want it to pause still", n)
-	}
-	waitFor(t, time.Minute, func() bool { // but while one is tried
-		met := 0
-		for i := range events {
-			rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)})
-			if rec.State != "" && (rec.State != Waiting || rec.Attempts != 0 || rec.Pauses == 0) {
-				return false
-			}
-			met += rec.Pauses
-		}
-		return met >= breakAfter && met == w.ran()
-	})
-
-	down.Store(false)
-	waitFor(t, 2*time.Minute, func() bool { return w.value("headgate_worker_deliveries_total", "fate=done") == events })
-	if value := w.paused(); value != 0 {
-		t.Errorf("the metric says that it pauses for %.1f s after all is done; want 0", value)
-	}
-	waitFor(t, time.Minute, func() bool { shown, ok := w.instance(); return ok && shown.Paused.IsZero() })
-	ends := w.lines.FilterMessage(saysWorking).All()
-	if len(ends) != 1 || ends[0].ContextMap()["paused"].(time.Duration) <= 0 {
-		t.Errorf("the log says %+v; want one line that it works again, and how long it paused", ends)
-	}
-	if n := w.lines.FilterMessage(saysPaused).Len(); n != 1 {
-		t.Errorf("the log says %d times that it pauses; want once", n)
-	}
-	for i := range events {
-		if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != Done || rec.Attempts != 1 {
-			t.Errorf("msg_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
-		}
-	}
-	if n := w.value("headgate_worker_deliveries_total", "fate=dead"); n != 0 || len(r.letters()) != 0 {
-		t.Errorf("%v events were given up, and %d have letters; want none", n, len(r.letters()))
-	}
-}
-
-// The events that failed wait for a week; the worker does not wait for them. It tries another event, and when that
-// succeeds it works again.
-func TestAPauseEndsWithAnotherEvent(t *testing.T) {
-	r := newRig(t, slowToRetry(Worker{}), badIsUnavailable)
-	w := r.watch()
+// The events that failed wait for a week. The worker probes with another event and ends its pause when that succeeds.
+func TestPause_EndsWithAnotherEvent(t *testing.T) {
+	r := newFixture(t, slowToRetry(Worker{}), badIsUnavailable)
+	w := r.startObserved()
 	for i := range breakAfter {
 		r.post(fmt.Sprintf("msg_bad_%d", i))
 	}
 	w.waitPaused()
 	r.post("msg_other")
-	waitFor(t, 2*time.Minute, func() bool { return r.state("msg_other") == Done && w.paused() == 0 })
+	waitFor(t, 2*time.Minute, func() bool { return r.state("msg_other") == claims.Done && w.paused() == 0 })
 	r.post("msg_next")
-	r.waitState("msg_next", Done)
+	r.waitState("msg_next", claims.Done)
 	for i := range breakAfter {
 		id := fmt.Sprintf("msg_bad_%d", i)
-		if runs, _ := r.attempts(id); runs != 1 || r.record(Key{WebhookID: id}).Attempts != 0 {
-			t.Errorf("%s ran %d times, and %d attempts are counted; want 1 and 0", id, runs, r.record(Key{WebhookID: id}).Attempts)
+		if runs, _ := r.attempts(id); runs != 1 || r.record(claims.Key{WebhookID: id}).Attempts != 0 {
+			t.Errorf("%s ran %d times, and %d attempts are counted; want 1 and 0", id, runs, r.record(claims.Key{WebhookID: id}).Attempts)
 		}
 	}
 }
 
-// slowToRetry is a worker whose failed events do not come back while a test lasts.
+// slowToRetry returns the worker with a backoff of a week.
 func slowToRetry(w Worker) Worker {
-	w.BackoffMin, w.BackoffMax, w.ParkAfter = MaxPause, MaxPause, 2*MaxPause
+	w.BackoffMin, w.BackoffMax, w.ParkAfter = claims.MaxPause, claims.MaxPause, 2*claims.MaxPause
 	return w
 }
 
-// While an event of a key runs, a probe that meets another of that key runs it as little as anybody else.
-func TestAProbeHeedsTheKey(t *testing.T) {
+// While an event of a key runs, a probe does not run another event of the key.
+func TestProbe_WaitsForItsKey(t *testing.T) {
 	var hot, most atomic.Int64
 	began, ended := make(chan struct{}), make(chan struct{})
 	end := sync.OnceFunc(func() { close(ended) })
-	r := newRig(t, slowToRetry(Worker{Concurrency: 4, Key: func(e codat.Event[struct{}]) string {
+	r := newFixture(t, slowToRetry(Worker{Concurrency: 4, Key: func(e codat.Event[struct{}]) string {
 		key, _, _ := strings.Cut(e.WebhookID, "-")
 		return key
 	}}), func(_ context.Context, e write) error {
@@ -254,7 +178,7 @@ func TestAProbeHeedsTheKey(t *testing.T) {
 	if err := r.NC.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	w := r.watch()
+	w := r.startObserved()
 	r.Cleanup(end)
 	r.post("hot-0")
 	<-began
@@ -264,7 +188,7 @@ func TestAProbeHeedsTheKey(t *testing.T) {
 	w.waitPaused()
 	r.post("hot-1")
 	r.post("hot-2")
-	// Both are taken, and the probe that comes after says that those that took them are over.
+	// Both are delivered, and a later probe shows that the probes that took them have ended.
 	delivered := func() uint64 {
 		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
 		if err != nil {
@@ -284,24 +208,56 @@ func TestAProbeHeedsTheKey(t *testing.T) {
 	end()
 	for i := range 3 {
 		id := fmt.Sprintf("hot-%d", i)
-		waitFor(t, 2*time.Minute, func() bool { return r.state(id) == Done })
+		waitFor(t, 2*time.Minute, func() bool { return r.state(id) == claims.Done })
 	}
 	if n := most.Load(); n != 1 {
 		t.Errorf("%d events of the key ran at once; want 1", n)
 	}
 }
 
-// The events that failed are due again before each probe. One tries another all the same: else it would never run, since
-// what is due again comes first.
-func TestAProbeTriesAnotherEventThanThoseThatFailed(t *testing.T) {
-	r := newRig(t, Worker{}, badIsUnavailable)
-	w := r.watch()
+// The events that failed are due again before each probe and are delivered first. A probe tries another event nevertheless,
+// which would otherwise never run.
+func TestProbe_PrefersAnEventThatDidNotFail(t *testing.T) {
+	r := newFixture(t, Worker{}, badIsUnavailable)
+	w := r.startObserved()
 	for i := range breakAfter {
 		r.post(fmt.Sprintf("msg_bad_%d", i))
 	}
 	w.waitPaused()
 	r.post("msg_other")
 	waitFor(t, 2*time.Minute, func() bool { runs, _ := r.attempts("msg_other"); return runs > 0 })
+}
+
+// A delivery whose handler does not run says nothing about what is unavailable: the probe goes on with the next one.
+func TestProbe_GoesOnUntilAHandlerRan(t *testing.T) {
+	r := newFixture(t, Worker{Handlers: []Handler{Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil })}}, succeed)
+	r.worker.Handlers = r.worker.Handlers[1:] // the older version, on the newer one's consumer
+	r.postType("unhandled_1", "company.created")
+	r.postType("unhandled_2", "company.created")
+	for id, rec := range map[string]claims.Record{
+		"busy_1":    {State: claims.Running, Attempts: 1, Owner: "another", LeaseUntil: time.Now().Add(time.Hour)},
+		"settled_1": {State: claims.Done, Attempts: 1},
+	} {
+		r.setRecord(claims.Key{WebhookID: id}, rec)
+		r.post(id)
+	}
+	r.post("good_1")
+	r.worker.pauses.probeFetch = time.Minute // also on a slow machine, all events come within one probe
+	run := r.newProcess(&crashingProcess{})
+	for i := range breakAfter {
+		run.breaker.recordUnavailable(claims.Key{WebhookID: fmt.Sprint(i)}, "it", false)
+	}
+	events, err := r.JS.Consumer(t.Context(), source.Stream(), "tested")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newPuller(run, events, 1).probe(t.Context())
+	if got := r.state("good_1"); got != claims.Done {
+		t.Errorf("the claim of the event that can run is %q after one probe; want %q", got, claims.Done)
+	}
+	if !run.breaker.pausedSince().IsZero() {
+		t.Error("the worker still pauses; want the probe to end the pause")
+	}
 }
 
 func badIsUnavailable(_ context.Context, e write) error {

@@ -12,13 +12,14 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// What the worker "tested" needs, as deploy/nats gives it.
+// needed are the permissions of the worker "tested", as deploy/nats grants them.
 var needed = []string{
 	"$JS.API.CONSUMER.INFO.CODAT.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "$JS.ACK.CODAT.tested.>", "$JS.ACK.*.*.CODAT.tested.>",
 	"$JS.API.CONSUMER.INFO.CODAT_PARKED.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT_PARKED.tested", "$JS.ACK.CODAT_PARKED.tested.>", "$JS.ACK.*.*.CODAT_PARKED.tested.>",
@@ -26,20 +27,20 @@ var needed = []string{
 	"$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.>", "$KV.CODAT_claims_tested.>", "$KV.CODAT_workers.tested.>",
 }
 
-// A worker that lacks a permission says which, and works when it has it.
-func TestAWorkerNamesThePermissionThatItLacks(t *testing.T) {
+// A worker logs the permission that it lacks, and works once it has it.
+func TestRun_NamesTheMissingPermission(t *testing.T) {
 	for _, tt := range []struct {
 		name, lacks string
 		subject     string // as it is named
 		message     string // of the line
 		unready     bool
 	}{
-		{"to bind", "$JS.API.CONSUMER.INFO.CODAT.tested", "$JS.API.CONSUMER.INFO.CODAT.tested", "cannot begin yet", true},
-		{"to open the claims", "$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "cannot begin yet", true},
-		{"to ask for events", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "taking events is interrupted", true},
-		{"to claim", "$KV.CODAT_claims_tested.>", "$KV.CODAT_claims_tested.", "event unclaimed", false},
-		{"to read a claim", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.>", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.", "event unclaimed", false},
-		{"to hear an answer", "_INBOX_tested.>", "_INBOX_tested.", "cannot begin yet", true},
+		{"to bind", "$JS.API.CONSUMER.INFO.CODAT.tested", "$JS.API.CONSUMER.INFO.CODAT.tested", "worker cannot start yet; it tries again every second", true},
+		{"to open the claims", "$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "worker cannot start yet; it tries again every second", true},
+		{"to ask for events", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "pulling events failed; the worker tries again every second", true},
+		{"to claim", "$KV.CODAT_claims_tested.>", "$KV.CODAT_claims_tested.", "event claim_error", true},
+		{"to read a claim", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.>", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.", "event claim_error", true},
+		{"to hear an answer", "_INBOX_tested.>", "_INBOX_tested.", "worker cannot start yet; it tries again every second", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,8 +75,8 @@ func TestAWorkerNamesThePermissionThatItLacks(t *testing.T) {
 			w := Worker{Name: "tested", Begin: stream.BeginAll(), Handlers: []Handler{Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error {
 				ran <- struct{}{}
 				return nil
-			})}}.withDefaults()
-			streamtest.Provision(t, js, stream.Plan{Source: source, Workers: []stream.WorkerPlan{w.Plan()}})
+			})}, pauses: quickPauses}.withDefaults()
+			streamtest.Provision(t, js, stream.Layout{Source: source, Workers: []stream.WorkerSpec{w.Spec()}})
 			message, err := source.Message(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "company.created"}, Received: time.Now()}, []byte("{}"))
 			if err != nil {
 				t.Fatal(err)
@@ -88,7 +89,7 @@ func TestAWorkerNamesThePermissionThatItLacks(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := kv.Create(t.Context(), Key{WebhookID: "msg_1"}.String(), []byte(`{"state":"waiting","attempts":1}`)); err != nil {
+				if _, err := kv.Create(t.Context(), claims.Key{WebhookID: "msg_1"}.String(), []byte(`{"state":"waiting","attempts":1}`)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -121,14 +122,14 @@ func TestAWorkerNamesThePermissionThatItLacks(t *testing.T) {
 			select {
 			case <-ran:
 			case <-time.After(2 * time.Minute):
-				t.Error("it does not work although it may")
+				t.Error("the worker handles no event although it has every permission")
 			}
 		})
 	}
 }
 
-// A worker that makes what it needs says what it made, and nothing when all is there.
-func TestProvisionOfAWorkerSaysWhatItChanged(t *testing.T) {
+// With --provision, Run logs what it created, and nothing when everything exists.
+func TestRun_LogsWhatItProvisioned(t *testing.T) {
 	server := streamtest.Empty(t)
 	w := Worker{Name: "tested", Begin: stream.BeginAll(), Handlers: []Handler{
 		Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil }),
@@ -141,7 +142,7 @@ func TestProvisionOfAWorkerSaysWhatItChanged(t *testing.T) {
 		go func() {
 			ended <- Run(ctx, s, process.New("tested", zap.New(logged)), w, func(context.Context, Parts) (Worker, error) { return w, nil })
 		}()
-		streamtest.Wait(t, func() bool { return logs.FilterMessage("working").Len() == 1 }, "it works")
+		streamtest.Wait(t, func() bool { return logs.FilterMessage("worker started").Len() == 1 }, "it works")
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("Run = %v", err)

@@ -14,38 +14,39 @@ import (
 	"github.com/nats-io/nuid"
 	"go.uber.org/goleak"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// hasty is a delivery that comes back at once, however long it was to wait, and that tells for how long.
-type hasty struct {
+// undelayedMsg is a delivery whose NAKs have no delay. It records the delays.
+type undelayedMsg struct {
 	jetstream.Msg
 	waits *[]time.Duration
 }
 
-func (m hasty) NakWithDelay(d time.Duration) error {
+func (m undelayedMsg) NakWithDelay(d time.Duration) error {
 	*m.waits = append(*m.waits, d)
 	return m.Nak()
 }
 
-// another is a process of its own, over c.
-func (r *rig) another(c *crash) *runner {
+// newProcess returns a runner with an instance of its own, over c.
+func (r *fixture) newProcess(c *crashingProcess) *runner {
 	r.Helper()
 	run := r.runner(c)
 	run.instance = nuid.Next()
 	return run
 }
 
-// deliver takes the next delivery through a process that does not die, and returns its fate.
-func (r *rig) deliver(waits *[]time.Duration) fate {
+// deliver handles the next delivery in a process that does not die, and returns the outcome.
+func (r *fixture) deliver(waits *[]time.Duration) outcome {
 	r.Helper()
-	return r.another(&crash{}).deliver(hasty{r.next(source.Stream()), waits}, false)
+	return r.newProcess(&crashingProcess{}).deliver(undelayedMsg{r.next(source.Stream()), waits})
 }
 
-// squeeze leaves a stream no room, until the function that it returns is called.
-func (r *rig) squeeze(name string) (release func()) {
+// fillStream makes a stream refuse messages until release is called.
+func (r *fixture) fillStream(name string) (release func()) {
 	r.Helper()
 	st, err := r.JS.Stream(context.Background(), name)
 	if err != nil {
@@ -64,7 +65,7 @@ func (r *rig) squeeze(name string) (release func()) {
 }
 
 // postBytes stores a body as it is.
-func (r *rig) postBytes(id, typ string, body []byte) {
+func (r *fixture) postBytes(id, typ string, body []byte) {
 	r.Helper()
 	m, err := source.Message(stream.Stored{ID: id, Head: codat.Head{Type: typ}, Received: time.Now()}, body)
 	if err != nil {
@@ -75,12 +76,12 @@ func (r *rig) postBytes(id, typ string, body []byte) {
 	}
 }
 
-// A worker gives the handler the body as it came, and neither the parked copy nor the dead letter changes it.
-func TestPromise4AWorkerChangesNoByte(t *testing.T) {
+// The handler, the parked copy and the dead letter have the bytes of the request.
+func TestPromise4_WorkersChangeNoByte(t *testing.T) {
 	body := []byte(" {\r\n\t\"eventType\" : \"bills.write.successful\", \"payload\":{ \"id\":\"\\u00e9\", \"n\":1.0e+2 } }\n\n")
 	var mu sync.Mutex
 	var got [][]byte
-	r := newRig(t, Worker{ParkAfter: 50 * time.Millisecond}, func(_ context.Context, e write) error {
+	r := newFixture(t, Worker{ParkAfter: 50 * time.Millisecond}, func(_ context.Context, e write) error {
 		mu.Lock()
 		defer mu.Unlock()
 		got = append(got, e.Body)
@@ -91,7 +92,7 @@ func TestPromise4AWorkerChangesNoByte(t *testing.T) {
 	})
 	r.postBytes("msg_1", "bills.write.successful", body)
 	r.start()
-	r.waitState("msg_1", Dead)
+	r.waitState("msg_1", claims.Dead)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(got) != 2 {
@@ -111,11 +112,10 @@ func TestPromise4AWorkerChangesNoByte(t *testing.T) {
 	}
 }
 
-// While a handler runs, its claim says so for as long as it runs: nobody else can take the event over, whatever becomes
-// of its delivery.
-func TestPromise5ALongRunRenewsItsClaim(t *testing.T) {
+// The claim is renewed for as long as the handler runs, so that no other process can take the event over.
+func TestPromise5_LongAttemptRenewsItsClaim(t *testing.T) {
 	release := make(chan struct{})
-	r := newRig(t, Worker{AckWait: time.Second, Timeout: time.Minute}, func(ctx context.Context, _ write) error {
+	r := newFixture(t, Worker{AckWait: time.Second, Timeout: time.Minute}, func(ctx context.Context, _ write) error {
 		select {
 		case <-release:
 			return nil
@@ -125,88 +125,118 @@ func TestPromise5ALongRunRenewsItsClaim(t *testing.T) {
 	})
 	r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Running)
-	first := r.record(Key{WebhookID: "msg_1"}).LeaseUntil
+	r.waitState("msg_1", claims.Running)
+	first := r.record(claims.Key{WebhookID: "msg_1"}).LeaseUntil
 	streamtest.Wait(t, func() bool {
-		return r.record(Key{WebhookID: "msg_1"}).LeaseUntil.After(first.Add(time.Second))
+		return r.record(claims.Key{WebhookID: "msg_1"}).LeaseUntil.After(first.Add(time.Second))
 	}, "the lease to be renewed")
 	close(release)
-	r.waitState("msg_1", Done)
-	if got := r.record(Key{WebhookID: "msg_1"}).Attempts; got != 1 {
+	r.waitState("msg_1", claims.Done)
+	if got := r.record(claims.Key{WebhookID: "msg_1"}).Attempts; got != 1 {
 		t.Errorf("%d attempts; want 1", got)
 	}
 }
 
-// An archive that refuses a dead letter, because it is full, keeps the event waiting: given up, not run again, and not
-// dead before its letter is stored.
-func TestPromise6NothingIsDeadBeforeItsLetterIsStored(t *testing.T) {
-	r := newRig(t, Worker{}, fail)
-	release := r.squeeze(source.DeadStream())
+// While the stream of the dead letters is full, the event waits. It does not run again, and it is not dead before its
+// letter is stored.
+func TestPromise6_DeadOnlyAfterTheLetterIsStored(t *testing.T) {
+	r := newFixture(t, Worker{}, fail)
+	release := r.fillStream(source.DeadStream())
 	r.post("msg_1")
 
 	var waits []time.Duration
 	for range 2 {
-		if got := r.deliver(&waits); got != later {
-			t.Errorf("with a full archive the event's fate is %s; want %s", got, later)
+		if got := r.deliver(&waits); got != retry {
+			t.Errorf("with a full archive the event's outcome is %s; want %s", got, retry)
 		}
-		if got := r.state("msg_1"); got != Burying {
-			t.Errorf("with a full archive the event is %q; want %s", got, Burying)
+		if got := r.state("msg_1"); got != claims.Burying {
+			t.Errorf("with a full archive the event is %q; want %s", got, claims.Burying)
 		}
 	}
-	if len(waits) != 2 || waits[0] != refusedPause || waits[1] != refusedPause {
-		t.Errorf("it waits %v; want %v each time", waits, refusedPause)
+	if len(waits) != 2 || waits[0] != publishRefusedPause || waits[1] != publishRefusedPause {
+		t.Errorf("it waits %v; want %v each time", waits, publishRefusedPause)
 	}
 	release()
 	if got := r.deliver(&waits); got != dead {
-		t.Errorf("with room in the archive the event's fate is %s; want %s", got, dead)
+		t.Errorf("with room in the archive the event's outcome is %s; want %s", got, dead)
 	}
 	r.waitQuiet()
-	if runs, _ := r.attempts("msg_1"); runs != 1 || r.state("msg_1") != Dead || len(r.letters()) != 1 {
+	if runs, _ := r.attempts("msg_1"); runs != 1 || r.state("msg_1") != claims.Dead || len(r.letters()) != 1 {
 		t.Errorf("%d runs, state %s, %d letters; want 1, dead and 1", runs, r.state("msg_1"), len(r.letters()))
 	}
 }
 
-// What should be parked and cannot be waits in place, for a minute, and the attempt does not count.
-func TestPromise6WhatCannotBeParkedWaitsInPlace(t *testing.T) {
-	r := newRig(t, Worker{ParkAfter: time.Second, Attempts: 2}, func(context.Context, write) error {
+// An event that cannot be parked waits a minute on the worker's own consumer, and the attempt is not counted.
+func TestPromise6_EventWaitsInPlaceWhenParkingFails(t *testing.T) {
+	r := newFixture(t, Worker{ParkAfter: time.Second, Attempts: 2}, func(context.Context, write) error {
 		return RetryAfter(time.Hour, errBoom)
 	})
-	release := r.squeeze(source.ParkedStream())
+	release := r.fillStream(source.ParkedStream())
 	r.post("msg_1")
 
 	var waits []time.Duration
-	if got := r.deliver(&waits); got != later {
-		t.Errorf("with a full parking the event's fate is %s; want %s", got, later)
+	if got := r.deliver(&waits); got != retry {
+		t.Errorf("with a full parking the event's outcome is %s; want %s", got, retry)
 	}
-	rec := r.record(Key{WebhookID: "msg_1"})
-	if rec.State != Waiting || rec.Attempts != 0 || len(waits) != 1 || waits[0] != refusedPause {
-		t.Errorf("%s after %d attempts, and it waits %v; want waiting, 0 and %v", rec.State, rec.Attempts, waits, refusedPause)
+	rec := r.record(claims.Key{WebhookID: "msg_1"})
+	if rec.State != claims.Waiting || rec.Attempts != 0 || len(waits) != 1 || waits[0] != publishRefusedPause {
+		t.Errorf("%s after %d attempts, and it waits %v; want waiting, 0 and %v", rec.State, rec.Attempts, waits, publishRefusedPause)
 	}
 
 	release()
-	claims := r.claims()
-	rec, rev, err := claims.read(context.Background(), Key{WebhookID: "msg_1"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	rec = r.record(claims.Key{WebhookID: "msg_1"})
 	rec.Next = time.Now() // the minute is over
-	if _, err := claims.write(context.Background(), Claim{Key: Key{WebhookID: "msg_1"}, Record: rec, Revision: rev}); err != nil {
-		t.Fatal(err)
-	}
+	r.setRecord(claims.Key{WebhookID: "msg_1"}, rec)
 	if got := r.deliver(&waits); got != parked {
-		t.Errorf("with room the event's fate is %s; want %s", got, parked)
+		t.Errorf("with room the event's outcome is %s; want %s", got, parked)
 	}
-	if rec := r.record(Key{WebhookID: "msg_1"}); rec.State != Parked || rec.Attempts != 1 {
+	if rec := r.record(claims.Key{WebhookID: "msg_1"}); rec.State != claims.Parked || rec.Attempts != 1 {
 		t.Errorf("%s after %d attempts; want parked after 1", rec.State, rec.Attempts)
 	}
 }
 
-// An event that kills each process that works on it is a dead letter when its attempts are used up, and is not run once
-// more.
-func TestPromise6AnEventThatKillsItsProcessesIsADeadLetterInTheEnd(t *testing.T) {
+// All workers share the streams of parked events and of dead letters. When another worker has filled them, the events that can
+// be done are done, and the others wait and count no attempt.
+func TestPromise6_AnotherWorkerFillsTheSharedStreams(t *testing.T) {
+	r := newFixture(t, Worker{ParkAfter: time.Second, Attempts: 2}, func(_ context.Context, e write) error {
+		switch e.WebhookID {
+		case "msg_parked":
+			return RetryAfter(time.Hour, errBoom)
+		case "msg_dead":
+			return Permanent(errBoom)
+		}
+		return nil
+	})
+	streamtest.Provision(t, r.JS, stream.Layout{Source: source, ParkedMaxBytes: 1 << 20, DeadMaxBytes: 1 << 20})
+	for _, subject := range []string{source.ParkedSubject("another", "company.created"), source.DeadSubject("another", "company.created")} {
+		var err error
+		for size := 256 << 10; size > 0; size /= 2 { // until not even a small message fits
+			for err = nil; err == nil; {
+				_, err = r.JS.Publish(t.Context(), subject, make([]byte, size))
+			}
+		}
+		var full *jetstream.APIError
+		if !errors.As(err, &full) {
+			t.Fatalf("publish to %s = %v; want the stream full", subject, err)
+		}
+	}
+	r.start()
+	for _, id := range []string{"msg_parked", "msg_dead", "msg_done"} {
+		r.post(id)
+	}
+	r.waitState("msg_done", claims.Done)
+	r.waitState("msg_parked", claims.Waiting)
+	r.waitState("msg_dead", claims.Burying)
+	if rec := r.record(claims.Key{WebhookID: "msg_parked"}); rec.Attempts != 0 {
+		t.Errorf("the event that cannot be parked has counted %d attempts; want 0", rec.Attempts)
+	}
+}
+
+// An event that kills every process that runs it becomes a dead letter when its attempts are used up.
+func TestPromise6_CrashingEventBecomesADeadLetter(t *testing.T) {
 	const attempts = 2
-	r := newRig(t, Worker{AckWait: time.Second, Attempts: attempts}, nil)
-	c := &crash{}
+	r := newFixture(t, Worker{AckWait: time.Second, Attempts: attempts}, nil)
+	c := &crashingProcess{}
 	r.worker.Handlers = []Handler{Handle(codat.AnyWriteSuccessful, func(_ context.Context, e write) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -215,15 +245,18 @@ func TestPromise6AnEventThatKillsItsProcessesIsADeadLetterInTheEnd(t *testing.T)
 		return nil
 	})}
 	r.post("msg_1")
-	for range attempts {
+	for died := range attempts {
 		c.dead = false
-		streamtest.Wait(t, func() bool { // until the lease of the one that died is over
-			r.another(c).deliver(crashMsg{hasty{r.next(source.Stream()), new([]time.Duration)}, c}, false)
+		streamtest.Wait(t, func() bool {
+			process := r.newProcess(c)
+			c.Store = r.takeOverLeases(died)
+			process.deliver(crashingMsg{undelayedMsg{r.next(source.Stream()), new([]time.Duration)}, c})
 			return c.dead
 		}, "the process to die")
 	}
+	r.takeOverLeases(attempts)
 	r.start()
-	r.waitState("msg_1", Dead)
+	r.waitState("msg_1", claims.Dead)
 	r.waitQuiet()
 	l := r.letters()
 	if runs, _ := r.attempts("msg_1"); runs != attempts || len(l) != 1 {
@@ -234,88 +267,88 @@ func TestPromise6AnEventThatKillsItsProcessesIsADeadLetterInTheEnd(t *testing.T)
 	}
 }
 
-// Who was given fewer attempts meanwhile than it had, and failed in all of them, did not crash.
-func TestFewerAttemptsThanWereMadeAreNoCrash(t *testing.T) {
-	r := newRig(t, Worker{Attempts: 2}, succeed)
-	_, err := r.claims().write(context.Background(), Claim{Key: Key{WebhookID: "msg_1"}, Record: Record{
-		State: Waiting, Attempts: 5, FirstError: "the first", LastError: "the ledger is closed",
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+// The limit of attempts was lowered below the attempts of an event: the cause is not a crash.
+func TestExhausted_LowerLimitIsNoCrash(t *testing.T) {
+	r := newFixture(t, Worker{Attempts: 2}, succeed)
+	r.setRecord(claims.Key{WebhookID: "msg_1"}, claims.Record{
+		State: claims.Waiting, Attempts: 5, FirstError: "the first", LastError: "the ledger is closed",
+	})
 	r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Dead)
+	r.waitState("msg_1", claims.Dead)
 	if l := r.letters(); len(l) != 1 || l[0].Cause != CauseAttempts || l[0].Attempts != 5 || l[0].FirstError != "the first" || l[0].LastError != "the ledger is closed" {
 		t.Errorf("letters %+v; want one with the cause %s and its errors", l, CauseAttempts)
 	}
 }
 
-// An attempt whose lease ran out because the claims were away does not count, when they are there again soon.
-func TestPromise7ALeaseThatIsLostBurnsNoAttempt(t *testing.T) {
+// An attempt whose lease ran out because the claims were unavailable is not counted if they are available again soon.
+func TestPromise7_LostLeaseCountsNoAttempt(t *testing.T) {
 	var ahead atomic.Int64 // of the clock: the lease is over when it is asked for
-	r := newRig(t, Worker{AckWait: 6 * time.Second}, func(ctx context.Context, _ write) error {
+	r := newFixture(t, Worker{AckWait: 6 * time.Second}, func(ctx context.Context, _ write) error {
 		ahead.Store(int64(time.Hour))
 		<-ctx.Done()
 		return ctx.Err()
 	})
 	r.post("msg_1")
-	run := r.another(&crash{})
-	run.claims = &awayAtFirst{KVClaims: r.claims(), saves: 2}
+	run := r.newProcess(&crashingProcess{})
+	run.claims = &awayAtFirst{KV: r.claims(), saves: 2}
 	run.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	if got := run.deliver(hasty{r.next(source.Stream()), new([]time.Duration)}, false); got != lost {
-		t.Errorf("the event's fate is %s; want %s", got, lost)
+	if got := run.deliver(undelayedMsg{r.next(source.Stream()), new([]time.Duration)}); got != leaseLost {
+		t.Errorf("the event's outcome is %s; want %s", got, leaseLost)
 	}
-	if rec := r.record(Key{WebhookID: "msg_1"}); rec.State != Waiting || rec.Attempts != 0 {
+	if rec := r.record(claims.Key{WebhookID: "msg_1"}); rec.State != claims.Waiting || rec.Attempts != 0 {
 		t.Errorf("%s after %d attempts; want waiting after none", rec.State, rec.Attempts)
 	}
 }
 
-// awayAtFirst does not save the first of what it is to: a renewal, and the attempt that is given back.
+// awayAtFirst fails its first saves: a renewal, and the refund of the attempt.
 type awayAtFirst struct {
-	*KVClaims
+	*claims.KV
 	saves int
 }
 
-func (a *awayAtFirst) Save(ctx context.Context, c Claim) (Claim, error) {
+func (a *awayAtFirst) Save(ctx context.Context, c claims.Claim) (claims.Claim, error) {
 	if a.saves--; a.saves >= 0 {
-		return c, errAway
+		return c, errClaims
 	}
-	return a.KVClaims.Save(ctx, c)
+	return a.KV.Save(ctx, c)
 }
 
-// A claim that cannot be taken because its store does not answer runs nothing and settles nothing.
-func TestPromise5WithoutAClaimNothingRuns(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+// While the store of the claims does not answer, no handler runs and no event is settled.
+func TestPromise5_NothingRunsWithoutAClaim(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	r.post("msg_1")
-	run := r.another(&crash{})
-	run.claims = away{}
+	run := r.newProcess(&crashingProcess{})
+	run.claims = failingClaims{}
 	var waits []time.Duration
-	if got := run.deliver(hasty{r.next(source.Stream()), &waits}, false); got != unclaimed || len(waits) != 1 {
-		t.Errorf("without claims the event's fate is %s after waits %v; want %s after one", got, waits, unclaimed)
+	if got := run.deliver(undelayedMsg{r.next(source.Stream()), &waits}); got != claimError || len(waits) != 1 {
+		t.Errorf("without claims the event's outcome is %s after waits %v; want %s after one", got, waits, claimError)
 	}
 	if runs, _ := r.attempts("msg_1"); runs != 0 {
 		t.Errorf("%d runs without a claim; want none", runs)
 	}
 }
 
-// away is a store of claims that does not answer.
-type away struct{}
+// failingClaims is a store that always fails.
+type failingClaims struct{}
 
-var errAway = errors.New("the claims are away")
+var errClaims = errors.New("the claims are away")
 
-func (away) Take(context.Context, Key, Taking) (Claim, error) {
-	return Claim{Record: Record{State: Running, Attempts: 1}}, errAway
+func (failingClaims) Take(context.Context, claims.Key, claims.TakeRequest) (claims.Claim, error) {
+	return claims.Claim{Record: claims.Record{State: claims.Running, Attempts: 1}}, errClaims
 }
 
-func (away) Save(_ context.Context, c Claim) (Claim, error) {
-	return c, fmt.Errorf("save: %w", errAway)
+func (failingClaims) Save(_ context.Context, c claims.Claim) (claims.Claim, error) {
+	return c, fmt.Errorf("save: %w", errClaims)
 }
-func (away) Look(context.Context, Key) (Record, error) { return Record{}, errAway }
 
-// A process that is told to stop while it connects leaves nothing behind: a stop can come in any moment.
-func TestPromise7AStopWhileConnectingLeavesNothingOpen(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func (failingClaims) Get(context.Context, claims.Key) (claims.Record, error) {
+	return claims.Record{}, errClaims
+}
+
+// A stop at any moment of the start leaves no goroutine.
+func TestPromise7_StopWhileConnectingLeavesNothingOpen(t *testing.T) {
+	r := newSequentialFixture(t, Worker{}, succeed) // goleak would see the goroutines of other tests
 	before := goleak.IgnoreCurrent()
 	for moment := range 60 {
 		stop := r.start()
@@ -327,10 +360,10 @@ func TestPromise7AStopWhileConnectingLeavesNothingOpen(t *testing.T) {
 	streamtest.Wait(t, func() bool { return goleak.Find(before) == nil }, "nothing to run that did not run before")
 }
 
-// What a process took and did not begin goes back at a stop at once, and not when its AckWait is over.
-func TestPromise7WhatWasNotBegunIsHandedBackAtOnce(t *testing.T) {
+// At a stop, a delivery that waits for its key returns to the stream at once and not after AckWait.
+func TestPromise7_StopReturnsWaitingDeliveries(t *testing.T) {
 	started, release := make(chan struct{}, 9), make(chan struct{})
-	r := newRig(t, Worker{
+	r := newFixture(t, Worker{
 		AckWait: 10 * time.Minute,
 		Key:     func(codat.Event[struct{}]) string { return "one at a time" },
 	}, func(context.Context, write) error {
@@ -349,7 +382,7 @@ func TestPromise7WhatWasNotBegunIsHandedBackAtOnce(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- stop() }()
 	streamtest.Wait(t, func() bool {
-		// Nothing new is taken any more.
+		// It pulls no more.
 		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
 		return err == nil && c.CachedInfo().NumWaiting == 0
 	}, "the process to stop")
@@ -359,6 +392,6 @@ func TestPromise7WhatWasNotBegunIsHandedBackAtOnce(t *testing.T) {
 	}
 	r.start()
 	for i := range events {
-		r.waitState(fmt.Sprintf("msg_%d", i), Done)
+		r.waitState(fmt.Sprintf("msg_%d", i), claims.Done)
 	}
 }

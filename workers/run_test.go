@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/process"
@@ -31,11 +32,11 @@ type write = codat.Event[codat.Write]
 
 func succeed(context.Context, write) error { return nil }
 
-func TestAnEventIsHandledOnce(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestRun_HandlesAnEventOnce(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	seq := r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Done)
+	r.waitState("msg_1", claims.Done)
 	r.waitQuiet()
 	if runs, ok := r.attempts("msg_1"); runs != 1 || ok != 1 {
 		t.Errorf("%d runs, %d successes; want 1 and 1", runs, ok)
@@ -47,8 +48,30 @@ func TestAnEventIsHandledOnce(t *testing.T) {
 	}
 }
 
-func TestWhatFailsIsTriedAgainUntilItSucceeds(t *testing.T) {
-	r := newRig(t, Worker{Attempts: 5}, func(_ context.Context, e write) error {
+// A check of the worker's program, which is added before Run, does not make the process ready.
+func TestRun_IsNotReadyBeforeItsOwnChecks(t *testing.T) {
+	t.Parallel()
+	w := Worker{Name: "writer", Handlers: []Handler{Handle(codat.AnyWriteSuccessful, succeed)}}
+	srv := streamtest.New(t, w.Spec())
+	p := process.New(w.Name, zaptest.NewLogger(t))
+	p.Health.Add("database", func(context.Context) error { return nil })
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	s := Settings{NATS: stream.NATS{NATSURL: srv.URL}, Source: source, Grace: time.Minute}
+	err := Run(ctx, s, p, w, func(context.Context, Parts) (Worker, error) {
+		if err := p.Health.Ready(); err == nil || !strings.Contains(err.Error(), "starting") {
+			t.Errorf("while the worker is built, Ready() = %v; want an error that it starts", err)
+		}
+		stop()
+		return w, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRun_RetriesUntilSuccess(t *testing.T) {
+	r := newFixture(t, Worker{Attempts: 5}, func(_ context.Context, e write) error {
 		if e.Attempt < 4 {
 			return fmt.Errorf("attempt %d: %w", e.Attempt, errBoom)
 		}
@@ -56,17 +79,17 @@ func TestWhatFailsIsTriedAgainUntilItSucceeds(t *testing.T) {
 	})
 	r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Done)
+	r.waitState("msg_1", claims.Done)
 	r.waitQuiet()
 	if runs, ok := r.attempts("msg_1"); runs != 4 || ok != 1 {
 		t.Errorf("%d runs, %d successes; want 4 and 1", runs, ok)
 	}
-	if got := r.record(Key{WebhookID: "msg_1"}).Attempts; got != 4 {
+	if got := r.record(claims.Key{WebhookID: "msg_1"}).Attempts; got != 4 {
 		t.Errorf("the claim counts %d attempts; want 4", got)
 	}
 }
 
-func TestWhatKeepsFailingIsADeadLetter(t *testing.T) {
+func TestRun_FailingEventBecomesADeadLetter(t *testing.T) {
 	began := time.Now().Add(-time.Second)
 	for _, tt := range []struct {
 		name     string
@@ -82,10 +105,10 @@ func TestWhatKeepsFailingIsADeadLetter(t *testing.T) {
 		{"when it never ends", func(ctx context.Context, _ write) error { <-ctx.Done(); return ctx.Err() }, 3, CauseAttempts, "deadline exceeded", "deadline exceeded"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, Worker{Attempts: 3, Timeout: 200 * time.Millisecond}, tt.act)
+			r := newFixture(t, Worker{Attempts: 3, Timeout: 200 * time.Millisecond}, tt.act)
 			seq := r.post("msg_1")
 			r.start()
-			r.waitState("msg_1", Dead)
+			r.waitState("msg_1", claims.Dead)
 			r.waitQuiet()
 			letters := r.letters()
 			if len(letters) != 1 {
@@ -105,8 +128,8 @@ func TestWhatKeepsFailingIsADeadLetter(t *testing.T) {
 	}
 }
 
-func TestAPayloadThatDoesNotDecodeIsADeadLetterAtOnce(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestHandle_UndecodablePayloadIsADeadLetterAtOnce(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	m, err := source.Message(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "bills.write.successful"}, Received: time.Now()}, []byte(`{"eventType":"bills.write.successful","payload":["a secret"]}`))
 	if err != nil {
 		t.Fatal(err)
@@ -115,17 +138,17 @@ func TestAPayloadThatDoesNotDecodeIsADeadLetterAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start()
-	r.waitState("msg_1", Dead)
+	r.waitState("msg_1", claims.Dead)
 	if l := r.letters()[0]; l.Cause != CausePermanent || l.Attempts != 1 || strings.Contains(l.LastError, "secret") {
 		t.Errorf("letter %+v; want it permanent, after one attempt, and without the payload", l)
 	}
 }
 
-// The crash matrix: a process dies after each step that it takes, and another one goes on. Only between the
-// effect and the mark done does the handler run twice; nothing is lost, and nothing has two ends.
-func TestPromise6EveryEventEndsInOnePlaceWhereverAProcessDies(t *testing.T) {
+// A process dies after each of its steps, and another one goes on. The handler runs twice only when the process dies between
+// the effect and done; no event is lost or settled twice.
+func TestPromise6_EveryEventIsSettledOnceAfterACrash(t *testing.T) {
 	type want struct {
-		state         State
+		state         claims.State
 		runs, letters int
 	}
 	for _, tt := range []struct {
@@ -133,24 +156,24 @@ func TestPromise6EveryEventEndsInOnePlaceWhereverAProcessDies(t *testing.T) {
 		act  func(context.Context, write) error
 		want want
 	}{
-		{"claim", succeed, want{Done, 1, 0}},
-		{"effect", succeed, want{Done, 2, 0}}, // the window that no broker closes: see pgclaims
-		{"done", succeed, want{Done, 1, 0}},
-		{"ack", succeed, want{Done, 1, 0}},
-		{"waiting", failOnce(), want{Done, 2, 0}},
-		{"nak", failOnce(), want{Done, 2, 0}},
-		{"publish parked", parkOnce(), want{Done, 2, 0}},
-		{"parked", parkOnce(), want{Done, 2, 0}},
-		{"ack", parkOnce(), want{Done, 2, 0}},
-		{"burying", fail, want{Dead, 1, 1}},
-		{"publish dead", fail, want{Dead, 1, 1}},
-		{"dead", fail, want{Dead, 1, 1}},
-		{"ack", fail, want{Dead, 1, 1}},
+		{"claim", succeed, want{claims.Done, 1, 0}},
+		{"effect", succeed, want{claims.Done, 2, 0}}, // the window that no broker closes: see pgclaims
+		{"done", succeed, want{claims.Done, 1, 0}},
+		{"ack", succeed, want{claims.Done, 1, 0}},
+		{"waiting", failOnce(), want{claims.Done, 2, 0}},
+		{"nak", failOnce(), want{claims.Done, 2, 0}},
+		{"publish parked", parkOnce(), want{claims.Done, 2, 0}},
+		{"parked", parkOnce(), want{claims.Done, 2, 0}},
+		{"ack", parkOnce(), want{claims.Done, 2, 0}},
+		{"burying", fail, want{claims.Dead, 1, 1}},
+		{"publish dead", fail, want{claims.Dead, 1, 1}},
+		{"dead", fail, want{claims.Dead, 1, 1}},
+		{"ack", fail, want{claims.Dead, 1, 1}},
 	} {
 		t.Run("dies after "+tt.step, func(t *testing.T) {
-			c := &crash{at: tt.step}
+			c := &crashingProcess{at: tt.step}
 			crashing := true
-			r := newRig(t, Worker{AckWait: time.Second, ParkAfter: 100 * time.Millisecond}, func(ctx context.Context, e write) error {
+			r := newFixture(t, Worker{AckWait: time.Second, ParkAfter: 100 * time.Millisecond}, func(ctx context.Context, e write) error {
 				err := tt.act(ctx, e)
 				if crashing && tt.step == "effect" {
 					c.dead = true
@@ -159,12 +182,13 @@ func TestPromise6EveryEventEndsInOnePlaceWhereverAProcessDies(t *testing.T) {
 			})
 			r.post("msg_1")
 			m := r.next(source.Stream())
-			r.runner(c).deliver(crashMsg{m, c}, false)
+			r.runner(c).deliver(crashingMsg{m, c})
 			if !c.dead {
 				t.Fatalf("the process did not come to step %q", tt.step)
 			}
 			crashing = false
 
+			r.takeOverLeases(1)
 			r.start()
 			r.waitState("msg_1", tt.want.state)
 			r.waitQuiet()
@@ -198,8 +222,8 @@ func parkOnce() func(context.Context, write) error {
 	}
 }
 
-func TestALongWaitIsParkedAndDoesNotHoldUpTheWorker(t *testing.T) {
-	r := newRig(t, Worker{ParkAfter: time.Second}, func(_ context.Context, e write) error {
+func TestWait_LongOneIsParkedAndBlocksNoOther(t *testing.T) {
+	r := newFixture(t, Worker{ParkAfter: time.Second}, func(_ context.Context, e write) error {
 		if e.WebhookID == "msg_slow" && e.Attempt == 1 {
 			return RetryAfter(time.Hour, errBoom)
 		}
@@ -207,24 +231,23 @@ func TestALongWaitIsParkedAndDoesNotHoldUpTheWorker(t *testing.T) {
 	})
 	seq := r.post("msg_slow")
 	r.start()
-	r.waitState("msg_slow", Parked)
+	r.waitState("msg_slow", claims.Parked)
 	r.post("msg_next")
-	r.waitState("msg_next", Done)
-	streamtest.Wait(t, func() bool {
-		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
-		return err == nil && c.CachedInfo().NumAckPending == 0 && c.CachedInfo().NumPending == 0
-	}, "the lag that an autoscaler reads to be 0")
+	r.waitState("msg_next", claims.Done)
+	streamtest.WaitSettled(t, r.JS, source.Stream(), "tested") // the lag that an autoscaler reads is 0
 
-	rec := r.record(Key{WebhookID: "msg_slow"})
+	rec := r.record(claims.Key{WebhookID: "msg_slow"})
 	if rec.Attempts != 1 || rec.Sequence != seq || time.Until(rec.Next) < 50*time.Minute {
 		t.Errorf("parked record %+v; want one attempt and an hour's wait", rec)
 	}
 }
 
-func TestAHandlerThatRunsLongerThanAckWaitRunsOnce(t *testing.T) {
-	r := newRig(t, Worker{AckWait: time.Second, Timeout: 30 * time.Second}, func(ctx context.Context, _ write) error {
+func TestLease_HandlerMayRunLongerThanAckWait(t *testing.T) {
+	const ackWait = 2 * time.Second
+	ended := make(chan struct{})
+	r := newFixture(t, Worker{AckWait: ackWait}, func(ctx context.Context, _ write) error {
 		select {
-		case <-time.After(3500 * time.Millisecond): // the work
+		case <-ended:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -232,16 +255,51 @@ func TestAHandlerThatRunsLongerThanAckWaitRunsOnce(t *testing.T) {
 	})
 	r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Done)
+	k := claims.Key{WebhookID: "msg_1"}
+	streamtest.Wait(t, func() bool { return r.state("msg_1") == claims.Running }, "the handler to run")
+	first := r.record(k).LeaseUntil
+	streamtest.Wait(t, func() bool { return r.record(k).LeaseUntil.Sub(first) > ackWait }, "the lease to be renewed for longer than the ack wait")
+	close(ended)
+	r.waitState("msg_1", claims.Done)
 	r.waitQuiet()
 	if runs, ok := r.attempts("msg_1"); runs != 1 || ok != 1 {
 		t.Errorf("%d runs, %d successes; want 1 and 1", runs, ok)
 	}
 }
 
-func TestAZombieIsCancelledAndCannotSettle(t *testing.T) {
+// Another version of the worker may have provisioned the consumer, as before a rollback.
+func TestRun_KeepsTheAckWaitOfItsConsumer(t *testing.T) {
+	for _, own := range []time.Duration{time.Minute, time.Second} {
+		t.Run(own.String(), func(t *testing.T) {
+			ended := make(chan struct{})
+			r := newFixture(t, Worker{AckWait: 2 * time.Second}, func(ctx context.Context, _ write) error {
+				<-ended
+				return ctx.Err()
+			})
+			r.worker.AckWait = own
+			r.post("msg_1")
+			r.start()
+			k := claims.Key{WebhookID: "msg_1"}
+			streamtest.Wait(t, func() bool { return r.state("msg_1") == claims.Running }, "the handler to run")
+			first := r.record(k).LeaseUntil
+			streamtest.Wait(t, func() bool { return r.record(k).LeaseUntil.Sub(first) > 2*time.Second }, "the lease to be renewed for longer than the ack wait")
+			close(ended)
+			r.waitState("msg_1", claims.Done)
+			r.waitQuiet()
+			c, err := r.JS.Consumer(t.Context(), source.Stream(), "tested")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.CachedInfo().Delivered.Consumer; got != 1 {
+				t.Errorf("the event was delivered %d times; want once", got)
+			}
+		})
+	}
+}
+
+func TestLease_LostLeaseEndsTheContextAndSettlesNothing(t *testing.T) {
 	started, cause := make(chan struct{}, 9), make(chan error, 9)
-	r := newRig(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
+	r := newFixture(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
 		started <- struct{}{}
 		<-ctx.Done()
 		cause <- context.Cause(ctx)
@@ -250,27 +308,21 @@ func TestAZombieIsCancelledAndCannotSettle(t *testing.T) {
 	r.post("msg_1")
 	r.start()
 	<-started
-	claims := r.claims()
-	rec, rev, err := claims.read(context.Background(), Key{WebhookID: "msg_1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec.Owner, rec.LeaseUntil = "thief", time.Now().Add(time.Hour)
-	if _, err := claims.write(context.Background(), Claim{Key: Key{WebhookID: "msg_1"}, Record: rec, Revision: rev}); err != nil {
-		t.Fatal(err)
-	}
-	if got := <-cause; !errors.Is(got, ErrLost) {
+	rec := r.record(claims.Key{WebhookID: "msg_1"})
+	rec.Owner, rec.LeaseUntil = "other-process", time.Now().Add(time.Hour)
+	r.setRecord(claims.Key{WebhookID: "msg_1"}, rec)
+	if got := <-cause; !errors.Is(got, claims.ErrLost) {
 		t.Errorf("the handler's context ended with %v; want ErrLost", got)
 	}
-	if got := r.record(Key{WebhookID: "msg_1"}); got.Owner != "thief" || got.State != Running {
-		t.Errorf("the claim is %+v; want it the thief's still", got)
+	if got := r.record(claims.Key{WebhookID: "msg_1"}); got.Owner != "other-process" || got.State != claims.Running {
+		t.Errorf("the claim is %+v; want it held by the other process", got)
 	}
 }
 
-func TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt(t *testing.T) {
+func TestPromise7_StopFinishesHandlersAndCountsNoAttempt(t *testing.T) {
 	t.Run("a handler that can finish finishes", func(t *testing.T) {
 		started, release := make(chan struct{}), make(chan struct{})
-		r := newRig(t, Worker{}, func(ctx context.Context, _ write) error {
+		r := newFixture(t, Worker{}, func(ctx context.Context, _ write) error {
 			close(started)
 			<-release
 			return ctx.Err()
@@ -280,16 +332,20 @@ func TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt(t *testing.T) {
 		<-started
 		ended := make(chan error, 1)
 		go func() { ended <- stop() }()
+		streamtest.Wait(t, func() bool {
+			c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+			return err == nil && c.CachedInfo().NumWaiting == 0
+		}, "the worker to pull no more")
 		select {
 		case err := <-ended:
 			t.Fatalf("Run ended (%v) before its handler", err)
-		case <-time.After(200 * time.Millisecond):
+		default:
 		}
 		close(release)
 		if err := <-ended; err != nil {
 			t.Errorf("Run = %v; want a clean stop", err)
 		}
-		if got := r.state("msg_1"); got != Done {
+		if got := r.state("msg_1"); got != claims.Done {
 			t.Errorf("the event is %s; want done", got)
 		}
 	})
@@ -297,7 +353,7 @@ func TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt(t *testing.T) {
 		started := make(chan struct{}, 99)
 		hang := atomic.Bool{}
 		hang.Store(true)
-		r := newRig(t, Worker{Concurrency: 2, Attempts: 1}, func(ctx context.Context, _ write) error {
+		r := newFixture(t, Worker{Concurrency: 2, Attempts: 1}, func(ctx context.Context, _ write) error {
 			if hang.Load() {
 				started <- struct{}{}
 				<-ctx.Done()
@@ -318,17 +374,17 @@ func TestPromise7AStopFinishesWhatWasBegunAndBurnsNoAttempt(t *testing.T) {
 		r.start()
 		r.waitQuiet()
 		for i := range 20 {
-			if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != Done || rec.Attempts != 1 {
+			if rec := r.record(claims.Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != claims.Done || rec.Attempts != 1 {
 				t.Errorf("msg_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
 			}
 		}
 	})
 }
 
-func TestWhatIsUnavailablePausesTheWorkerAndBurnsNothing(t *testing.T) {
+func TestUnavailable_PausesTheWorkerAndCountsNoAttempt(t *testing.T) {
 	var down atomic.Bool
 	down.Store(true)
-	r := newRig(t, Worker{Attempts: 1, Concurrency: 4}, func(context.Context, write) error {
+	r := newFixture(t, Worker{Attempts: 1, Concurrency: 4}, func(context.Context, write) error {
 		if down.Load() {
 			return Unavailable(errBoom)
 		}
@@ -351,7 +407,7 @@ func TestWhatIsUnavailablePausesTheWorkerAndBurnsNothing(t *testing.T) {
 	down.Store(false)
 	r.waitQuiet()
 	for i := range 50 {
-		if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != Done || rec.Attempts != 1 {
+		if rec := r.record(claims.Key{WebhookID: fmt.Sprintf("msg_%d", i)}); rec.State != claims.Done || rec.Attempts != 1 {
 			t.Errorf("msg_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
 		}
 	}
@@ -360,8 +416,8 @@ func TestWhatIsUnavailablePausesTheWorkerAndBurnsNothing(t *testing.T) {
 	}
 }
 
-func TestAWorkerShowsItselfWhileItRuns(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestHeartbeat_InstanceIsListedWhileItRuns(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	shown := func() []string {
 		kv, err := r.JS.KeyValue(context.Background(), source.WorkersBucket())
 		if err != nil {
@@ -381,8 +437,8 @@ func TestAWorkerShowsItselfWhileItRuns(t *testing.T) {
 	streamtest.Wait(t, func() bool { return len(shown()) == 0 }, "the stopped worker to be gone")
 }
 
-func TestAnEventThatIsAloneUnavailableCountsAttempts(t *testing.T) {
-	r := newRig(t, Worker{Attempts: 2, Concurrency: 1}, func(_ context.Context, e write) error {
+func TestUnavailable_IsolatedEventCountsAttempts(t *testing.T) {
+	r := newFixture(t, Worker{Attempts: 2, Concurrency: 1}, func(_ context.Context, e write) error {
 		if e.WebhookID == "msg_bad" {
 			return Unavailable(errBoom)
 		}
@@ -391,17 +447,17 @@ func TestAnEventThatIsAloneUnavailableCountsAttempts(t *testing.T) {
 	r.post("msg_bad")
 	r.start()
 	streamtest.Wait(t, func() bool { runs, _ := r.attempts("msg_bad"); return runs > 0 }, "a first try")
-	for i := 0; r.state("msg_bad") != Dead; i++ {
+	for i := 0; r.state("msg_bad") != claims.Dead; i++ {
 		r.post(fmt.Sprintf("msg_good_%d", i))
-		r.waitState(fmt.Sprintf("msg_good_%d", i), Done)
+		r.waitState(fmt.Sprintf("msg_good_%d", i), claims.Done)
 	}
 	if l := r.letters(); len(l) != 1 || l[0].WebhookID != "msg_bad" || l[0].Attempts != 2 {
 		t.Errorf("letters %+v; want msg_bad's after 2 counted attempts", l)
 	}
 }
 
-func TestARedriveRunsAgainAndOnce(t *testing.T) {
-	r := newRig(t, Worker{}, func(_ context.Context, e write) error {
+func TestRedrive_RunsOnceMore(t *testing.T) {
+	r := newFixture(t, Worker{}, func(_ context.Context, e write) error {
 		if e.WebhookID == "msg_dead" && e.Redrive == "" {
 			return Permanent(errBoom)
 		}
@@ -410,18 +466,18 @@ func TestARedriveRunsAgainAndOnce(t *testing.T) {
 	deadSeq := r.post("msg_dead")
 	r.post("msg_done")
 	r.start()
-	r.waitState("msg_dead", Dead)
-	r.waitState("msg_done", Done)
+	r.waitState("msg_dead", claims.Dead)
+	r.waitState("msg_done", claims.Done)
 
 	letter := r.letters()[0]
 	for _, want := range []bool{false, true} {
-		rec, err := deadletter.Redrive(context.Background(), r.JS, r.publisher, source, "r1", letter)
+		rec, err := deadletter.Redriver{JS: r.JS, Publisher: r.publisher, Source: source}.Redrive(context.Background(), "r1", letter)
 		if err != nil || rec.Duplicate != want {
 			t.Fatalf("Redrive = %+v, %v; want duplicate %v", rec, err, want)
 		}
 	}
-	again := Key{WebhookID: "msg_dead", Redrive: "r1"}
-	streamtest.Wait(t, func() bool { return r.record(again).State == Done }, "the redrive to be done")
+	again := claims.Key{WebhookID: "msg_dead", Redrive: "r1"}
+	streamtest.Wait(t, func() bool { return r.record(again).State == claims.Done }, "the redrive to be done")
 	r.waitQuiet()
 	if runs, ok := r.attempts("msg_dead"); runs != 2 || ok != 1 {
 		t.Errorf("%d runs, %d successes; want 2 and 1", runs, ok)
@@ -430,17 +486,20 @@ func TestARedriveRunsAgainAndOnce(t *testing.T) {
 	if last.Redrive != "r1" || last.Attempt != 1 || last.Sequence != deadSeq || last.WebhookID != "msg_dead" {
 		t.Errorf("the redriven event is %+v; want the letter's own, attempt 1 of r1", last)
 	}
-	if got := r.state("msg_dead"); got != Dead {
+	if got := r.state("msg_dead"); got != claims.Dead {
 		t.Errorf("the first life of the event is %s; want dead still", got)
 	}
 }
 
-func TestASecondDeliveryOfWhatIsDoneIsOnlyAcked(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestDeliver_OnlyAcksWhatIsDone(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	r.post("msg_1")
-	r.start()
-	r.waitState("msg_1", Done)
-	// The same id again, past the stream's window: as a message with another message id.
+	stop := r.start()
+	r.waitState("msg_1", claims.Done)
+	if err := stop(); err != nil { // only the claim tells the next process
+		t.Fatal(err)
+	}
+	// The same webhook-id with another message id, as after the stream's deduplication window.
 	m, err := source.Message(stream.Stored{ID: "msg_1", MsgID: "another", Head: codat.Head{Type: "bills.write.successful"}, Received: time.Now()}, []byte(`{"payload":{}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -448,19 +507,20 @@ func TestASecondDeliveryOfWhatIsDoneIsOnlyAcked(t *testing.T) {
 	if _, err := r.JS.PublishMsg(context.Background(), m); err != nil {
 		t.Fatal(err)
 	}
+	r.start()
 	r.waitQuiet()
 	if runs, _ := r.attempts("msg_1"); runs != 1 {
 		t.Errorf("%d runs; want 1", runs)
 	}
 }
 
-func TestWhatThisVersionDoesNotHandleIsGivenBack(t *testing.T) {
-	r := newRig(t, Worker{Handlers: []Handler{Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil })}}, succeed)
+func TestDeliver_ReturnsTypesWithoutAHandler(t *testing.T) {
+	r := newFixture(t, Worker{Handlers: []Handler{Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { return nil })}}, succeed)
 	r.worker.Handlers = r.worker.Handlers[:1] // the older version, on the newer one's consumer
 	r.post("msg_new")
 	r.postType("msg_old", "company.created")
 	stop := r.start()
-	r.waitState("msg_old", Done)
+	r.waitState("msg_old", claims.Done)
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
@@ -476,8 +536,8 @@ func TestWhatThisVersionDoesNotHandleIsGivenBack(t *testing.T) {
 	}
 }
 
-func TestRunRefusesWhatIsNotProvisioned(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestRun_RefusesWhatIsNotProvisioned(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	run := func(w Worker) error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -501,8 +561,8 @@ func TestRunRefusesWhatIsNotProvisioned(t *testing.T) {
 	}
 }
 
-func TestRunRefusesToWorkWithoutItsClaims(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestRun_RefusesAMissingClaimsBucket(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	if err := r.JS.DeleteKeyValue(context.Background(), source.ClaimsBucket("tested")); err != nil {
 		t.Fatal(err)
 	}
@@ -515,17 +575,17 @@ func TestRunRefusesToWorkWithoutItsClaims(t *testing.T) {
 	}
 }
 
-// A Key that panics costs its event the turn, and nothing else.
-func TestAKeyThatFails(t *testing.T) {
-	r := newRig(t, Worker{Key: func(codat.Event[struct{}]) string { panic("no key") }}, succeed)
+// When Key panics, the event is handled without a key.
+func TestKey_PanicMeansNoKey(t *testing.T) {
+	r := newFixture(t, Worker{Key: func(codat.Event[struct{}]) string { panic("no key") }}, succeed)
 	r.post("msg_1")
 	r.start()
-	r.waitState("msg_1", Done)
+	r.waitState("msg_1", claims.Done)
 }
 
-// A handler that ends its goroutine, as t.FailNow does, takes no slot with it.
-func TestAHandlerThatEndsItsGoroutine(t *testing.T) {
-	r := newRig(t, Worker{Concurrency: 2}, func(_ context.Context, e write) error {
+// A handler that ends its goroutine, as t.FailNow does, does not use up a slot.
+func TestSlot_SurvivesGoexitOfAHandler(t *testing.T) {
+	r := newFixture(t, Worker{Concurrency: 2}, func(_ context.Context, e write) error {
 		if e.WebhookID != "msg_after" {
 			runtime.Goexit()
 		}
@@ -536,36 +596,36 @@ func TestAHandlerThatEndsItsGoroutine(t *testing.T) {
 	}
 	r.post("msg_after")
 	r.start()
-	r.waitState("msg_after", Done)
+	r.waitState("msg_after", claims.Done)
 }
 
-// unrenewed are claims whose renewals do not arrive.
-type unrenewed struct{ Claims }
+// unrenewed is a store whose renewals fail.
+type unrenewed struct{ claims.Store }
 
-func (c unrenewed) Save(ctx context.Context, claim Claim) (Claim, error) {
-	if claim.Record.State == Running {
+func (c unrenewed) Save(ctx context.Context, claim claims.Claim) (claims.Claim, error) {
+	if claim.Record.State == claims.Running {
 		return claim, errBoom
 	}
-	return c.Claims.Save(ctx, claim)
+	return c.Store.Save(ctx, claim)
 }
 
-// Who could not renew its lease is told to end. When it has succeeded all the same, and nobody took the claim over
-// meanwhile, it is done: it must not run again.
-func TestASuccessAfterALeaseThatNobodyTook(t *testing.T) {
-	r := newRig(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
+// The context of a handler ends when its lease cannot be renewed. If it succeeds nevertheless and no other process has taken
+// the claim over, the event is done and must not run again.
+func TestSettle_SavesASuccessAfterAnUntakenLease(t *testing.T) {
+	r := newFixture(t, Worker{AckWait: time.Second}, func(ctx context.Context, _ write) error {
 		<-ctx.Done()
 		return nil
 	})
 	r.post("msg_1")
-	runner := r.runner(&crash{})
+	runner := r.runner(&crashingProcess{})
 	runner.claims = unrenewed{runner.claims}
-	if got := runner.deliver(r.next(source.Stream()), false); got != done || r.state("msg_1") != Done {
+	if got := runner.deliver(r.next(source.Stream())); got != done || r.state("msg_1") != claims.Done {
 		t.Errorf("deliver = %s, and the claim is %s; want it done", got, r.state("msg_1"))
 	}
 }
 
-func TestRunEndsWhenItsConsumerIsDeleted(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+func TestRun_EndsWhenItsConsumerIsDeleted(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	r.post("msg_1")
 	ended := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -574,7 +634,12 @@ func TestRunEndsWhenItsConsumerIsDeleted(t *testing.T) {
 		ended <- Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New("tested", zaptest.NewLogger(t)), r.worker,
 			func(context.Context, Parts) (Worker, error) { return r.worker, nil })
 	}()
-	r.waitState("msg_1", Done)
+	r.waitState("msg_1", claims.Done)
+	// The server tells a pull that waits. Between two pulls, only a missing heartbeat would tell.
+	streamtest.Wait(t, func() bool {
+		c, err := r.JS.Consumer(context.Background(), source.Stream(), "tested")
+		return err == nil && c.CachedInfo().NumWaiting > 0
+	}, "a pull waits at the server")
 	if err := r.JS.DeleteConsumer(context.Background(), source.Stream(), "tested"); err != nil {
 		t.Fatal(err)
 	}
@@ -583,8 +648,8 @@ func TestRunEndsWhenItsConsumerIsDeleted(t *testing.T) {
 	}
 }
 
-func TestWorkSurvivesAServersRestart(t *testing.T) {
-	r := newRig(t, Worker{AckWait: 2 * time.Second}, succeed)
+func TestRun_SurvivesAServerRestart(t *testing.T) {
+	r := newFixture(t, Worker{AckWait: 2 * time.Second}, succeed)
 	r.start()
 	for i := range 20 {
 		r.post(fmt.Sprintf("msg_%d", i))
@@ -594,17 +659,17 @@ func TestWorkSurvivesAServersRestart(t *testing.T) {
 		r.post(fmt.Sprintf("msg_%d", i))
 	}
 	for i := range 40 {
-		r.waitState(fmt.Sprintf("msg_%d", i), Done)
+		r.waitState(fmt.Sprintf("msg_%d", i), claims.Done)
 	}
 	if got := len(r.letters()); got != 0 {
 		t.Errorf("%d dead letters after a restart; want none", got)
 	}
 }
 
-func TestEventsOfOneKeyTakeOneSlotOneAtATime(t *testing.T) {
+func TestKey_OneEventAndOneSlotAtATime(t *testing.T) {
 	var hot, most atomic.Int64
 	cold := make(chan struct{})
-	r := newRig(t, Worker{Concurrency: 4, Key: func(e codat.Event[struct{}]) string {
+	r := newFixture(t, Worker{Concurrency: 4, Key: func(e codat.Event[struct{}]) string {
 		id, _, _ := strings.Cut(strings.TrimPrefix(e.WebhookID, "msg_"), "_")
 		return id
 	}}, func(_ context.Context, e write) error {
@@ -624,12 +689,12 @@ func TestEventsOfOneKeyTakeOneSlotOneAtATime(t *testing.T) {
 	}
 	r.start()
 	for i := range 20 {
-		r.waitState(fmt.Sprintf("msg_%d_cold", i), Done)
+		r.waitState(fmt.Sprintf("msg_%d_cold", i), claims.Done)
 	}
 	close(cold)
 	r.waitQuiet()
 	for i := range 40 {
-		if got := r.state(fmt.Sprintf("msg_hot_%d", i)); got != Done {
+		if got := r.state(fmt.Sprintf("msg_hot_%d", i)); got != claims.Done {
 			t.Errorf("msg_hot_%d is %s; want done", i, got)
 		}
 	}
@@ -638,28 +703,28 @@ func TestEventsOfOneKeyTakeOneSlotOneAtATime(t *testing.T) {
 	}
 }
 
-// Without its claims a worker runs nothing, loses nothing and counts nothing.
-func TestAWorkerWaitsForItsClaims(t *testing.T) {
+// Without its claims a worker runs no handler, loses no event and counts no attempt.
+func TestRun_WaitsForItsClaims(t *testing.T) {
 	bucket := "KV_" + source.ClaimsBucket("tested")
 	for _, tt := range []struct {
 		name string
-		take func(*rig) (give func())
+		take func(*fixture) (give func())
 	}{
-		{"while their bucket is full", func(r *rig) func() { return r.squeeze(bucket) }},
-		{"while their bucket is gone", func(r *rig) func() {
+		{"while their bucket is full", func(r *fixture) func() { return r.fillStream(bucket) }},
+		{"while their bucket is gone", func(r *fixture) func() {
 			if err := r.JS.DeleteStream(context.Background(), bucket); err != nil {
 				r.Fatal(err)
 			}
 			return func() {
-				streamtest.Provision(r, r.JS, stream.Plan{Source: source, Workers: []stream.WorkerPlan{r.worker.Plan()}})
+				streamtest.Provision(r, r.JS, stream.Layout{Source: source, Workers: []stream.WorkerSpec{r.worker.Spec()}})
 			}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t, Worker{Attempts: 1}, succeed)
+			r := newFixture(t, Worker{Attempts: 1, AckWait: time.Second, pauses: quickPauses}, succeed)
 			r.post("msg_0")
 			r.start()
-			r.waitState("msg_0", Done)
+			r.waitState("msg_0", claims.Done)
 			give := tt.take(r)
 			r.post("msg_1")
 			streamtest.Wait(t, func() bool {
@@ -667,145 +732,20 @@ func TestAWorkerWaitsForItsClaims(t *testing.T) {
 				return err == nil && c.CachedInfo().NumRedelivered > 0
 			}, "the event to be given back")
 			give()
-			r.waitState("msg_1", Done)
+			r.waitState("msg_1", claims.Done)
 			r.waitQuiet()
-			if runs, _ := r.attempts("msg_1"); runs != 1 || r.record(Key{WebhookID: "msg_1"}).Attempts != 1 {
-				t.Errorf("%d runs, %d attempts; want 1 and 1", runs, r.record(Key{WebhookID: "msg_1"}).Attempts)
+			if runs, _ := r.attempts("msg_1"); runs != 1 || r.record(claims.Key{WebhookID: "msg_1"}).Attempts != 1 {
+				t.Errorf("%d runs, %d attempts; want 1 and 1", runs, r.record(claims.Key{WebhookID: "msg_1"}).Attempts)
 			}
 		})
 	}
 }
 
-// Two versions of a worker share its consumer in a rollout, and in a rollback. What only one of them handles waits
-// for it.
-func TestTwoVersionsOfAWorkerShareItsConsumer(t *testing.T) {
-	var v1, v2 atomic.Int64
-	v1Only := Handle(codat.AnyWriteSuccessful, func(context.Context, write) error { v1.Add(1); return nil })
-	both := []Handler{
-		Handle(codat.AnyWriteSuccessful, func(context.Context, write) error { v2.Add(1); return nil }),
-		Handle(codat.CompanyCreated, func(context.Context, codat.Event[codat.Company]) error { v2.Add(1); return nil }),
-	}
-	r := newRig(t, Worker{Attempts: 1}, succeed)
-	r.worker.Handlers = []Handler{v1Only}
-	stopV1 := r.start()
-	r.postAll("msg_before", 50)
+var _ jetstream.Msg = crashingMsg{}
 
-	// The rollout: provision first, then the new version beside the old one, then the old one goes.
-	next := r.worker
-	next.Handlers = both
-	streamtest.Provision(t, r.JS, stream.Plan{Source: source, Workers: []stream.WorkerPlan{next.Plan()}})
-	r.worker = next
-	stopV2 := r.start()
-	for i := range 20 {
-		r.postType(fmt.Sprintf("msg_new_%d", i), "company.created")
-	}
-	r.postAll("msg_during", 50)
-	if err := stopV1(); err != nil {
-		t.Error(err)
-	}
-	for i := range 20 {
-		waitFor(t, 2*time.Minute, func() bool { return r.state(fmt.Sprintf("msg_new_%d", i)) == Done })
-	}
-
-	// The rollback: the old version binds to the wider consumer.
-	r.worker.Handlers = []Handler{v1Only}
-	r.start()
-	if err := stopV2(); err != nil {
-		t.Error(err)
-	}
-	r.postAll("msg_after", 50)
-	r.waitQuiet()
-	for _, id := range []string{"before", "during", "after"} {
-		for i := range 50 {
-			if rec := r.record(Key{WebhookID: fmt.Sprintf("msg_%s_%d", id, i)}); rec.State != Done || rec.Attempts != 1 {
-				t.Errorf("msg_%s_%d is %s after %d attempts; want done after 1", id, i, rec.State, rec.Attempts)
-			}
-		}
-	}
-	if total := v1.Load() + v2.Load(); total != 170 || v1.Load() == 0 || v2.Load() < 20 {
-		t.Errorf("handled %d by the old and %d by the new version; want 170 together", v1.Load(), v2.Load())
-	}
-}
-
-// 20,000 is what the parked consumer may have pending at once. Meanwhile new events have all slots of the worker, the lag
-// that an autoscaler reads is what new events wait, and the parked ones cost nothing: none is delivered before its time.
-func TestNewEventsFlowPast20000ParkedOnes(t *testing.T) {
-	const many, fresh = 20_000, 2000
-	var running atomic.Int64
-	open := make(chan struct{})
-	r := newRig(t, Worker{Concurrency: 64, ParkAfter: 30 * time.Minute}, func(_ context.Context, e write) error {
-		if strings.HasPrefix(e.WebhookID, "msg_slow") {
-			return RetryAfter(time.Hour, errBoom)
-		}
-		running.Add(1)
-		defer running.Add(-1)
-		<-open
-		return nil
-	})
-	r.postAll("msg_slow", many)
-	r.start()
-	info := func(st string) *jetstream.ConsumerInfo {
-		t.Helper()
-		c, err := r.JS.Consumer(context.Background(), st, "tested")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.CachedInfo()
-	}
-	// lag is what deploy/k8s has KEDA read: what the worker was not given yet, and what it works on.
-	lag := func() int {
-		events := info(source.Stream())
-		return int(events.NumPending) + events.NumAckPending
-	}
-	parkedNow := func() int { return info(source.ParkedStream()).NumAckPending }
-	waitFor(t, 2*time.Minute, func() bool { return parkedNow() == many && lag() == 0 })
-
-	r.postAll("msg_new", fresh)
-	waitFor(t, 2*time.Minute, func() bool { return running.Load() == int64(r.worker.Concurrency) })
-	if got := lag(); got != fresh {
-		t.Errorf("the lag that an autoscaler reads is %d; want the %d events that wait, and none of the %d parked ones", got, fresh, many)
-	}
-	close(open)
-	waitFor(t, 2*time.Minute, func() bool { return lag() == 0 })
-
-	claims := r.claims()
-	state := func(id string) Record {
-		t.Helper()
-		rec, err := claims.Look(context.Background(), Key{WebhookID: id})
-		if err != nil {
-			t.Fatalf("the claim of %s: %v", id, err)
-		}
-		return rec
-	}
-	for i := range fresh {
-		if rec := state(fmt.Sprintf("msg_new_%d", i)); rec.State != Done || rec.Attempts != 1 {
-			t.Errorf("msg_new_%d is %s after %d attempts; want done after 1", i, rec.State, rec.Attempts)
-		}
-	}
-	for i := 0; i < many; i += 100 {
-		if rec := state(fmt.Sprintf("msg_slow_%d", i)); rec.State != Parked || rec.Attempts != 1 {
-			t.Errorf("msg_slow_%d is %s after %d attempts; want it parked after 1", i, rec.State, rec.Attempts)
-		}
-	}
-	if got := parkedNow(); got != many {
-		t.Errorf("%d events are parked; want all %d still", got, many)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.runs) != many+fresh {
-		t.Errorf("the handler ran %d times; want once for each of %d events", len(r.runs), many+fresh)
-	}
-	// Each is delivered when it is parked, and is put off until its time. A few may come again whose answer was late.
-	if got := info(source.ParkedStream()).Delivered.Consumer; got < many || got > many+many/100 {
-		t.Errorf("parked events were delivered %d times; want each of %d once", got, many)
-	}
-}
-
-var _ jetstream.Msg = crashMsg{}
-
-// A worker whose claims are elsewhere needs no bucket for them.
-func TestAWorkerWithClaimsOfItsOwnNeedsNoBucket(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+// A worker with a Store of its own needs no claims bucket.
+func TestRun_OwnClaimsNeedNoBucket(t *testing.T) {
+	r := newFixture(t, Worker{}, succeed)
 	ctx := context.Background()
 	if err := r.JS.DeleteKeyValue(ctx, source.ClaimsBucket("tested")); err != nil {
 		t.Fatal(err)
@@ -814,48 +754,48 @@ func TestAWorkerWithClaimsOfItsOwnNeedsNoBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claims := NewKVClaims(elsewhere, r.publisher, nil)
-	r.worker.Claims = claims
+	store := claims.NewKV(elsewhere, r.publisher, nil)
+	r.worker.Claims = store
 	r.post("msg_1")
 	r.start()
 	streamtest.Wait(t, func() bool {
-		rec, err := claims.Look(ctx, Key{WebhookID: "msg_1"})
-		return err == nil && rec.State == Done
+		rec, err := store.Get(ctx, claims.Key{WebhookID: "msg_1"})
+		return err == nil && rec.State == claims.Done
 	}, "the event to be done")
 	r.waitQuiet()
 }
 
-// A copy that comes before its claim says parked does not wait for the lease, which ends after the time that the event
-// may be parked for.
-func TestAParkedCopyThatIsEarlyIsNotLate(t *testing.T) {
-	r := newRig(t, Worker{}, func(context.Context, write) error { return RetryAfter(61*time.Second, errBoom) })
+// A parked copy that is delivered before its claim says parked does not wait for the end of the lease, which may be later
+// than the next attempt.
+func TestDeliver_EarlyParkedCopyIsRetriedSoon(t *testing.T) {
+	r := newFixture(t, Worker{}, func(context.Context, write) error { return RetryAfter(61*time.Second, errBoom) })
 	r.post("msg_1")
-	r.another(&crash{at: "publish parked"}).deliver(r.next(source.Stream()), false)
+	r.newProcess(&crashingProcess{at: "publish parked"}).deliver(r.next(source.Stream()))
 	var waits []time.Duration
-	if got := r.another(&crash{}).deliver(hasty{r.next(source.ParkedStream()), &waits}, true); got != busy {
-		t.Errorf("the copy's fate is %s; want %s", got, busy)
+	if got := r.newProcess(&crashingProcess{}).deliver(undelayedMsg{r.next(source.ParkedStream()), &waits}); got != busy {
+		t.Errorf("the copy's outcome is %s; want %s", got, busy)
 	}
-	if len(waits) != 1 || waits[0] != DefaultParkAfter {
-		t.Errorf("the copy waits %v; want %v", waits, DefaultParkAfter)
+	if len(waits) != 1 || waits[0] != 2*returnPause {
+		t.Errorf("the copy waits %v; want %v", waits, 2*returnPause)
 	}
 }
 
-// Of lines that say that an event is done there is a sample, and of all others each one.
-func TestTheLogSamplesWhatIsDone(t *testing.T) {
-	r := newRig(t, Worker{}, func(_ context.Context, e write) error {
+// The log has a sample of the deliveries that are done, and every other delivery.
+func TestLog_SamplesDeliveriesThatAreDone(t *testing.T) {
+	r := newFixture(t, Worker{}, func(_ context.Context, e write) error {
 		if e.WebhookID == "msg_dead" {
 			return Permanent(errBoom)
 		}
 		return nil
 	})
-	run := r.another(&crash{})
+	run := r.newProcess(&crashingProcess{})
 	all, lines := observer.New(zap.InfoLevel)
 	some, sampled := observer.New(zap.InfoLevel)
 	run.log, run.sampled = zap.New(all), zap.New(some)
 	r.post("msg_done")
 	r.post("msg_dead")
 	for range 2 {
-		run.deliver(r.next(source.Stream()), false)
+		run.deliver(r.next(source.Stream()))
 	}
 	if n, of := lines.FilterMessage("event dead").Len(), lines.Len(); n != 1 || of != 1 {
 		t.Errorf("%d of %d lines outside of the sample say dead; want one of one", n, of)
@@ -879,17 +819,16 @@ func TestTheLogSamplesWhatIsDone(t *testing.T) {
 	}
 }
 
-// noon is a clock that stands.
+// noon is a clock that does not move.
 type noon struct{}
 
 func (noon) Now() time.Time { return time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC) }
 
 func (noon) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
 
-// A pull that waits at a server which is cut off from the others is never answered, and the worker must not wait for
-// that as long as for events.
-func TestALostPullIsMissedSoon(t *testing.T) {
-	r := newRig(t, Worker{}, succeed)
+// A pull at a server that is cut off from the others is never answered. Its heartbeats tell the worker soon.
+func TestPull_LostPullIsReplacedSoon(t *testing.T) {
+	r := newFixture(t, Worker{pauses: pauses{claimError: time.Second}}, succeed) // with the pull expiry of production
 	pulls, err := r.NC.SubscribeSync("$JS.API.CONSUMER.MSG.NEXT." + source.Stream() + ".tested")
 	if err != nil {
 		t.Fatal(err)
@@ -904,16 +843,11 @@ func TestALostPullIsMissedSoon(t *testing.T) {
 	}
 	var pull struct {
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-		Expires   time.Duration `json:"expires"`
 	}
 	if err := json.Unmarshal(m.Data, &pull); err != nil {
 		t.Fatal(err)
 	}
-	if pull.Heartbeat <= 0 || pull.Heartbeat > 5*time.Second {
-		t.Errorf("a pull asks for a sign of life every %v; want one at least every 5s", pull.Heartbeat)
-	}
-	// Signs of life take places in the buffer of deliveries while no handler is free.
-	if pull.Expires > 2*pull.Heartbeat {
-		t.Errorf("a pull that waits for %v asks for one every %v; want no more than two", pull.Expires, pull.Heartbeat)
+	if pull.Heartbeat <= 0 || pull.Heartbeat > time.Second {
+		t.Errorf("a pull asks for a heartbeat every %v; want one at least every second", pull.Heartbeat)
 	}
 }

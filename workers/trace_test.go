@@ -13,14 +13,14 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-func TestAnAttemptGoesOnWithTheTraceOfItsRequest(t *testing.T) {
+func TestTrace_AttemptContinuesTheRequestsTrace(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
 	defer func() { _ = provider.Shutdown(context.Background()) }()
-	w := newWorld(t)
+	w := newModel(t)
 	w.procs[0].tracer = provider.Tracer("")
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	w.how = errBoom
+	w.result = errBoom
 	w.queue = append(w.queue, &message{subject: "codat.events.bills.write.successful", due: w.clock, header: nats.Header{
 		stream.HeaderWebhookID: {"msg_1"}, stream.HeaderTraceParent: {parent},
 	}})
@@ -39,13 +39,13 @@ func TestAnAttemptGoesOnWithTheTraceOfItsRequest(t *testing.T) {
 	}
 }
 
-// A handler that calls others can tell them whose work it is also where this worker shows no spans itself.
-func TestAHandlerKnowsTheTraceOfItsRequestWithoutTraces(t *testing.T) {
+// A handler can pass the request's trace on, also when the worker exports no spans.
+func TestTrace_ContextHasTheRequestsTraceWhenTracesAreOff(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	r := &runner{}
 	for _, tt := range []struct{ parent, want string }{{parent, parent[3:35]}, {"", "00000000000000000000000000000000"}} {
 		m := delivered{message: &message{header: nats.Header{stream.HeaderTraceParent: {tt.parent}}}}
-		ctx, span := r.trace(t.Context(), m, &delivery{})
+		ctx, span := r.trace(t.Context(), &delivery{msg: m})
 		if got := trace.SpanContextFromContext(ctx).TraceID().String(); got != tt.want || span.IsRecording() {
 			t.Errorf("the handler of %q sees the trace %s; want %s", tt.parent, got, tt.want)
 		}

@@ -1,92 +1,113 @@
-// Package workers is what a worker is made with: a name, handlers for typed events, and Run, which takes
-// events from their subjects, runs the handlers and brings every event to exactly one end. A handler's
-// success is remembered by webhook-id, what fails is tried again, and what keeps failing becomes a dead letter.
+// Package workers runs workers. A worker is a name and handlers for typed events. Run takes the events from the stream, runs
+// the handlers and settles every event exactly once: the claim of an event remembers by webhook-id that its handler
+// succeeded, a handler that fails is retried, and an event that keeps failing becomes a dead letter.
 package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// What a worker gets when it does not say otherwise.
+// The defaults of a Worker's fields.
 const (
 	DefaultConcurrency = 16
 	DefaultTimeout     = 30 * time.Second
 	DefaultAckWait     = 60 * time.Second
-	DefaultAttempts    = 12
+	DefaultAttempts    = 24
 	DefaultBackoffMin  = time.Second
-	DefaultBackoffMax  = 15 * time.Minute
+	DefaultBackoffMax  = 6 * time.Hour
 	DefaultParkAfter   = time.Minute
 )
 
-// MaxPause is the longest wait between two attempts. RetryAfter is cut to it, so that no claim is forgotten
-// before its event was tried again.
-const MaxPause = 7 * 24 * time.Hour
-
-// maxAckPending bounds the deliveries of one worker, over all of its replicas, that are running or wait for
-// a short retry. Longer waits are parked on a consumer of their own and do not count.
+// maxAckPending bounds the deliveries of one worker, over all of its replicas, that run or wait for a short time. Events
+// with a longer wait, and those above maxWaits, are parked on a consumer of their own and do not count.
 const maxAckPending = 5000
 
-// A Worker is a value: a name and its handlers. Zero fields take the defaults above, so a worker that has
-// no wishes states none. Workers are independent of each other: each sees every event that it handles.
+// A Worker is a name and its handlers. Fields that are zero take the defaults. Workers are independent of each other: each
+// receives every event that it handles.
 type Worker struct {
-	// Name is also the name of the durable consumers, of the claims bucket and of the dead letters' subject:
-	// [a-z][a-z0-9-]{0,30}. It cannot change without losing the worker's place.
+	// Name is also the name of the durable consumers, and part of the name of the claims bucket and of the subject of the
+	// dead letters: [a-z][a-z0-9-]{0,30}. A worker with another name is another worker, which begins as Begin says.
 	Name string
-	// Handlers say which events the worker takes. Two of them may not take the same event.
+	// Handlers choose the events that the worker takes. Two of them must not choose the same event.
 	Handlers []Handler
 	// State names the KV buckets that the handlers write, without the source: "connections" is the bucket
 	// CODAT_connections. They are provisioned with the worker.
 	State []string
-	// Begin says where a new worker begins in the stream; the zero value is with new events, so that a worker that
-	// sends mail does not send sixteen days of it. One that keeps state wants stream.BeginAll.
+	// Begin says where a new worker begins in the stream. The zero value begins with new events, so that a worker that
+	// sends mail does not send sixteen days of it. A worker that keeps state wants stream.BeginAll.
 	Begin stream.Begin
 
-	// Key makes events wait for each other: of those with one key, one runs at a time in a process, and they
-	// take one slot together however many there are. nil, and the key "", make none wait. It is fairness and
-	// no order: another replica may run another event of the key, and a retry comes later than its followers.
-	// A state that is guarded against late events, as connections is, needs no order. Of a key, up to
-	// Concurrency events wait in the process; more are given back for a moment.
+	// Key returns the key of an event. Of the events with one key, one runs at a time in a process, and all of them
+	// together take one slot. Events with the key "" do not wait for each other; nor does any event when Key is nil. Key
+	// gives fairness and no order: another replica may run another event of the key, and a retry runs after later events.
+	// Up to Concurrency events of a key wait in the process, and 100 of all keys; further ones wait in the stream for up to
+	// ten seconds.
 	Key func(codat.Event[struct{}]) string
 
-	// Claims remembers what was done; nil is a KV bucket of the source. Set it where the worker is built.
-	Claims Claims
+	// Claims remember which events were handled; nil means a KV bucket of the source. Set it where the worker is built.
+	Claims claims.Store
 
-	// Concurrency is how many handlers run at once in one process.
+	// Concurrency is the number of handlers that run at once in one process.
 	Concurrency int
-	// Timeout ends one attempt: the handler's context is cancelled.
+	// Timeout bounds one attempt: after it the handler's context ends.
 	Timeout time.Duration
-	// AckWait is the lease on an event: a process that died holds it for no longer. A handler may run
-	// longer, the lease is renewed while it runs.
+	// AckWait is the lease on an event: when a process dies, another one can take its events after this time. A handler
+	// may run for longer, because the lease is renewed while it runs.
 	AckWait time.Duration
-	// Attempts is how often a handler is tried before the event becomes a dead letter.
+	// Attempts is the number of attempts after which an event becomes a dead letter.
 	Attempts int
-	// BackoffMin and BackoffMax bound the pause before the next attempt: full jitter, doubling from Min.
+	// BackoffMin is the upper bound of the pause before the second attempt. It doubles with each further attempt, up to
+	// BackoffMax. The pause is random between half of its bound and its bound. With the defaults, the attempts of an event
+	// span 29 to 57 hours.
 	BackoffMin, BackoffMax time.Duration
-	// ParkAfter is the longest wait that stays on the worker's own consumer; a longer one is parked.
+	// ParkAfter is the longest wait that an event spends on the worker's own consumer. For a longer one it is parked, and for
+	// a shorter one when 100 events of the process wait already.
 	ParkAfter time.Duration
+
+	pauses pauses
 }
 
-// A Handler takes the events of one name. Handle makes it.
+// pauses are the worker's fixed pauses. Only tests set them, to be quick.
+type pauses struct {
+	// claimError is how long an event waits when its claim could not be read or written.
+	claimError time.Duration
+	// key is the longest wait of an event that found the queue of its key full, once many events wait.
+	key time.Duration
+	// pullExpiry is how long one pull request waits at the server for events. A pull at a server that was cut off from the
+	// others is noticed as lost after this time; a longer one would leave the worker idle long after a new leader was
+	// elected.
+	pullExpiry time.Duration
+	// probe is the pause before the first probe after the breaker opened.
+	probe time.Duration
+	// probeFetch is how long a probe waits for an event.
+	probeFetch time.Duration
+	// stuck is how long a handler may take to return after its context ended, until the worker warns. After abandon it counts
+	// as crashed, and its slot is free.
+	stuck, abandon time.Duration
+	// parkedTurn is the longest time for which a parked copy keeps its place on the consumer while others have none.
+	parkedTurn time.Duration
+}
+
+// A Handler handles the events of one type or pattern. Handle makes it.
 type Handler struct {
 	name string
-	run  func(context.Context, delivery) error
+	run  func(context.Context, *delivery) error
 }
 
-// Handle says that fn takes the events called name. The payload's type is the name's, so a handler with the
-// wrong payload does not compile. fn runs with a context that ends at the worker's Timeout, when the lease
-// is lost, or when the process stops; what its error means is said by Permanent, RetryAfter and Unavailable.
-// A body whose payload does not decode is a dead letter at once.
+// Handle returns a Handler that calls fn with the events called name. The name determines the type of the payload, so that
+// a handler with another payload does not compile. The context of fn ends at the worker's Timeout, when the lease is lost,
+// and when the grace period after a stop is over. Permanent, RetryAfter and Unavailable say what an error of fn means;
+// any other error is retried with backoff. An event whose payload does not decode becomes a dead letter at once.
 func Handle[P any](name codat.Name[P], fn func(context.Context, codat.Event[P]) error) Handler {
-	return Handler{name: string(name), run: func(ctx context.Context, d delivery) error {
-		payload, err := codat.Decode[P](d.body)
+	return Handler{name: string(name), run: func(ctx context.Context, d *delivery) error {
+		payload, err := codat.Decode[P](d.msg.Data())
 		if err != nil {
 			return Permanent(fmt.Errorf("payload of %s: %w", d.typ, err))
 		}
@@ -94,18 +115,7 @@ func Handle[P any](name codat.Name[P], fn func(context.Context, codat.Event[P]) 
 	}}
 }
 
-// event is what a handler gets of a delivery.
-func event[P any](d delivery, payload P) codat.Event[P] {
-	return codat.Event[P]{
-		Payload: payload, Body: d.body,
-		WebhookID: d.key.WebhookID, Redrive: d.key.Redrive,
-		Type: d.typ, Company: d.company, Connection: d.connection,
-		Generated: d.generated, Received: d.received,
-		Sequence: d.sequence, Attempt: d.attempt,
-	}
-}
-
-// withDefaults fills what the worker does not say.
+// withDefaults returns the worker with the defaults in its zero fields.
 func (w Worker) withDefaults() Worker {
 	set := func(d *time.Duration, or time.Duration) {
 		if *d == 0 {
@@ -123,13 +133,21 @@ func (w Worker) withDefaults() Worker {
 	set(&w.BackoffMin, DefaultBackoffMin)
 	set(&w.BackoffMax, DefaultBackoffMax)
 	set(&w.ParkAfter, DefaultParkAfter)
+	set(&w.pauses.claimError, 5*time.Second)
+	set(&w.pauses.key, 10*time.Second)
+	set(&w.pauses.pullExpiry, 10*time.Second)
+	set(&w.pauses.probe, probeMin)
+	set(&w.pauses.probeFetch, requestTimeout)
+	set(&w.pauses.stuck, 10*time.Second)
+	set(&w.pauses.abandon, time.Minute)
+	set(&w.pauses.parkedTurn, 15*time.Minute)
 	return w
 }
 
-// parkedSlots is how many handlers of parked events run at once, beside Concurrency others.
+// parkedSlots is the number of handlers of parked events that run at once, in addition to Concurrency.
 func (w Worker) parkedSlots() int { return max(1, w.Concurrency/4) }
 
-// Validate says what is wrong with the worker, in words that name the cure.
+// Validate returns an error that names the first fault of the worker and its cure.
 func (w Worker) Validate() error {
 	if err := stream.ValidateWorker(w.Name); err != nil {
 		return err
@@ -142,7 +160,7 @@ func (w Worker) Validate() error {
 			return fmt.Errorf("worker %s: handler %d was not made by workers.Handle", w.Name, i+1)
 		}
 		for _, other := range w.Handlers[:i] {
-			if overlap(h.name, other.name) {
+			if codat.Pattern(h.name).Overlaps(codat.Pattern(other.name)) {
 				return fmt.Errorf("worker %s: %s and %s take the same events: remove one of the two handlers", w.Name, other.name, h.name)
 			}
 		}
@@ -150,76 +168,43 @@ func (w Worker) Validate() error {
 	w = w.withDefaults()
 	switch {
 	case w.Concurrency < 1:
-		return fmt.Errorf("worker %s: concurrency %d: at least 1 handler must run", w.Name, w.Concurrency)
+		return fmt.Errorf("worker %s: concurrency must be at least 1 (got %d)", w.Name, w.Concurrency)
 	case w.Attempts < 1:
-		return fmt.Errorf("worker %s: attempts %d: at least 1 is needed", w.Name, w.Attempts)
+		return fmt.Errorf("worker %s: attempts must be at least 1 (got %d)", w.Name, w.Attempts)
 	case w.Timeout <= 0:
-		return fmt.Errorf("worker %s: timeout %s: an attempt needs time", w.Name, w.Timeout)
+		return fmt.Errorf("worker %s: timeout must be greater than 0s (got %s)", w.Name, w.Timeout)
 	case w.AckWait < time.Second:
-		return fmt.Errorf("worker %s: ack wait %s is under 1s: a lease that short is lost before it is renewed", w.Name, w.AckWait)
+		return fmt.Errorf("worker %s: ack wait must be at least 1s (got %s): a shorter lease is lost before it is renewed", w.Name, w.AckWait)
 	case w.BackoffMin <= 0 || w.BackoffMax < w.BackoffMin:
-		return fmt.Errorf("worker %s: backoff from %s to %s: it must be above 0 and not shrink", w.Name, w.BackoffMin, w.BackoffMax)
-	case w.BackoffMax > MaxPause:
-		return fmt.Errorf("worker %s: backoff up to %s: %s is the longest pause", w.Name, w.BackoffMax, MaxPause)
+		return fmt.Errorf("worker %s: backoff min must be greater than 0s and at most backoff max (got %s and %s)", w.Name, w.BackoffMin, w.BackoffMax)
+	case w.BackoffMax > claims.MaxPause:
+		return fmt.Errorf("worker %s: backoff max must be at most %s (got %s)", w.Name, claims.MaxPause, w.BackoffMax)
 	case w.ParkAfter <= 0:
-		return fmt.Errorf("worker %s: park after %s: it must be above 0", w.Name, w.ParkAfter)
+		return fmt.Errorf("worker %s: park after must be greater than 0s (got %s)", w.Name, w.ParkAfter)
 	}
 	return nil
 }
 
-// Plan is what must be in place for the worker: `headgate provision` makes it, Run binds to it.
-func (w Worker) Plan() stream.WorkerPlan {
+// Spec returns what the worker needs on the server: `headgate provision` makes it, and Run binds to it.
+func (w Worker) Spec() stream.WorkerSpec {
 	w = w.withDefaults()
-	types := make([]string, len(w.Handlers))
+	types := make([]codat.Pattern, len(w.Handlers))
 	for i, h := range w.Handlers {
-		types[i] = h.name
+		types[i] = codat.Pattern(h.name)
 	}
 	slices.Sort(types)
-	return stream.WorkerPlan{
+	return stream.WorkerSpec{
 		Name: w.Name, Types: types, State: w.State,
 		AckWait: w.AckWait, MaxAckPending: maxAckPending, Begin: w.Begin,
 	}
 }
 
-// handler finds the handler of a type: its own before a pattern's.
+// handler returns the handler whose pattern chooses a type. There is one at most, because patterns do not overlap.
 func (w Worker) handler(typ string) (Handler, bool) {
 	for _, h := range w.Handlers {
-		if h.name == typ {
+		if codat.Pattern(h.name).Match(typ) {
 			return h, true
-		}
-	}
-	for _, h := range w.Handlers {
-		if rest, ok := strings.CutPrefix(h.name, "*."); ok {
-			if _, tail, ok := strings.Cut(typ, "."); ok && tail == rest {
-				return h, true
-			}
 		}
 	}
 	return Handler{}, false
 }
-
-// overlap reports whether two names, of which each may begin with the one-token wildcard, share a type.
-func overlap(a, b string) bool {
-	headA, tailA, _ := strings.Cut(a, ".")
-	headB, tailB, _ := strings.Cut(b, ".")
-	return tailA == tailB && (headA == headB || headA == "*" || headB == "*")
-}
-
-// Key names one piece of a worker's work: an event, or an event that an operator gave again. A handler
-// succeeds at most once for a key.
-type Key struct{ WebhookID, Redrive string }
-
-// delivery is one message on its way through a worker.
-type delivery struct {
-	key                 Key
-	typ                 string
-	body                []byte
-	company, connection string
-	generated, received time.Time
-	sequence            uint64
-	attempt             int
-	handler             string // its name
-}
-
-// errPanic marks an attempt that ended in a panic.
-var errPanic = errors.New("panic")

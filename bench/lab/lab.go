@@ -144,6 +144,15 @@ func (p *Process) Alive() error {
 // Forget empties what the process has printed.
 func (p *Process) Forget() error { return p.log.Truncate(0) }
 
+// Printed is how many bytes the process has printed since it was told to forget.
+func (p *Process) Printed() (int64, error) {
+	info, err := p.log.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // Last is the end of what the process has printed.
 func (p *Process) Last() string {
 	text, err := os.ReadFile(p.log.Name())
@@ -153,7 +162,7 @@ func (p *Process) Last() string {
 	return string(text[max(0, len(text)-2000):])
 }
 
-// Said is the first line that the process has printed with a word in it, "" when there is none.
+// Said returns the first line that the process has printed with a word in it, or "".
 func (p *Process) Said(word string) string {
 	text, err := os.ReadFile(p.log.Name())
 	if err != nil {

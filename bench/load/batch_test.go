@@ -9,7 +9,7 @@ import (
 	"github.com/headgate/headgate/pkg/signature"
 )
 
-func TestSignedRequestsProve(t *testing.T) {
+func TestSigner_SignsRequestsThatVerify(t *testing.T) {
 	for _, size := range []int{load.MinSize, 600, 100_000} {
 		secret := load.NewSecret()
 		key, err := signature.ParseKey(secret)
@@ -34,19 +34,19 @@ func TestSignedRequestsProve(t *testing.T) {
 				if err != nil {
 					t.Fatalf("request %d of %d bytes: %v", i, size, err)
 				}
-				unproven, err := verifier.Read(h)
+				unverified, err := verifier.Read(h)
 				if err != nil {
 					t.Fatalf("headers of request %d: %v", i, err)
 				}
-				proof, err := verifier.Prove(unproven, body)
+				verified, err := verifier.Verify(unverified, body)
 				if err != nil {
-					t.Fatalf("request %d: %v; want it proven", i, err)
+					t.Fatalf("request %d: %v; want it verified", i, err)
 				}
 				head, err := codat.Read(body)
 				if err != nil || head.Type != load.Type || len(body) != size {
 					t.Errorf("body of %d bytes = %q, %v; want %s in %d bytes", len(body), head.Type, err, load.Type, size)
 				}
-				ids[proof.ID], bodies[string(body)] = true, true
+				ids[verified.ID], bodies[string(body)] = true, true
 			}
 		}
 		if len(ids) != 107 || len(bodies) != 107 {
@@ -73,11 +73,11 @@ func TestKeysSignInTurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		verifier := signature.NewVerifier(time.Minute, nil, key)
-		unproven, err := verifier.Read(h)
+		unverified, err := verifier.Read(h)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := verifier.Prove(unproven, body); err != nil {
+		if _, err := verifier.Verify(unverified, body); err != nil {
 			t.Errorf("request %d: %v; want it signed with key %d", i, err, i%3)
 		}
 	}

@@ -20,6 +20,7 @@ type Conn struct {
 	in      []byte // what has come of an answer
 	buffer  [4 << 10]byte
 	rested  bool // nothing was sent since the load began
+	once    bool // it ends after each request
 }
 
 // Dial makes n connections to an address of IP version 4; they are opened when they are used. from is where they come
@@ -34,6 +35,13 @@ func Dial(address string, from net.IP, n int) ([]*Conn, error) {
 		conns[i] = &Conn{address: to, from: from, fd: -1}
 	}
 	return conns, nil
+}
+
+// Once has the connections end after each request: the next one opens a new connection.
+func Once(conns []*Conn) {
+	for _, c := range conns {
+		c.once = true
+	}
 }
 
 // Close closes the connections.

@@ -211,7 +211,7 @@ func (l *driver) send(r *running) {
 
 // finish counts what became of a request.
 func (l *driver) finish(r *running, a answer) {
-	if !a.keep {
+	if !a.keep || r.once {
 		delete(l.conns, r.fd)
 		r.drop()
 	}

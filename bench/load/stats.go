@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Quantile is the smallest of ascending values that at least the part q of them does not exceed: the nearest rank. It
-// is 0 when there are none.
+// Quantile returns the nearest rank of ascending values: the smallest one that at least the part q of them does not
+// exceed. It returns 0 for no values.
 func Quantile[T any](ascending []T, q float64) T {
 	var none T
 	if len(ascending) == 0 {

@@ -1,5 +1,5 @@
-// Command worker is a worker whose handler does nothing: what it costs is what the runtime costs. With --claims none it
-// is not the runtime, but the loop that one writes without it: the benchmark compares the runtime with that.
+// Command worker is a worker whose handler does nothing, so that it measures the cost of the runtime. With --claims none it
+// is a plain loop without the runtime, with which the benchmark compares it.
 package main
 
 import (
@@ -14,16 +14,16 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/pgclaims"
 )
 
 func main() { process.Main("worker", "A worker whose handler does nothing.", new(Settings), Run) }
 
-// Settings say which worker it is and what it remembers by.
+// Settings choose the worker's name and its claims.
 type Settings struct {
 	workers.Settings
 
@@ -34,7 +34,7 @@ type Settings struct {
 	Out    string `name:"out" help:"File for the times from when an event came to when its handler began, in nanoseconds, as JSON; written at the end."`
 }
 
-// Run takes events until ctx ends.
+// Run handles events until ctx ends.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	var times times
 	run := s.runtime
@@ -51,7 +51,7 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	return os.WriteFile(s.Out, text, 0o600)
 }
 
-// times are how long events were on their way until a handler began.
+// times are the times from the arrival of an event to the start of its handler.
 type times struct {
 	mu  sync.Mutex
 	all []time.Duration
@@ -96,7 +96,7 @@ func (s *Settings) runtime(ctx context.Context, p *process.Process, t *times) er
 	return workers.Run(ctx, s.Settings, p, worker, func(context.Context, workers.Parts) (workers.Worker, error) { return worker, nil })
 }
 
-// loop takes events as many at once as the worker would, and acks them.
+// loop takes as many events at once as the worker and acks them.
 func (s *Settings) loop(ctx context.Context, p *process.Process, t *times) error {
 	nc, err := stream.Connect(ctx, s.NATS, s.Name, p.Log)
 	if err != nil {
@@ -134,7 +134,7 @@ func (s *Settings) loop(ctx context.Context, p *process.Process, t *times) error
 		free <- struct{}{}
 		running.Go(func() {
 			defer func() { <-free }()
-			received, _ := time.Parse(time.RFC3339Nano, m.Headers().Get(stream.HeaderCEReceivedTime))
+			received, _ := time.Parse(time.RFC3339Nano, m.Headers().Get("ce-receivedtime"))
 			t.began(received)
 			_ = m.Ack() // it would come again
 		})

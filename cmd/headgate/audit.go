@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -16,27 +18,31 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
-	"github.com/headgate/headgate/workers/audit"
-	"github.com/headgate/headgate/workers/pgclaims"
 )
 
-// auditing proves that every stored event has one end for each worker.
-type auditing struct {
-	Worker     []string          `name:"worker" env:"-" help:"Only this worker; may be given again. All that are provisioned if not given."`
-	Since      moment            `name:"since" env:"-" placeholder:"TIME" help:"Only what was stored then or later: how long ago (90m, 3d), or a date or time."`
-	Waiting    bool              `name:"waiting" env:"-" help:"List also the events that wait, with their attempts and when they are tried again."`
-	Expect     string            `name:"expect" env:"-" placeholder:"FILE" help:"Compare with an independent count: lines with a webhook-id that was sent, or with {\"webhook_id\":…,\"worker\":…} for an effect that a worker had. - is the standard input."`
-	SecretFile []string          `name:"secret-file" env:"-" placeholder:"FILE" help:"Prove the signatures of the stored bytes again, under the keys in this file. Reads every body."`
-	Postgres   map[string]string `name:"postgres" env:"-" mapsep:"none" placeholder:"WORKER=URL" help:"The worker keeps its claims in this PostgreSQL database (pgclaims); may be given again. Others can read the flag in the list of processes: give the password in PGPASSWORD or a password file."`
-	JSON       bool              `name:"json" env:"-" help:"Print JSON."`
-	broker     `embed:""`
+// auditCmd verifies that every stored event has exactly one state for each worker.
+type auditCmd struct {
+	Worker       []string          `name:"worker" env:"-" help:"Only this worker; can be repeated. All provisioned workers by default."`
+	Since        timeFlag          `name:"since" env:"-" placeholder:"TIME" help:"Only what was stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
+	Waiting      bool              `name:"waiting" env:"-" help:"List also the waiting events, with their attempts and the time of the next one."`
+	Expect       string            `name:"expect" env:"-" placeholder:"FILE" help:"Compare with an independent count: lines with a webhook-id that was sent, or with {\"webhook_id\":…,\"worker\":…} for an effect of a worker. - is standard input."`
+	SecretFile   process.FileNames `name:"secret-file" env:"-" placeholder:"FILE" help:"Verify the signatures of the stored bytes again, with the keys in this file. Reads every body."`
+	Postgres     map[string]string `name:"postgres" env:"-" mapsep:"none" placeholder:"WORKER=URL" help:"The worker keeps its claims in this PostgreSQL database (pgclaims); can be repeated. Others can read the flag in the list of processes: give the password in PGPASSWORD or a password file."`
+	Settle       time.Duration     `name:"settle" env:"-" default:"2s" hidden:"" help:"Pause before what looks wrong is read a second time; longer than a replica can lag."`
+	JSON         bool              `name:"json" env:"-" help:"Print JSON."`
+	connectFlags `embed:""`
 }
 
-// Validate reports workers whose names cannot be ones.
-func (c *auditing) Validate() error {
+// Validate returns an error for a name that no worker can have, and for a pause that is not positive.
+func (c *auditCmd) Validate() error {
+	if c.Settle <= 0 {
+		return fmt.Errorf("--settle must be greater than 0s (got %s)", c.Settle)
+	}
 	for _, w := range slices.Concat(c.Worker, slices.Collect(maps.Keys(c.Postgres))) {
 		if err := stream.ValidateWorker(w); err != nil {
 			return err
@@ -46,35 +52,39 @@ func (c *auditing) Validate() error {
 }
 
 // Run audits, and returns an error when there is an exception.
-func (c *auditing) Run(ctx context.Context, t *terminal) error {
+func (c *auditCmd) Run(ctx context.Context, t *terminal) error {
 	expect, err := c.expectation(t)
 	if err != nil {
 		return process.Misconfigured(fmt.Errorf("--expect: %w", err))
 	}
-	prove, err := c.prove()
+	verify, err := c.verifier()
 	if err != nil {
 		return process.Misconfigured(fmt.Errorf("--secret-file: %w", err))
 	}
-	elsewhere, closeAll, err := c.elsewhere(ctx)
+	external, closeAll, err := c.externalClaims(ctx)
 	if err != nil {
 		return process.Misconfigured(fmt.Errorf("--postgres: %w", err))
 	}
 	defer closeAll()
-	l, err := c.connect(ctx, t)
+	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	progress := newBar(t)
+	defer nc.close()
+	progress := newProgressBar(t)
 	report, err := audit.Audit{
-		JS: l, Source: l.source, Workers: c.Worker, Elsewhere: elsewhere, Since: c.Since.Time,
-		Expect: expect, Prove: prove, Progress: progress.show,
+		JS: nc, Source: nc.source, Workers: c.Worker, ExternalClaims: external, Since: c.Since.Time,
+		Settle: c.Settle, Expect: expect, Verify: verify, Progress: progress.show,
 	}.Run(ctx)
 	progress.clear()
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	if err := c.print(t, report); err != nil {
+	printed := c.printReport
+	if c.JSON {
+		printed = c.printReportJSON
+	}
+	if err := printed(t.out, report, c.retries(report)); err != nil {
 		return err
 	}
 	if n := len(report.Exceptions); n > 0 {
@@ -83,7 +93,7 @@ func (c *auditing) Run(ctx context.Context, t *terminal) error {
 	return nil
 }
 
-func (c *auditing) expectation(t *terminal) (*audit.Expectation, error) {
+func (c *auditCmd) expectation(t *terminal) (*audit.Expectation, error) {
 	switch c.Expect {
 	case "":
 		return nil, nil
@@ -98,8 +108,8 @@ func (c *auditing) expectation(t *terminal) (*audit.Expectation, error) {
 	return audit.ReadExpectation(f)
 }
 
-// elsewhere are the claims that are in PostgreSQL.
-func (c *auditing) elsewhere(ctx context.Context) (claims map[string]audit.Claims, closeAll func(), err error) {
+// externalClaims returns the claims in PostgreSQL, by worker.
+func (c *auditCmd) externalClaims(ctx context.Context) (claims map[string]audit.Claims, closeAll func(), err error) {
 	var pools []*pgxpool.Pool
 	closeAll = func() {
 		for _, p := range pools {
@@ -119,8 +129,8 @@ func (c *auditing) elsewhere(ctx context.Context) (claims map[string]audit.Claim
 	return claims, closeAll, nil
 }
 
-// prove is nil without keys. The time of a signature is not looked at: it was when the event came.
-func (c *auditing) prove() (func(nats.Header, []byte) error, error) {
+// verifier returns nil without keys. It does not check the time of a signature.
+func (c *auditCmd) verifier() (func(nats.Header, []byte) error, error) {
 	if len(c.SecretFile) == 0 {
 		return nil, nil
 	}
@@ -134,66 +144,79 @@ func (c *auditing) prove() (func(nats.Header, []byte) error, error) {
 		for _, name := range []string{stream.HeaderWebhookID, stream.HeaderWebhookTimestamp, stream.HeaderWebhookSignature} {
 			signed.Set(name, h.Get(name))
 		}
-		unproven, err := verifier.Read(signed)
+		unverified, err := verifier.Read(signed)
 		if err == nil {
-			_, err = verifier.Prove(unproven, body)
+			_, err = verifier.Verify(unverified, body)
 		}
 		return err
 	}, nil
 }
 
-// print lists the quarantine, what waits if that was asked for, the exceptions, and the numbers last.
-func (c *auditing) print(t *terminal, r audit.Report) error {
-	var waits []audit.Wait
-	if c.Waiting {
-		for _, w := range r.Workers {
-			waits = append(waits, w.Waits...)
-		}
+// retries returns the waiting events when --waiting asks for them.
+func (c *auditCmd) retries(r audit.Report) []audit.Retry {
+	if !c.Waiting {
+		return nil
 	}
-	if c.JSON {
-		for _, w := range waits {
-			if err := printJSON(t.out, w); err != nil {
-				return err
-			}
-		}
-		for _, e := range r.Exceptions {
-			if err := printJSON(t.out, e); err != nil {
-				return err
-			}
-		}
-		numbers := r
-		numbers.Exceptions = nil
-		return printJSON(t.out, numbers)
+	var all []audit.Retry
+	for _, w := range r.Workers {
+		all = append(all, w.Retries...)
 	}
-	var b strings.Builder
-	for _, m := range r.Quarantined {
-		fmt.Fprintf(&b, "quarantined  #%-8d  %-31s  %s\n", m.Sequence, clean(m.WebhookID), clean(m.Reason))
-	}
-	for _, w := range waits {
-		next := "an attempt runs"
-		if !w.Next.IsZero() {
-			next = "next at " + when(w.Next)
+	return all
+}
+
+// printReportJSON writes one line for each waiting event and each exception, and one for the numbers.
+func (c *auditCmd) printReportJSON(w io.Writer, r audit.Report, retries []audit.Retry) error {
+	for _, retry := range retries {
+		if err := printJSON(w, retry); err != nil {
+			return err
 		}
-		fmt.Fprintf(&b, "%-11s  #%-8d  %-31s  %s  %s%s: %s, %s\n", w.Standing, w.Sequence, clean(w.WebhookID), clean(w.Worker),
-			clean(w.Type), again(w.Redrive), plural(w.Attempts, "attempt"), next)
 	}
 	for _, e := range r.Exceptions {
-		fmt.Fprintf(&b, "EXCEPTION    #%-8d  %-31s  %s  %s%s: %s: %s\n", e.Sequence, clean(e.WebhookID), clean(e.Worker),
-			clean(e.Type), again(e.Redrive), e.Kind, clean(e.Detail))
+		if err := printJSON(w, e); err != nil {
+			return err
+		}
 	}
-	for _, w := range r.Workers {
+	r.Exceptions = nil
+	return printJSON(w, r)
+}
+
+// printReport writes the quarantine, the waiting events, the exceptions, and the numbers last.
+func (c *auditCmd) printReport(w io.Writer, r audit.Report, retries []audit.Retry) error {
+	var b strings.Builder
+	for _, m := range r.Quarantined {
+		fmt.Fprintf(&b, "quarantined  #%-8d  %-31s  %s\n", m.Sequence, printable(m.WebhookID), printable(m.Reason))
+	}
+	for _, retry := range retries {
+		next := "an attempt is running"
+		if !retry.Next.IsZero() {
+			next = "next at " + formatTime(retry.Next)
+		}
+		fmt.Fprintf(&b, "%-11s  #%-8d  %-31s  %s  %s%s: %s, %s\n", retry.State, retry.Sequence, printable(retry.WebhookID), printable(retry.Worker),
+			printable(retry.Type), redriveSuffix(retry.Redrive), plural(retry.Attempts, "attempt"), next)
+	}
+	for _, e := range r.Exceptions {
+		fmt.Fprintf(&b, "EXCEPTION    #%-8d  %-31s  %s  %s%s: %s: %s\n", e.Sequence, printable(e.WebhookID), printable(cmp.Or(e.Worker, e.Server)),
+			printable(cmp.Or(e.Type, e.Stream)), redriveSuffix(e.Redrive), e.Kind, printable(e.Detail))
+	}
+	for _, one := range r.Workers {
 		fmt.Fprintf(&b, "%s: %s: %d done, %d waiting, %d parked, %d dead, %d to come, %s\n",
-			w.Name, plural(w.Events, "event"), w.Done, w.Waiting, w.Parked, w.Dead, w.ToCome, plural(w.Exceptions, "exception"))
+			one.Name, plural(one.Events, "event"), one.Done, one.Waiting, one.Parked, one.Dead, one.ToCome, plural(one.Exceptions, "exception"))
 	}
+	b.WriteString(copiesLine(r.Copies))
 	fmt.Fprintf(&b, "%s stored, %d quarantined, %s, %s\n", plural(r.Stored, "event"), len(r.Quarantined), plural(len(r.Workers), "worker"), plural(len(r.Exceptions), "exception"))
-	_, err := fmt.Fprint(t.out, b.String())
+	_, err := fmt.Fprint(w, b.String())
 	return err
 }
 
-// again says in which redrive, if it was one.
-func again(redrive string) string {
+// copiesLine says on which servers a stream was read.
+func copiesLine(s audit.Scrubbed) string {
+	return fmt.Sprintf("%s: %s read on %s, %d deleted\n", s.Stream, plural(int(s.Messages), "message"), cmp.Or(strings.Join(s.Servers, ", "), "no server"), s.Deleted)
+}
+
+// redriveSuffix names the redrive of an event, if it has one.
+func redriveSuffix(redrive string) string {
 	if redrive == "" {
 		return ""
 	}
-	return " redrive " + clean(redrive)
+	return " redrive " + printable(redrive)
 }

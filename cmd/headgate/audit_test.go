@@ -16,15 +16,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/claims"
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
+	"github.com/headgate/headgate/pkg/claims/pgclaims/pgtest"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/audit"
-	"github.com/headgate/headgate/workers/pgclaims"
-	"github.com/headgate/headgate/workers/pgclaims/pgtest"
 )
 
 // bookkeeper takes companies: what it does with one is said by the beginning of its webhook-id.
@@ -47,7 +48,7 @@ func bookkeeper(handled chan<- codat.Event[codat.Company]) workers.Worker {
 }
 
 // work runs a worker until stop is called or the test ends.
-func (r *rig) work(w workers.Worker) (stop func()) {
+func (r *broker) work(w workers.Worker) (stop func()) {
 	r.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -67,19 +68,25 @@ func (r *rig) work(w workers.Worker) (stop func()) {
 	return stop
 }
 
-// idle waits until a worker has nothing to do.
-func (r *rig) idle(worker string) {
+// settle is enough for one server, which has no replica that lags.
+const settle = "10ms"
+
+// audit runs headgate audit.
+func (r *broker) audit(want int, args ...string) *command {
 	r.Helper()
-	streamtest.Wait(r, func() bool {
-		c, err := r.JS.Consumer(context.Background(), source.Stream(), worker)
-		return err == nil && c.CachedInfo().NumPending+uint64(c.CachedInfo().NumAckPending) == 0
-	}, worker+" to be idle")
+	return r.headgate(want, append([]string{"audit", "--settle", settle}, args...)...)
 }
 
-// booked is a rig whose bookkeeper is done with one event of each kind.
-func booked(t testing.TB) *rig {
+// idle waits until a worker has settled every message that its consumer takes.
+func (r *broker) idle(worker string) {
+	r.Helper()
+	streamtest.WaitSettled(r, r.JS, source.Stream(), worker)
+}
+
+// newBrokerWithHandledEvents returns a server on which the bookkeeper has handled one event of each kind.
+func newBrokerWithHandledEvents(t testing.TB) *broker {
 	w := bookkeeper(nil)
-	r := newRig(t, w.Plan())
+	r := newBroker(t, w.Spec())
 	for _, id := range []string{"done_1", "dead_1", "park_1"} {
 		r.event("company.created", id)
 	}
@@ -90,9 +97,10 @@ func booked(t testing.TB) *rig {
 	return r
 }
 
-func TestAuditSaysWhatItFound(t *testing.T) {
-	r := booked(t)
-	c := r.headgate(0, "audit", "--waiting")
+func TestAudit_PrintsStatesAndExceptions(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithHandledEvents(t)
+	c := r.audit(0, "--waiting")
 	contains(t, c.out.String(),
 		"quarantined  #4         odd_1                            not JSON",
 		"parked       #3         park_1                           bookkeeper  company.created: 1 attempt, next at",
@@ -103,19 +111,19 @@ func TestAuditSaysWhatItFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := kv.Delete(t.Context(), workers.Key{WebhookID: "done_1"}.String()); err != nil {
+	if err := kv.Delete(t.Context(), claims.Key{WebhookID: "done_1"}.String()); err != nil {
 		t.Fatal(err)
 	}
-	c = r.headgate(1, "audit")
+	c = r.audit(1)
 	contains(t, c.out.String(), "EXCEPTION    #1         done_1                           bookkeeper  company.created: skipped: ", "headgate replay --worker bookkeeper", "1 exception")
 	contains(t, c.err.String(), "headgate: 1 exception")
 
-	c = r.headgate(1, "audit", "--json", "--waiting", "--worker", "bookkeeper", "--since", "1h")
+	c = r.audit(1, "--json", "--waiting", "--worker", "bookkeeper", "--since", "1h")
 	lines := c.out.lines()
 	if len(lines) != 3 {
 		t.Fatalf("it prints %q; want what waits, the exception, and the numbers", lines)
 	}
-	waits := decode[audit.Wait](t, lines[:1])[0]
+	waits := decode[audit.Retry](t, lines[:1])[0]
 	wrong := decode[audit.Exception](t, lines[1:2])[0]
 	numbers := decode[audit.Report](t, lines[2:])[0]
 	if waits.WebhookID != "park_1" || waits.Attempts != 1 || wrong.Kind != audit.Skipped || wrong.WebhookID != "done_1" ||
@@ -124,22 +132,24 @@ func TestAuditSaysWhatItFound(t *testing.T) {
 	}
 
 	r.headgate(0, "replay", "--worker", "bookkeeper", "--id", "done_1")
-	c = r.headgate(0, "audit")
+	c = r.audit(0)
 	contains(t, c.out.String(), "0 done, 0 waiting, 1 parked, 1 dead, 1 to come, 0 exceptions")
 }
 
-func TestAuditComparesWithACount(t *testing.T) {
-	r := booked(t)
+func TestAudit_ComparesWithExpectation(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithHandledEvents(t)
 	file := filepath.Join(t.TempDir(), "sent")
 	if err := os.WriteFile(file, []byte("done_1\ndead_1\npark_1\nodd_1\n{\"webhook_id\":\"done_1\",\"worker\":\"bookkeeper\"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.headgate(0, "audit", "--expect", file)
-	c := begin(t, "done_1\nlost_1\n", "audit", "--expect", "-", "--nats-url", r.URL).exit(1)
+	r.audit(0, "--expect", file)
+	c := begin(t, "done_1\nlost_1\n", "audit", "--expect", "-", "--settle", settle, "--nats-url", r.URL).exit(1)
 	contains(t, c.out.String(), "lost_1                           -  -: not-stored", "park_1                           -  company.created: not-expected", "4 exceptions")
 }
 
-func TestAuditReadsClaimsInPostgreSQL(t *testing.T) {
+func TestAudit_ReadsClaimsInPostgreSQL(t *testing.T) {
+	t.Parallel()
 	database := pgtest.New(t)
 	pool := database.Pool(t)
 	if err := pgclaims.Provision(t.Context(), pool); err != nil {
@@ -147,22 +157,23 @@ func TestAuditReadsClaimsInPostgreSQL(t *testing.T) {
 	}
 	w := bookkeeper(nil)
 	w.Claims = pgclaims.New(pool, w.Name, nil)
-	r := newRig(t, w.Plan())
+	r := newBroker(t, w.Spec())
 	r.event("company.created", "done_1")
 	r.event("company.created", "done_2")
 	stop := r.work(w)
 	r.idle(w.Name)
 	stop()
-	contains(t, r.headgate(1, "audit").out.String(), "no-claims", "headgate audit --postgres")
-	contains(t, r.headgate(0, "audit", "--postgres", "bookkeeper="+database.DSN).out.String(), "bookkeeper: 2 events: 2 done")
-	if _, err := pool.Exec(t.Context(), `DELETE FROM headgate_claims WHERE key = $1`, workers.Key{WebhookID: "done_2"}.String()); err != nil {
+	contains(t, r.audit(1).out.String(), "no-claims", "headgate audit --postgres")
+	contains(t, r.audit(0, "--postgres", "bookkeeper="+database.DSN).out.String(), "bookkeeper: 2 events: 2 done")
+	if _, err := pool.Exec(t.Context(), `DELETE FROM headgate_claims WHERE key = $1`, claims.Key{WebhookID: "done_2"}.String()); err != nil {
 		t.Fatal(err)
 	}
-	contains(t, r.headgate(1, "audit", "--postgres", "bookkeeper="+database.DSN).out.String(), "done_2                           bookkeeper  company.created: skipped")
+	contains(t, r.audit(1, "--postgres", "bookkeeper="+database.DSN).out.String(), "done_2                           bookkeeper  company.created: skipped")
 }
 
-func TestAuditProvesStoredBytes(t *testing.T) {
-	r := newRig(t)
+func TestAudit_VerifiesStoredBytes(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte("twenty-four bytes of key"))
 	k, err := signature.ParseKey(secret)
 	if err != nil {
@@ -178,9 +189,9 @@ func TestAuditProvesStoredBytes(t *testing.T) {
 	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.headgate(0, "audit")
-	c := r.headgate(1, "audit", "--secret-file", file)
-	contains(t, c.out.String(), "forged_1                         -  company.created: not-proven", "1 exception\n")
+	r.audit(0)
+	c := r.audit(1, "--secret-file", file)
+	contains(t, c.out.String(), "forged_1                         -  company.created: unverified", "1 exception\n")
 	if strings.Contains(c.out.String(), "true_1") {
 		t.Errorf("it says\n%s\nof a signature that proves", &c.out)
 	}
@@ -191,15 +202,14 @@ const auditors = `authorization: { users: [
 	{ user: admin, password: p }
 	{ user: auditor, password: p, permissions: {
 		publish: [
-			"$JS.API.STREAM.INFO.*"
-			"$JS.API.CONSUMER.LIST.CODAT", "$JS.API.CONSUMER.INFO.*.*"
-			"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.MSG.NEXT.*.*", "$JS.API.CONSUMER.DELETE.*.*" # of its own, which acknowledge nothing
-			"$JS.API.DIRECT.GET.CODAT_PARKED"
+			"$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*"
+			"$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.CODAT", "$JS.API.CONSUMER.INFO.*.*"
 		]
 		subscribe: "_INBOX_headgate.>" } }
 ] }`
 
-func TestAuditNeedsToReadAndNothingElse(t *testing.T) {
+func TestAudit_NeedsReadPermissionsOnly(t *testing.T) {
+	t.Parallel()
 	address, _ := streamtest.Configured(t, auditors)
 	url := func(user string) string { return strings.Replace(address, "//", "//"+user+":p@", 1) }
 	nc, err := nats.Connect(url("admin"))
@@ -216,9 +226,9 @@ func TestAuditNeedsToReadAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	r := &rig{&streamtest.Server{URL: url("admin"), NC: nc, JS: js}, t, p}
+	r := &broker{&streamtest.Server{URL: url("admin"), NC: nc, JS: js}, t, p}
 	w := bookkeeper(nil)
-	streamtest.Provision(t, js, stream.Plan{Source: source, Workers: []stream.WorkerPlan{w.Plan()}})
+	streamtest.Provision(t, js, stream.Layout{Source: source, Workers: []stream.WorkerSpec{w.Spec()}})
 	for _, id := range []string{"done_1", "dead_1", "park_1"} {
 		r.event("company.created", id)
 	}
@@ -243,7 +253,8 @@ func TestAuditNeedsToReadAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAuditUsage(t *testing.T) {
+func TestAudit_RefusesWrongUsage(t *testing.T) {
+	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -252,14 +263,14 @@ func TestAuditUsage(t *testing.T) {
 		{"a bad worker", "audit --worker Book", "small letter"},
 		{"a bad time", "audit --since yesterday", "3d"},
 		{"a count that is not there", "audit --expect /nowhere", "--expect"},
-		{"a count that is empty", "audit --expect " + empty, "--expect: it is empty"},
+		{"a count that is empty", "audit --expect " + empty, "--expect: it has no lines"},
 		{"keys that are not there", "audit --secret-file /nowhere", "--secret-file"},
-		{"a database of nobody", "audit --postgres postgres://localhost", "--postgres"},
+		{"a database without a worker", "audit --postgres postgres://localhost", "--postgres"},
 		{"a database of a bad worker", "audit --postgres Book=postgres://localhost", "small letter"},
 		{"a database that is no address", "audit --postgres book=postgres://a:b:c", "--postgres"},
-		{"a replay of nothing", "replay --worker bookkeeper", "say which events"},
-		{"a replay of all and some", "replay --worker bookkeeper --all --id msg_1", "say which events"},
-		{"a replay for nobody", "replay --all", "--worker"},
+		{"a replay of nothing", "replay --worker bookkeeper", "choose the events"},
+		{"a replay of all and some", "replay --worker bookkeeper --all --id msg_1", "choose the events"},
+		{"a replay without a worker", "replay --all", "--worker"},
 		{"a replay for a bad worker", "replay --worker Book --all", "small letter"},
 		{"a replay under a bad id", "replay --worker bookkeeper --all --redrive-id a:b", "--redrive-id"},
 		{"a replay that never ends", "replay --worker bookkeeper --all --rate 0", "--rate"},
@@ -275,8 +286,8 @@ func TestAuditUsage(t *testing.T) {
 		c := headgate(t, 1, append(strings.Fields(args), "--nats-url", "nats://127.0.0.1:1", "--connect-timeout", "100ms")...)
 		contains(t, c.err.String(), "cannot reach NATS")
 	}
-	r := newRig(t)
-	contains(t, r.headgate(1, "audit", "--source", "other").err.String(), "run headgate provision")
-	contains(t, r.headgate(1, "audit", "--worker", "nobody").err.String(), `no worker "nobody" is provisioned`)
+	r := newBroker(t)
+	contains(t, r.audit(1, "--source", "other").err.String(), "run headgate provision")
+	contains(t, r.audit(1, "--worker", "nobody").err.String(), `no worker "nobody" is provisioned`)
 	contains(t, r.headgate(1, "replay", "--worker", "nobody", "--all").err.String(), `no worker "nobody" is provisioned`)
 }

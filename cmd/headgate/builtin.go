@@ -2,36 +2,70 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+
+	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/process"
-	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/connections"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers/builtin"
 )
 
-// builtin are the workers that come with Headgate: what headgate provision makes room for and headgate dev runs.
-var builtin = []builtinWorker{
-	{connections.Worker(connections.Store{}), newPart("worker-connections", connections.Run)},
+// builtinSpecs returns what must be provisioned for the built-in workers.
+func builtinSpecs() []stream.WorkerSpec {
+	var specs []stream.WorkerSpec
+	for _, w := range builtin.Workers() {
+		specs = append(specs, w.Spec)
+	}
+	return specs
 }
 
-type builtinWorker struct {
-	shape workers.Worker // says what must be in place, and does not work
-	part  part
+// readSpecs reads the specs of workers that are not built in, as their --spec printed them.
+func readSpecs(files []string) ([]stream.WorkerSpec, error) {
+	var specs []stream.WorkerSpec
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--spec: %w", err)
+		}
+		spec, err := stream.ParseSpec(text)
+		if err != nil {
+			return nil, fmt.Errorf("--spec: %s: %w", file, err)
+		}
+		specs = append(specs, spec)
+	}
+	return specs, nil
 }
 
-// door is the ingress as a part.
-var door = newPart("ingress", ingress.Run)
+// builtinParts returns the programs of the built-in workers, without those that lack a required setting, which log names.
+func builtinParts(log *zap.Logger) []part {
+	var parts []part
+	for _, w := range builtin.Workers() {
+		if missing := w.Missing(); len(missing) > 0 {
+			log.Warn("a worker does not run: set the variables that it requires", zap.String("worker", w.Program()), zap.Strings("variables", missing))
+			continue
+		}
+		parts = append(parts, part{w.Program(), w.Run, w.Has("codat-key-file")})
+	}
+	return parts
+}
 
-// A part is a program that can run inside another one, named as its binary.
+// ingressPart is the program of the ingress.
+var ingressPart = newPart("ingress", ingress.Run)
+
+// A part is a program that runs inside another one. Its name is that of its binary.
 type part struct {
 	name string
 	run  func(ctx context.Context, args []string, p *process.Process) error
+	// callsCodat is true when it has the settings of package api.
+	callsCodat bool
 }
 
-// newPart makes a part of what a binary's main is made of. Its settings are read as the binary reads them: from args,
-// then from the environment.
+// newPart returns a part that reads its settings as the binary does: from args, then from the environment.
 func newPart[S any](name string, run func(context.Context, *S, *process.Process) error) part {
-	return part{name, func(ctx context.Context, args []string, p *process.Process) error {
+	return part{name: name, run: func(ctx context.Context, args []string, p *process.Process) error {
 		s := new(S)
 		if _, err := process.Parse(name, "", s, args); err != nil {
 			return err

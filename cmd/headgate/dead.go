@@ -5,110 +5,144 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"regexp"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nuid"
-	"golang.org/x/time/rate"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// dead are the commands on dead letters.
-type dead struct {
-	List   deadList   `cmd:"" help:"List dead letters, oldest first."`
-	Show   deadShow   `cmd:"" help:"Show one dead letter: why, when and where it was given up."`
-	Replay deadReplay `cmd:"" help:"Give dead letters to their workers again. They stay in the archive."`
+// deadCmd holds the commands on dead letters.
+type deadCmd struct {
+	List   deadListCmd   `cmd:"" help:"List the open dead letters, oldest first: those that were not given again."`
+	Show   deadShowCmd   `cmd:"" help:"Show one dead letter: its cause, errors, attempts and host, and what came of it."`
+	Replay deadReplayCmd `cmd:"" help:"Give open dead letters to their workers again. They stay in the archive."`
 }
 
-// choice chooses dead letters.
-type choice struct {
-	Worker  string `name:"worker" env:"-" help:"Only those of this worker."`
-	Type    string `name:"type" env:"-" help:"Only those of this event type."`
-	Company string `name:"company" env:"-" help:"Only those of this company, by its id."`
-	Since   moment `name:"since" env:"-" placeholder:"TIME" help:"Only those given up then or later: how long ago (90m, 3d), or a date or time."`
-	Until   moment `name:"until" env:"-" placeholder:"TIME" help:"Only those given up before."`
+// letterFlags choose dead letters.
+type letterFlags struct {
+	Worker  string        `name:"worker" env:"-" help:"Only dead letters of this worker."`
+	Type    codat.Pattern `name:"type" env:"-" help:"Only dead letters of this event type, or of a pattern: * is one word, > the rest."`
+	Company string        `name:"company" env:"-" help:"Only dead letters of the company with this id."`
+	Since   timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only dead letters stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
+	Until   timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only dead letters stored before this time."`
 }
 
-func (c choice) filter() deadletter.Filter {
-	return deadletter.Filter{Worker: c.Worker, Type: c.Type, Company: c.Company, Since: c.Since.Time, Until: c.Until.Time}
+func (f letterFlags) filter() deadletter.Filter {
+	return deadletter.Filter{Worker: f.Worker, Type: f.Type, Company: f.Company, Since: f.Since.Time, Until: f.Until.Time}
 }
 
-// Validate reports a worker's name that cannot be one.
-func (c choice) Validate() error {
-	if c.Worker == "" {
+// Validate returns an error for a name that no worker can have.
+func (f letterFlags) Validate() error {
+	if f.Type != "" {
+		if err := f.Type.Validate(); err != nil {
+			return fmt.Errorf("--type: %w", err)
+		}
+	}
+	if f.Worker == "" {
 		return nil
 	}
-	return stream.ValidateWorker(c.Worker)
+	return stream.ValidateWorker(f.Worker)
 }
 
-type deadList struct {
-	choice `embed:""`
-	JSON   bool `name:"json" env:"-" help:"Print JSON."`
-	broker `embed:""`
+type deadListCmd struct {
+	letterFlags  `embed:""`
+	All          bool `name:"all" env:"-" help:"List also the dead letters that are not open, with the state of each: when it was given again, by whom, and what came of it."`
+	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	connectFlags `embed:""`
 }
 
-// Run lists.
-func (c *deadList) Run(ctx context.Context, t *terminal) error {
-	l, err := c.connect(ctx, t)
+// Run prints one line for each open dead letter, or for each at all.
+func (c *deadListCmd) Run(ctx context.Context, t *terminal) error {
+	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	n := 0
-	err = deadletter.List(ctx, l, l.source, c.filter(), func(letter deadletter.Letter) error {
-		n++
-		if c.JSON {
-			return printJSON(t.out, letter)
+	defer nc.close()
+	if c.All && !c.JSON {
+		if _, err := fmt.Fprintln(t.out, lettersHeader); err != nil {
+			return err
 		}
-		return printLetter(t.out, letter)
+	}
+	format := letterLine
+	if c.All {
+		format = letterLineWithState
+	}
+	closed := 0
+	err = printList(t, "dead letter", c.JSON, format, func(each func(operator.Letter) error) error {
+		return operator.Letters(ctx, nc, nc.source, c.filter(), func(l operator.Letter) error {
+			if !c.All && l.State != operator.LetterOpen {
+				closed++
+				return nil
+			}
+			return each(l)
+		})
 	})
-	if err == nil && !c.JSON {
-		fmt.Fprintln(t.err, plural(n, "dead letter"))
+	if err == nil && !c.JSON && closed > 0 {
+		fmt.Fprintf(t.err, "%d more were given again: --all shows them\n", closed)
 	}
 	return err
 }
 
-func printLetter(w io.Writer, l deadletter.Letter) error {
-	_, err := fmt.Fprintf(w, "%-6d  %s  %-16s  %-32s  company %s  %s  %s, %s: %s\n",
-		l.Number, when(l.Buried), clean(l.Worker), clean(l.Type), clean(l.Company), clean(l.WebhookID),
-		clean(l.Cause), plural(l.Attempts, "attempt"), cut(l.LastError, 100))
-	return err
+// letterLine returns a letter in one line.
+func letterLine(l operator.Letter) string {
+	return fmt.Sprintf("%-6d  %s  %s", l.Number, formatTime(l.Buried), letterText(l))
 }
 
-type deadShow struct {
-	Number  uint64 `arg:"" help:"Its number, as dead list prints it."`
-	Payload bool   `name:"payload" env:"-" help:"Print the body and every header too. They hold your customers' data."`
-	JSON    bool   `name:"json" env:"-" help:"Print JSON."`
-	broker  `embed:""`
+// lettersHeader is above the lines of letterLineWithState.
+var lettersHeader = fmt.Sprintf("%-6s  %-19s  %-16s  %-19s  %-20s  %s", "NUMBER", "GIVEN UP", "STATE", "WHEN", "BY", "WORKER AND EVENT")
+
+// letterLineWithState returns a letter in one line, with what came of it.
+func letterLineWithState(l operator.Letter) string {
+	when, by := "-", ""
+	if n := len(l.Given); n > 0 {
+		when, by = formatTime(l.Given[n-1].At), l.Given[n-1].By
+	}
+	return fmt.Sprintf("%-6d  %s  %-16s  %-19s  %-20s  %s", l.Number, formatTime(l.Buried), letterState(l), when, printable(by), letterText(l))
 }
 
-// Run shows.
-func (c *deadShow) Run(ctx context.Context, t *terminal) error {
-	l, err := c.connect(ctx, t)
+// letterState returns the state of a letter, with what is known beyond it.
+func letterState(l operator.Letter) string {
+	switch l.State {
+	case operator.LetterReplaced:
+		return fmt.Sprintf("replaced by %d", l.ReplacedBy)
+	case operator.LetterGiven:
+		return "given: " + string(l.Given[len(l.Given)-1].Outcome)
+	}
+	return string(l.State)
+}
+
+// letterText returns what a line says of the letter's event.
+func letterText(l operator.Letter) string {
+	text := fmt.Sprintf("%-16s  %-32s  company %s  %s  ", printable(l.Worker), printable(l.Type), printable(l.Company), printable(l.WebhookID))
+	if l.Replaces != 0 {
+		text += fmt.Sprintf("again after %d, ", l.Replaces)
+	}
+	return text + fmt.Sprintf("%s, %s: %s", printable(l.Cause), plural(l.Attempts, "attempt"), truncate(l.LastError, 100))
+}
+
+type deadShowCmd struct {
+	Number       uint64 `arg:"" help:"Its number, as dead list prints it."`
+	Payload      bool   `name:"payload" env:"-" help:"Print the body and every header too. They hold your customers' data."`
+	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	connectFlags `embed:""`
+}
+
+// Run prints one dead letter.
+func (c *deadShowCmd) Run(ctx context.Context, t *terminal) error {
+	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	letter, err := deadletter.Get(ctx, l, l.source, c.Number)
+	defer nc.close()
+	letter, err := operator.ReadLetter(ctx, nc, nc.source, c.Number)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		shown := struct {
-			deadletter.Letter
-			Header nats.Header `json:"header,omitempty"`
-			payload
-		}{Letter: letter}
-		if c.Payload {
-			shown.Header, shown.payload = letter.Header, newPayload(letter.Body)
-		}
-		return printJSON(t.out, shown)
+		return c.printJSON(t.out, letter)
 	}
 	rows := [][2]string{
 		{"number", fmt.Sprint(letter.Number)},
@@ -122,242 +156,81 @@ func (c *deadShow) Run(ctx context.Context, t *terminal) error {
 		{"attempts", fmt.Sprint(letter.Attempts)},
 		{"first error", letter.FirstError},
 		{"last error", letter.LastError},
-		{"first attempt", when(letter.FirstAttempt)},
-		{"last attempt", when(letter.LastAttempt)},
-		{"given up", when(letter.Buried)},
+		{"first attempt", formatTime(letter.FirstAttempt)},
+		{"last attempt", formatTime(letter.LastAttempt)},
+		{"given up", formatTime(letter.Buried)},
 		{"on host", letter.Host},
 		{"body", plural(len(letter.Body), "byte")},
+		{"state", letterState(letter)},
+	}
+	if letter.Replaces != 0 {
+		rows = append(rows, [2]string{"again after", fmt.Sprintf("dead letter %d", letter.Replaces)})
+	}
+	for _, g := range letter.Given {
+		rows = append(rows, [2]string{"given again", fmt.Sprintf("%s by %s, redrive %s: %s", formatTime(g.At), printable(g.By), g.Redrive, g.Outcome)})
 	}
 	if err := printRows(t.out, rows); err != nil || !c.Payload {
 		return err
 	}
-	return printWhole(t.out, letter.Header, letter.Body)
+	return printMessage(t.out, letter.Header, letter.Body)
 }
 
-func printRows(w io.Writer, rows [][2]string) error {
-	for _, r := range rows {
-		if _, err := fmt.Fprintf(w, "%-14s  %s\n", r[0], clean(r[1])); err != nil {
-			return err
-		}
+func (c *deadShowCmd) printJSON(w io.Writer, letter operator.Letter) error {
+	shown := struct {
+		operator.Letter
+		Header nats.Header `json:"header,omitempty"`
+		payload
+	}{Letter: letter}
+	if c.Payload {
+		shown.Header, shown.payload = letter.Header, newPayload(letter.Body)
 	}
-	return nil
+	return printJSON(w, shown)
 }
 
-// printWhole writes all headers and the body.
-func printWhole(w io.Writer, h nats.Header, body []byte) error {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		if _, err := fmt.Fprintf(w, "    %s: %s\n", clean(name), clean(strings.Join(h[name], ", "))); err != nil {
-			return err
-		}
-	}
-	if _, err := fmt.Fprintln(w); err != nil {
-		return err
-	}
-	return printBody(w, body)
+type deadReplayCmd struct {
+	Numbers     []uint64 `arg:"" optional:"" name:"number" help:"Numbers, as dead list prints them."`
+	All         bool     `name:"all" env:"-" help:"Every open dead letter."`
+	Again       bool     `name:"again" env:"-" help:"Give also those that are not open: that were given again before, and whatever came of it."`
+	letterFlags `embed:""`
+
+	redriveFlags `embed:""`
+	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	connectFlags `embed:""`
 }
 
-type deadReplay struct {
-	Numbers []uint64 `arg:"" optional:"" name:"number" help:"Numbers, as dead list prints them."`
-	All     bool     `name:"all" env:"-" help:"Every dead letter that there is."`
-	choice  `embed:""`
-
-	RedriveID string  `name:"redrive-id" env:"-" placeholder:"ID" help:"Name of this redrive; a new one if not given. Under one name nothing is given twice: repeat the command with it to go on."`
-	Rate      float64 `name:"rate" env:"-" default:"100" help:"At most so many a second."`
-	DryRun    bool    `name:"dry-run" env:"-" help:"Say what would be given, and give nothing."`
-	JSON      bool    `name:"json" env:"-" help:"Print JSON."`
-	broker    `embed:""`
-}
-
-var plainRedrive = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
-// Validate reports a command line that cannot be meant.
-func (c *deadReplay) Validate() error {
+// Validate returns an error for a command line that chooses nothing, or in two ways.
+func (c *deadReplayCmd) Validate() error {
 	chosen := 0
-	for _, is := range []bool{len(c.Numbers) > 0, c.All, c.choice != choice{}} {
+	for _, is := range []bool{len(c.Numbers) > 0, c.All, c.letterFlags != letterFlags{}} {
 		if is {
 			chosen++
 		}
 	}
 	if chosen != 1 {
-		return errors.New("say which dead letters: numbers, or a filter such as --worker, or --all")
+		return errors.New("choose the dead letters: numbers, or a filter such as --worker, or --all")
 	}
-	if c.RedriveID != "" && !plainRedrive.MatchString(c.RedriveID) {
-		return fmt.Errorf("--redrive-id: %q is no id: give up to 64 letters, digits, _ or -", c.RedriveID)
-	}
-	if c.Rate <= 0 {
-		return fmt.Errorf("--rate: %v a second is never: give more than 0", c.Rate)
-	}
-	return c.choice.Validate()
+	return errors.Join(c.redriveFlags.check(), c.letterFlags.Validate())
 }
 
-// replayed is how a replay ended.
-type replayed struct {
-	Redrive string `json:"redrive"`
-	Chosen  int    `json:"chosen"`
-	Given   int    `json:"given"`
-	Before  int    `json:"given_before"`
-	DryRun  bool   `json:"dry_run,omitempty"`
-}
-
-// Run gives dead letters again. What it did is kept for the operators, also when it could not go on.
-func (c *deadReplay) Run(ctx context.Context, t *terminal) error {
-	l, err := c.connect(ctx, t)
+// Run chooses dead letters and redrives them; a dry run prints them.
+func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
+	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	numbers, err := c.numbers(ctx, l)
+	defer nc.close()
+	o, err := operator.New(nc, nc.source)
 	if err != nil {
 		return err
 	}
-	r := replayed{Redrive: c.RedriveID, Chosen: len(numbers), DryRun: c.DryRun}
-	if r.Redrive == "" {
-		r.Redrive = newRedrive()
+	defer o.Close()
+	opts := operator.LettersOptions{Numbers: c.Numbers, Filter: c.filter(), Again: c.Again, Redrive: c.RedriveID}
+	if c.DryRun {
+		opts.Preview = func(l operator.Letter) error { return printItem(t.out, l, c.JSON, letterLineWithState) }
 	}
-	if c.DryRun || len(numbers) == 0 {
-		if err := c.list(ctx, t, l, numbers); err != nil {
-			return err
-		}
-		return c.report(t, r)
-	}
-	p, err := l.publisher()
+	s, err := o.SelectLetters(ctx, opts)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	d := deed{Command: "dead replay", Step: "begin", Redrive: r.Redrive, Chosen: c.chosen(), Count: r.Chosen}
-	if err := l.record(ctx, p, d); err != nil {
-		return err
-	}
-	if !c.JSON {
-		// Said before: whoever breaks it off can go on with it.
-		fmt.Fprintf(t.err, "redrive %s: giving %s again\n", r.Redrive, plural(r.Chosen, "dead letter"))
-	}
-	err = c.give(ctx, l, p, numbers, &r)
-	d.Step, d.Given, d.Before = "end", r.Given, r.Before
-	if err != nil {
-		d.Error = err.Error()
-	}
-	return errors.Join(err, l.record(ctx, p, d), c.report(t, r))
-}
-
-// newRedrive names a redrive by the time, for people, and something that no other has.
-func newRedrive() string {
-	id := nuid.Next()
-	return time.Now().UTC().Format("20060102-150405-") + id[len(id)-6:]
-}
-
-// numbers are those of the letters that were chosen. Only numbers are kept: the letters may be many, and large.
-func (c *deadReplay) numbers(ctx context.Context, l *link) ([]uint64, error) {
-	if len(c.Numbers) > 0 {
-		for _, n := range c.Numbers {
-			if _, err := deadletter.Get(ctx, l, l.source, n); err != nil {
-				return nil, err
-			}
-		}
-		return c.Numbers, nil
-	}
-	var numbers []uint64
-	err := deadletter.List(ctx, l, l.source, c.filter(), func(letter deadletter.Letter) error {
-		numbers = append(numbers, letter.Number)
-		return nil
-	})
-	return numbers, err
-}
-
-// chosen is what was chosen, for the operators' record.
-func (c *deadReplay) chosen() map[string]any {
-	chosen := chosenBy(c.Worker, c.Type, c.Company, c.Since.Time, c.Until.Time, c.All)
-	if len(c.Numbers) > 0 {
-		chosen["numbers"] = c.Numbers
-	}
-	return chosen
-}
-
-// chosenBy is what a choice says, without what it leaves open.
-func chosenBy(worker, typ, company string, since, until time.Time, all bool) map[string]any {
-	chosen := map[string]any{}
-	for name, value := range map[string]string{"worker": worker, "type": typ, "company": company} {
-		if value != "" {
-			chosen[name] = value
-		}
-	}
-	for name, value := range map[string]time.Time{"since": since, "until": until} {
-		if !value.IsZero() {
-			chosen[name] = value.UTC()
-		}
-	}
-	if all {
-		chosen["all"] = true
-	}
-	return chosen
-}
-
-func (c *deadReplay) list(ctx context.Context, t *terminal, l *link, numbers []uint64) error {
-	for _, n := range numbers {
-		letter, err := deadletter.Get(ctx, l, l.source, n)
-		if errors.Is(err, deadletter.ErrNone) {
-			continue // expired meanwhile
-		}
-		if err != nil {
-			return err
-		}
-		if c.JSON {
-			err = printJSON(t.out, letter)
-		} else {
-			err = printLetter(t.out, letter)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// give gives the letters again and counts in r.
-func (c *deadReplay) give(ctx context.Context, l *link, p *stream.Publisher, numbers []uint64, r *replayed) error {
-	limit := rate.NewLimiter(rate.Limit(c.Rate), 1)
-	for _, n := range numbers {
-		if err := limit.Wait(ctx); err != nil {
-			return fmt.Errorf("broken off before dead letter %d: %w", n, err)
-		}
-		letter, err := deadletter.Get(ctx, l, l.source, n)
-		if err != nil {
-			return err
-		}
-		again, err := redrive(ctx, l, p, r.Redrive, letter)
-		switch {
-		case err != nil:
-			return fmt.Errorf("dead letter %d: %w", n, err)
-		case again.Duplicate:
-			r.Before++
-		default:
-			r.Given++
-		}
-	}
-	return nil
-}
-
-// redrive gives one letter again. An interrupt does not cut it off: what may
-// be stored is waited for and counted.
-func redrive(ctx context.Context, l *link, p *stream.Publisher, id string, letter deadletter.Letter) (stream.Receipt, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
-	defer cancel()
-	return deadletter.Redrive(ctx, l, p, l.source, id, letter)
-}
-
-func (c *deadReplay) report(t *terminal, r replayed) error {
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
-	if r.DryRun {
-		_, err := fmt.Fprintf(t.out, "dry run: %s would be given again\n", plural(r.Chosen, "dead letter"))
-		return err
-	}
-	line := fmt.Sprintf("redrive %s: %s of %d given again", r.Redrive, plural(r.Given, "dead letter"), r.Chosen)
-	if r.Before > 0 {
-		line += fmt.Sprintf(", %d before", r.Before)
-	}
-	_, err := fmt.Fprintln(t.out, line)
-	return err
+	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "dead letter", json: c.JSON})
 }

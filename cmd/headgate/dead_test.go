@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
@@ -23,8 +24,8 @@ import (
 
 const body = `{"eventType":"company.created","payload":{"id":"c-1"}}`
 
-// bury makes a dead letter as a worker does.
-func (r *rig) bury(worker, typ, company, id string) {
+// bury stores a dead letter as a worker does.
+func (r *broker) bury(worker, typ, company, id string) {
 	r.Helper()
 	msg, err := source.Message(stream.Stored{ID: id, Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: typ, Company: company}, Received: time.Now()}, []byte(body))
 	if err != nil {
@@ -42,9 +43,9 @@ func (r *rig) bury(worker, typ, company, id string) {
 	}
 }
 
-// graveyard is a rig with four dead letters, numbered 1 to 4.
-func graveyard(t testing.TB) *rig {
-	r := newRig(t)
+// newBrokerWithLetters returns a server with four dead letters, numbered 1 to 4, of two workers.
+func newBrokerWithLetters(t testing.TB) *broker {
+	r := newBroker(t, stream.WorkerSpec{Name: "connections"}, stream.WorkerSpec{Name: "writes"})
 	r.bury("connections", "connection.connected", "c-1", "msg_1")
 	r.bury("connections", "connection.deleted", "c-2", "msg_2")
 	r.bury("writes", "invoices.write.successful", "c-1", "msg_3")
@@ -52,8 +53,8 @@ func graveyard(t testing.TB) *rig {
 	return r
 }
 
-// redrives are the ids that were given to a worker again, in order.
-func (r *rig) redrives(worker, typ string) []string {
+// redrives returns the ids of a worker's redrives, in order.
+func (r *broker) redrives(worker, typ string) []string {
 	r.Helper()
 	var ids []string
 	for _, m := range r.messages(source.Stream(), source.RedriveSubject(worker, typ)) {
@@ -62,8 +63,9 @@ func (r *rig) redrives(worker, typ string) []string {
 	return ids
 }
 
-func TestDeadListChooses(t *testing.T) {
-	r := graveyard(t)
+func TestDeadList_FiltersLetters(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	middle := r.message(source.DeadStream(), 3).Time
 	tests := []struct {
 		name, args, want string
@@ -103,13 +105,38 @@ func TestDeadListChooses(t *testing.T) {
 	}
 }
 
-func TestDeadShow(t *testing.T) {
-	r := graveyard(t)
+func TestDeadList_ListsOpenLettersOnly(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
+	r.headgate(0, "dead", "replay", "1", "3", "--redrive-id", "monday")
+	c := r.headgate(0, "dead", "list")
+	if got := c.out.lines(); len(got) != 2 || !strings.Contains(got[0], "msg_2") || !strings.Contains(got[1], "msg_4") {
+		t.Errorf("dead list prints %q; want the letters of msg_2 and msg_4", got)
+	}
+	contains(t, c.err.String(), "2 dead letters", "2 more were given again: --all shows them")
+
+	record := r.records()[0]
+	by := record.User + "@" + record.Host
+	c = r.headgate(0, "dead", "list", "--all")
+	got := c.out.lines()
+	if len(got) != 5 {
+		t.Fatalf("dead list --all prints %q; want four letters below a line of names", got)
+	}
+	contains(t, got[0], "STATE", "WHEN", "BY")
+	contains(t, got[1], "msg_1", "given: waiting", printable(by), time.Now().Format("2006-"))
+	contains(t, got[2], "msg_2", " open ")
+	contains(t, r.headgate(0, "dead", "show", "3").out.String(), "given: waiting", "given again", "by "+printable(by)+", redrive monday: waiting")
+	contains(t, r.headgate(0, "dead", "list", "--all", "--json").out.lines()[2], `"state":"given"`, `"given":[{"redrive":"monday"`, `"outcome":"waiting"`)
+}
+
+func TestDeadShow_PrintsPayloadOnRequest(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	c := r.headgate(0, "dead", "show", "1")
 	contains(t, c.out.String(), "connections", "connection.connected", "msg_1", "c-1", "pod-1", "12", `ledger is \x1b[31mclosed`, "ledger is still closed", "54 bytes")
 	for _, word := range []string{"payload", "\x1b", "v1,x"} {
 		if strings.Contains(c.out.String(), word) {
-			t.Errorf("it prints %q, which nobody asked for: %s", word, &c.out)
+			t.Errorf("it prints %q, which was not requested: %s", word, &c.out)
 		}
 	}
 	c = r.headgate(0, "dead", "show", "1", "--payload")
@@ -131,8 +158,9 @@ func TestDeadShow(t *testing.T) {
 	contains(t, r.headgate(1, "dead", "show", "9").err.String(), "headgate dead list")
 }
 
-func TestDeadReplayGivesALetterToItsWorkerOnly(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_GivesLetterToItsWorkerOnly(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	c := r.headgate(0, "dead", "replay", "2", "3")
 	contains(t, c.out.String(), "2 dead letters of 2 given again")
 	if got := r.redrives("connections", "connection.deleted"); len(got) != 1 || got[0] != "msg_2" {
@@ -149,15 +177,16 @@ func TestDeadReplayGivesALetterToItsWorkerOnly(t *testing.T) {
 	}
 	wantHeaders(t, m.Header, map[string]string{
 		stream.HeaderWebhookSignature: "v1,x",
-		stream.HeaderCESubject:        "c-2",
+		"ce-subject":                  "c-2",
 		jetstream.MsgIDHeader:         "redrive:connections:" + redrive + ":msg_2",
 	})
 }
 
-func TestDeadReplayWritesDownWhatTheOperatorDid(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_IsRecorded(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	r.headgate(0, "dead", "replay", "--worker", "connections", "--company", "c-2", "--redrive-id", "monday")
-	got := r.deeds()
+	got := r.records()
 	if len(got) != 2 {
 		t.Fatalf("%d records; want one before and one after", len(got))
 	}
@@ -170,26 +199,31 @@ func TestDeadReplayWritesDownWhatTheOperatorDid(t *testing.T) {
 	}
 }
 
-func TestDeadReplayWithItsIDGivesNothingTwice(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_ContinuesUnderItsID(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	r.headgate(0, "dead", "replay", "1", "--redrive-id", "monday")
 	c := r.headgate(0, "dead", "replay", "--worker", "connections", "--redrive-id", "monday", "--json")
-	want := replayed{Redrive: "monday", Chosen: 3, Given: 2, Before: 1}
-	if got := decode[replayed](t, c.out.lines()); len(got) != 1 || got[0] != want {
+	want := operator.RedriveResult{Redrive: "monday", Chosen: 3, Given: 2, Before: 1}
+	if got := decode[operator.RedriveResult](t, c.out.lines()); len(got) != 1 || got[0] != want {
 		t.Errorf("it prints %+v; want %+v", got, want)
 	}
 	if got := r.redrives("connections", "connection.connected"); strings.Join(got, " ") != "msg_1 msg_4" {
 		t.Errorf("connections got %q; want each once", got)
 	}
-	// Without the id it is another redrive, and gives all again.
-	r.headgate(0, "dead", "replay", "1")
+	// Without the id it is another redrive, which gives only what was not given, or all with --again.
+	c = r.headgate(0, "dead", "replay", "--worker", "connections", "--dry-run")
+	contains(t, c.out.String(), "dry run: 0 dead letters would be given again, 3 left out (3 given): --again")
+	contains(t, r.headgate(0, "dead", "replay", "1").out.String(), "0 dead letters of 0 given again, 1 left out (1 given)")
+	r.headgate(0, "dead", "replay", "1", "--again")
 	if got := r.redrives("connections", "connection.connected"); len(got) != 3 {
 		t.Errorf("connections got %q; want msg_1 once more", got)
 	}
 }
 
-func TestDeadReplayDryRunGivesNothing(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_DryRunGivesNothing(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	c := r.headgate(0, "dead", "replay", "--all", "--dry-run")
 	contains(t, c.out.String(), "msg_1", "msg_2", "msg_3", "msg_4", "dry run: 4 dead letters would be given again")
 	c = r.headgate(0, "dead", "replay", "--type", "connection.connected", "--dry-run", "--json")
@@ -199,22 +233,57 @@ func TestDeadReplayDryRunGivesNothing(t *testing.T) {
 	if st, err := r.JS.Stream(t.Context(), source.Stream()); err != nil || st.CachedInfo().State.Msgs != 0 {
 		t.Errorf("the stream has %+v, %v; want nothing in it", st.CachedInfo().State, err)
 	}
-	if d := r.deeds(); len(d) != 0 {
+	if d := r.records(); len(d) != 0 {
 		t.Errorf("it is written down: %+v", d)
 	}
 }
 
-func TestDeadReplayOfNothing(t *testing.T) {
-	r := graveyard(t)
-	contains(t, r.headgate(0, "dead", "replay", "--worker", "nobody").out.String(), "0 dead letters of 0 given again")
+func TestDeadReplay_AcceptsEmptySelection(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
+	contains(t, r.headgate(0, "dead", "replay", "--company", "nobody").out.String(), "0 dead letters of 0 given again")
 	contains(t, r.headgate(1, "dead", "replay", "1", "9").err.String(), "dead letter 9")
 	if got := r.redrives("connections", "connection.connected"); len(got) != 0 {
 		t.Errorf("connections got %q, although one of the numbers is wrong", got)
 	}
 }
 
-func TestDeadReplayKeepsItsRate(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_RefusesWorkerWithoutConsumer(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
+	if err := r.JS.DeleteConsumer(t.Context(), source.Stream(), "writes"); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"--all", "3", "1 3", "--worker writes", "--worker writes --dry-run"} {
+		c := r.headgate(1, append([]string{"dead", "replay"}, strings.Fields(args)...)...)
+		contains(t, c.err.String(), `no worker "writes" is provisioned on CODAT`, "run headgate provision")
+	}
+	contains(t, r.headgate(1, "dead", "replay", "3").err.String(), "dead letter 3")
+	if got, records := r.redrives("connections", "connection.connected"), r.records(); len(got) != 0 || len(records) != 0 {
+		t.Errorf("connections got %q, and the records are %+v; want nothing given", got, records)
+	}
+}
+
+// Another publisher than a worker stored them.
+func TestDeadReplay_GivesLettersWithoutID(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
+	for range 3 {
+		m := nats.NewMsg(source.DeadSubject("connections", "company.created"))
+		m.Header.Set(deadletter.HeaderWorker, "connections")
+		if _, err := r.JS.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contains(t, r.headgate(0, "dead", "replay", "5", "6", "7").out.String(), "3 dead letters of 3 given again")
+	if got := r.redrives("connections", "company.created"); len(got) != 3 {
+		t.Errorf("connections got %q; want three", got)
+	}
+}
+
+func TestDeadReplay_KeepsRate(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	began := time.Now()
 	r.headgate(0, "dead", "replay", "--all", "--rate", "20")
 	if took, least := time.Since(began), 3*time.Second/20; took < least {
@@ -222,24 +291,26 @@ func TestDeadReplayKeepsItsRate(t *testing.T) {
 	}
 }
 
-func TestDeadReplayThatIsBrokenOffSaysHowFarItCame(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_ReportsInterrupt(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	c := begin(t, "", "dead", "replay", "--all", "--rate", "0.001", "--redrive-id", "slow", "--nats-url", r.URL)
 	streamtest.Wait(t, func() bool { return len(r.redrives("connections", "connection.connected")) == 1 }, "the first is given")
 	c.stop()
 	c.exit(1)
 	contains(t, c.out.String(), "redrive slow: 1 dead letter of 4 given again")
-	contains(t, c.err.String(), "broken off before dead letter 2")
-	d := r.deeds()
+	contains(t, c.err.String(), "stopped before dead letter 2")
+	d := r.records()
 	if len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
-		t.Errorf("the records are %+v; want the second to say that it was broken off after one", d)
+		t.Errorf("the records are %+v; want the second to say that it was stopped after one", d)
 	}
 }
 
-func TestDeadReplayLeavesRoomForNewEvents(t *testing.T) {
-	r := graveyard(t)
+func TestDeadReplay_LeavesRoomForNewEvents(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
 	const room = 16 << 10
-	streamtest.Provision(t, r.JS, stream.Plan{Source: source, MaxBytes: room})
+	streamtest.Provision(t, r.JS, stream.Layout{Source: source, MaxBytes: room})
 	for i, used := 0, uint64(0); used <= room*9/10; i++ {
 		r.store(stream.Stored{ID: fmt.Sprintf("msg_fill_%d", i), Head: codat.Head{Type: "company.created"}}, []byte("{}"))
 		st, err := r.JS.Stream(t.Context(), source.Stream())
@@ -254,7 +325,8 @@ func TestDeadReplayLeavesRoomForNewEvents(t *testing.T) {
 }
 
 // The worker's claim says dead, and the event reaches the handler all the same.
-func TestDeadReplayIsHandledAlthoughItsClaimIsDead(t *testing.T) {
+func TestDeadReplay_RunsHandlerOfDeadEvent(t *testing.T) {
+	t.Parallel()
 	var closed atomic.Bool
 	closed.Store(true)
 	done := make(chan codat.Event[codat.Company], 1)
@@ -267,7 +339,7 @@ func TestDeadReplayIsHandledAlthoughItsClaimIsDead(t *testing.T) {
 			return nil
 		}),
 	}}
-	r := newRig(t, w.Plan())
+	r := newBroker(t, w.Spec())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -295,4 +367,11 @@ func TestDeadReplayIsHandledAlthoughItsClaimIsDead(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("the handler was not called again")
 	}
+	streamtest.Wait(t, func() bool {
+		return strings.Contains(r.headgate(0, "dead", "list", "--all").out.String(), " done ")
+	}, "the dead letter of msg_1 is done")
+	if got := r.headgate(0, "dead", "list").out.lines(); len(got) != 0 {
+		t.Errorf("dead list prints %q; want nothing open", got)
+	}
+	contains(t, r.headgate(0, "dead", "replay", "--all").out.String(), "0 dead letters of 0 given again, 1 left out (1 done)")
 }

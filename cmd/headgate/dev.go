@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,23 +17,26 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/embedded"
 )
 
-// dev is everything in one process: a NATS server, the ingress and every worker, by the same Run functions as the
-// separate binaries.
-type dev struct {
+// devCmd runs a NATS server, the ingress and every built-in worker in one process, with the Run functions of the
+// binaries.
+type devCmd struct {
 	Listen      string `name:"listen" default:"127.0.0.1:8080" help:"Address (host:port) of the webhook."`
 	AdminListen string `name:"admin-listen" default:"127.0.0.1:9090" help:"Address (host:port) of /livez, /readyz and /metrics."`
 	NATSListen  string `name:"nats-listen" default:"127.0.0.1:4222" help:"Address (host:port) of the NATS server."`
-	NoExamples  bool   `name:"no-examples" env:"-" help:"Send no example events at the start."`
-	LogLevel    string `name:"log-level" default:"warn" enum:"debug,info,warn,error" help:"Least level that is logged, on standard error: debug, info, warn or error."`
+	NoExamples  bool   `name:"no-examples" env:"-" help:"Do not send example events at the first start, and push no example with --with-codat."`
+	WithCodat   bool   `name:"with-codat" env:"-" help:"Also run a stand-in for Codat's API, whose webhooks come to this ingress, and push an example to it."`
+	CodatListen string `name:"codat-listen" default:"127.0.0.1:8090" help:"Address (host:port) of the stand-in for Codat's API of --with-codat."`
+	LogLevel    string `name:"log-level" default:"warn" enum:"debug,info,warn,error" help:"Lowest level that is logged, on standard error: debug, info, warn or error."`
 
-	Source  stream.Source `name:"source" default:"codat" help:"Name of the Codat instance."`
-	keyring `embed:""`
+	Source   stream.Source `name:"source" default:"codat" help:"Name of the Codat instance."`
+	keyFlags `embed:""`
 }
 
 const (
@@ -40,29 +44,34 @@ const (
 	readyEvery  = 20 * time.Millisecond
 )
 
-// shown are the examples that are sent at the start: some of what the connections worker takes.
-var shown = []string{"connection.created", "connection.connected", "read.completed"}
+// startExamples are the examples sent at the start. The connections worker handles them.
+var startExamples = []string{"connection.created", "connection.connected", "read.completed"}
 
-// Validate reports a setting that cannot be meant.
-func (d *dev) Validate() error {
+// Validate returns an error for a setting that cannot be used.
+func (d *devCmd) Validate() error {
 	if d.Data == "" {
-		return errors.New("--data: give a folder")
+		return errors.New("--data must name a folder")
 	}
 	return errors.Join(
 		process.ValidateListen("--listen", d.Listen),
 		process.ValidateListen("--admin-listen", d.AdminListen),
 		process.ValidateListen("--nats-listen", d.NATSListen),
+		process.ValidateListen("--codat-listen", d.CodatListen),
 		d.Source.Validate(),
 	)
 }
 
-// Run runs until ctx ends. What is stored, and the key, stay in the data folder for the next time.
-func (d *dev) Run(ctx context.Context, t *terminal) error {
+// Run runs until ctx ends. The stored events and the key stay in the data folder.
+func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	log, err := process.Settings{LogLevel: d.LogLevel, LogFormat: "console"}.Logger(t.err)
 	if err != nil {
 		return err
 	}
-	if err := d.claimPorts(); err != nil {
+	ports := []port{{"--listen", &d.Listen, true}, {"--admin-listen", &d.AdminListen, false}, {"--nats-listen", &d.NATSListen, false}}
+	if d.WithCodat {
+		ports = append(ports, port{"--codat-listen", &d.CodatListen, false})
+	}
+	if err := claimPorts(ports...); err != nil {
 		return err
 	}
 	server, err := embedded.Start(embedded.Options{Dir: d.Data, Listen: d.NATSListen, Log: log})
@@ -74,16 +83,22 @@ func (d *dev) Run(ctx context.Context, t *terminal) error {
 			log.Error("NATS server", zap.Error(err))
 		}
 	}()
-	// From here on the folder is ours alone.
+	// The embedded server holds a lock on the folder from here on.
 	if err := d.prepare(t); err != nil {
 		return err
 	}
 
 	out := zapcore.Lock(zapcore.AddSync(t.out))
 	p := process.New("headgate", log)
-	p.Log = p.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return &lines{core, out, takenTypes()}
-	}))
+	keys, err := d.keys()
+	if err != nil {
+		return process.Misconfigured(err)
+	}
+	show := &devLog{out: out, handled: handledTypes(), logged: log.Core().Enabled(zap.InfoLevel)}
+	for _, key := range keys {
+		show.keys = append(show.keys, key.Fingerprint())
+	}
+	p.Observer = show
 	admin, err := p.ServeAdmin(d.AdminListen)
 	if err != nil {
 		return err
@@ -94,51 +109,55 @@ func (d *dev) Run(ctx context.Context, t *terminal) error {
 
 	before, err := d.provision(ctx, server, log)
 	switch {
-	case err != nil && ctx.Err() != nil: // told to end before it began
+	case err != nil && ctx.Err() != nil: // stopped before the start was complete
 		return nil
 	case err != nil:
 		return err
 	}
-	parts, ctx := errgroup.WithContext(ctx)
-	d.start(ctx, parts, server.ClientURL(), p)
-	parts.Go(func() error {
-		if !ready(ctx, p.Health) {
-			return nil
-		}
-		if _, err := fmt.Fprint(out, d.greeting(before)); err != nil {
-			return err
-		}
-		return d.sendExamples(ctx)
-	})
-	if err := parts.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := d.runParts(ctx, p, server.ClientURL(), out, before); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\nstopped; what was stored stays in %s\n", d.Data)
+	_, err = fmt.Fprintf(out, "\nstopped; stored events stay in %s\n", d.Data)
 	return err
 }
 
-// claimPorts asks for all ports before anything starts, and gives them back. A webhook at port 0 gets one that is free.
-func (d *dev) claimPorts() error {
-	for _, a := range []struct{ flag, address string }{
-		{"--listen", d.Listen},
-		{"--admin-listen", d.AdminListen},
-		{"--nats-listen", d.NATSListen},
-	} {
-		ln, err := process.Listen(a.flag, a.address)
-		if err != nil {
+// runParts runs the ingress and the workers until ctx ends. It prints the banner and sends the examples when they are
+// ready.
+func (d *devCmd) runParts(ctx context.Context, p *process.Process, natsURL string, out io.Writer, before uint64) error {
+	standIn, err := d.startCodat(out)
+	if err != nil {
+		return err
+	}
+	defer standIn.close()
+	parts, ctx := errgroup.WithContext(ctx)
+	d.start(ctx, parts, natsURL, p)
+	parts.Go(func() error {
+		if !waitReady(ctx, p.Health) {
+			return nil
+		}
+		if _, err := fmt.Fprint(out, d.banner(before)); err != nil {
 			return err
 		}
-		defer ln.Close()
-		if a.flag == "--listen" {
-			d.Listen = ln.Addr().String()
+		if d.NoExamples {
+			return nil
 		}
+		if before == 0 { // a later start finds the events of the first
+			if err := d.sendExamples(ctx); err != nil {
+				return err
+			}
+		}
+		return standIn.pushExample(ctx, p)
+	})
+	parts.Go(func() error { return watchFolder(ctx, d.Data) })
+	if err := parts.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
 	}
 	return nil
 }
 
-// prepare puts into the data folder what must be there beside the events.
-func (d *dev) prepare(t *terminal) error {
-	// The folder often lies in a repository, and holds a key.
+// prepare makes the files in the data folder that the NATS server does not make.
+func (d *devCmd) prepare(t *terminal) error {
+	// The folder holds a key and is often inside a repository.
 	ignore := filepath.Join(d.Data, ".gitignore")
 	if _, err := os.Stat(ignore); errors.Is(err, fs.ErrNotExist) {
 		if err := os.WriteFile(ignore, []byte("*\n"), 0o600); err != nil {
@@ -151,23 +170,23 @@ func (d *dev) prepare(t *terminal) error {
 			return err
 		}
 		if repaired {
-			fmt.Fprintf(t.err, "%s could be read by others: now it cannot; if somebody has read it, remove it, and the next start makes another\n", keyFile(d.Data))
+			fmt.Fprintf(t.err, "%s was readable by other users; its mode is 0600 now; to replace the key, remove the file and start again\n", keyFile(d.Data))
 		}
 	}
-	_, err := d.key()
+	_, err := d.keys()
 	return process.Misconfigured(err)
 }
 
-func takenTypes() []string {
-	var types []string
-	for _, w := range builtin {
-		types = append(types, w.shape.Plan().Types...)
+func handledTypes() []codat.Pattern {
+	var types []codat.Pattern
+	for _, spec := range builtinSpecs() {
+		types = append(types, spec.Types...)
 	}
 	return types
 }
 
-// provision makes what the source and the workers need, and says how much was stored before.
-func (d *dev) provision(ctx context.Context, server *embedded.Server, log *zap.Logger) (before uint64, err error) {
+// provision makes the objects of the source and the workers, and returns the number of messages stored before.
+func (d *devCmd) provision(ctx context.Context, server *embedded.Server, log *zap.Logger) (before uint64, err error) {
 	nc, err := server.Conn()
 	if err != nil {
 		return 0, err
@@ -177,17 +196,10 @@ func (d *dev) provision(ctx context.Context, server *embedded.Server, log *zap.L
 	if err != nil {
 		return 0, err
 	}
-	plan := stream.Plan{Source: d.Source}
-	for _, w := range builtin {
-		plan.Workers = append(plan.Workers, w.shape.Plan())
+	if !log.Core().Enabled(zap.DebugLevel) {
+		log = log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)) // a first start makes many objects
 	}
-	changes, err := stream.Provision(ctx, js, plan, false)
-	for _, c := range changes {
-		log.Debug("provisioned", zap.Stringer("change", c))
-	}
-	if errors.Is(err, stream.ErrRefused) { // the data is another version's; what is there may do
-		log.Warn("provision", zap.Error(err))
-	} else if err != nil {
+	if err := stream.EnsureProvisioned(ctx, js, stream.Layout{Source: d.Source, Workers: builtinSpecs()}, log); err != nil {
 		return 0, err
 	}
 	st, err := js.Stream(ctx, d.Source.Stream())
@@ -197,29 +209,26 @@ func (d *dev) provision(ctx context.Context, server *embedded.Server, log *zap.L
 	return st.CachedInfo().State.Msgs, nil
 }
 
-// start runs the ingress and every worker. Their own environment variables count here too, but for what ties them to
-// each other.
-func (d *dev) start(ctx context.Context, g *errgroup.Group, natsURL string, p *process.Process) {
-	common := []string{
-		"--source=" + string(d.Source), "--admin-listen=" + d.AdminListen, "--nats-url=" + natsURL,
-		"--nats-creds=", "--nats-nkey=", "--nats-ca=", "--nats-cert=", "--nats-key=",
-	}
-	own := append([]string{
+// start runs the ingress and every worker. They read their own environment variables, except for those that connect them
+// to each other.
+func (d *devCmd) start(ctx context.Context, g *errgroup.Group, natsURL string, p *process.Process) {
+	common := partArgs(d.Source, d.AdminListen, natsURL, "")
+	ingressArgs := append([]string{
 		"--listen=" + d.Listen, "--path=" + webhookPath,
-		"--drain-delay=0s", // no balancer has to notice
+		"--drain-delay=0s", // there is no load balancer
 	}, common...)
 	files := d.SecretFile
 	if len(d.Secret)+len(d.SecretFile) == 0 {
 		files = []string{keyFile(d.Data)}
 	}
 	for _, f := range files {
-		own = append(own, "--secret-file="+f)
+		ingressArgs = append(ingressArgs, "--secret-file="+f)
 	}
 	for _, s := range d.Secret {
-		own = append(own, "--secret="+s)
+		ingressArgs = append(ingressArgs, "--secret="+s)
 	}
 	launch := func(part part, args []string) {
-		named := p.Named(part.name) // before any part runs: the process is not ready before all parts are
+		named := p.Named(part.name) // before any part runs, so that the process is not ready until all parts are
 		g.Go(func() error {
 			if err := part.run(ctx, args, named); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -227,14 +236,18 @@ func (d *dev) start(ctx context.Context, g *errgroup.Group, natsURL string, p *p
 			return nil
 		})
 	}
-	launch(door, own)
-	for _, w := range builtin {
-		launch(w.part, common)
+	launch(ingressPart, ingressArgs)
+	for _, worker := range builtinParts(p.Log) {
+		args := common
+		if worker.callsCodat {
+			args = slices.Concat(common, d.codatArgs())
+		}
+		launch(worker, args)
 	}
 }
 
-// ready waits until the process is ready; false means that ctx ended first.
-func ready(ctx context.Context, h *process.Health) bool {
+// waitReady waits until the process is ready. It returns false when ctx ended first.
+func waitReady(ctx context.Context, h *process.Health) bool {
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
 	for h.Ready() != nil {
@@ -247,8 +260,8 @@ func ready(ctx context.Context, h *process.Health) bool {
 	return true
 }
 
-// greeting tells people where everything is and what to type next.
-func (d *dev) greeting(before uint64) string {
+// banner says where everything is and what to type next.
+func (d *devCmd) banner(before uint64) string {
 	key := keyFile(d.Data)
 	switch {
 	case len(d.Secret) > 0:
@@ -261,42 +274,30 @@ func (d *dev) greeting(before uint64) string {
 		stored = fmt.Sprintf("%d from before", before)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `Headgate runs. Ctrl-C ends it.
+	fmt.Fprintf(&b, `Headgate is running. Ctrl-C stops it.
 
   webhook  %s
   key      %s
   NATS     %s
   health   http://%s/readyz
   data     %s
-  events   %s
+  events   %s%s
 
 Next, in another terminal:
 
   %s send connection.disconnected%s
-  %s tail%s
+  %s tail%s%s
 
-`, d.webhook(), key, d.natsURL(), reachable(d.AdminListen), d.Data, stored,
-		program(), d.sendFlags(), program(), d.natsFlags())
+`, d.webhook(), key, d.natsURL(), dialAddress(d.AdminListen), d.Data, stored, d.codatBanner(),
+		program(), d.sendFlags(), program(), d.natsFlags(), d.codatNext())
 	return b.String()
 }
 
-func (d *dev) webhook() string { return "http://" + reachable(d.Listen) + webhookPath }
-func (d *dev) natsURL() string { return "nats://" + reachable(d.NATSListen) }
+func (d *devCmd) webhook() string { return "http://" + dialAddress(d.Listen) + webhookPath }
+func (d *devCmd) natsURL() string { return "nats://" + dialAddress(d.NATSListen) }
 
-// reachable is a listener's address as a client on this machine can use it.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return listen
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
-}
-
-// sendFlags and natsFlags are what headgate send and tail need to find this process. Nothing when all is as usual.
-func (d *dev) sendFlags() string {
+// sendFlags and natsFlags return the flags with which headgate send and tail reach this process: none for the defaults.
+func (d *devCmd) sendFlags() string {
 	var flags string
 	if d.webhook() != "http://127.0.0.1:8080"+webhookPath {
 		flags += " --to " + d.webhook()
@@ -310,7 +311,7 @@ func (d *dev) sendFlags() string {
 	return flags
 }
 
-func (d *dev) natsFlags() string {
+func (d *devCmd) natsFlags() string {
 	var flags string
 	if d.natsURL() != "nats://127.0.0.1:4222" {
 		flags += " --nats-url " + d.natsURL()
@@ -321,7 +322,7 @@ func (d *dev) natsFlags() string {
 	return flags
 }
 
-// program is this program as it can be typed again. The binary of go run is gone afterwards.
+// program returns the command that starts this program. The binary of go run does not outlive it.
 func program() string {
 	if strings.Contains(os.Args[0], "go-build") {
 		return "go run ./cmd/headgate"
@@ -329,21 +330,18 @@ func program() string {
 	return os.Args[0]
 }
 
-// sendExamples posts some events as Codat does, so that something is seen to happen.
-func (d *dev) sendExamples(ctx context.Context) error {
-	if d.NoExamples {
-		return nil
-	}
+// sendExamples posts some events as Codat does.
+func (d *devCmd) sendExamples(ctx context.Context) error {
 	key, err := d.key()
 	if err != nil {
 		return err
 	}
 	s := newSender(d.webhook(), key)
 	defer s.close()
-	for _, name := range shown {
+	for _, name := range startExamples {
 		e, ok := examples.Of(name)
 		if !ok {
-			return fmt.Errorf("there is no example of %s", name)
+			return fmt.Errorf("no example of %s", name)
 		}
 		if _, err := s.send(ctx, e, ""); err != nil {
 			return err

@@ -104,10 +104,11 @@ func at(t testing.TB, greeting, name string) string {
 }
 
 // The whole of a developer's first minutes, and the next morning.
-func TestDevFromItsFirstStartToItsSecond(t *testing.T) {
+func TestDev_StartsTwiceInOneFolder(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	first := spawn(t, folder, append([]string{"dev"}, anyPorts...)...)
-	for _, name := range shown {
+	for _, name := range startExamples {
 		streamtest.Wait(t, func() bool {
 			return slices.ContainsFunc(first.out.lines(), line("accepted", name, "204 in ")) &&
 				slices.ContainsFunc(first.out.lines(), line("handled", name, "by connections, attempt 1"))
@@ -141,21 +142,21 @@ func TestDevFromItsFirstStartToItsSecond(t *testing.T) {
 	if code := first.end(os.Interrupt); code != 0 {
 		t.Fatalf("after Ctrl-C: exit %d\n%s%s", code, &first.out, &first.err)
 	}
-	contains(t, first.out.String(), "none yet", "stopped; what was stored stays in .headgate")
+	contains(t, first.out.String(), "none yet", "stopped; stored events stay in .headgate")
 	if strings.Contains(first.err.String(), "ERROR") {
 		t.Errorf("it complains: %s", &first.err)
 	}
-	key := onlyOurs(t, filepath.Join(folder, ".headgate", "secret"))
+	key := readPrivateFile(t, filepath.Join(folder, ".headgate", "secret"))
 	if strings.Contains(first.out.String(), strings.TrimSpace(key)) {
 		t.Error("it shows the key")
 	}
 
-	second := spawn(t, folder, append([]string{"dev", "--no-examples"}, anyPorts...)...)
+	second := spawn(t, folder, append([]string{"dev"}, anyPorts...)...)
 	second.out.says(t, "Next")
-	if got, want := at(t, second.out.String(), "events"), fmt.Sprintf("%d from before", len(shown)+2); got != want {
+	if got, want := at(t, second.out.String(), "events"), fmt.Sprintf("%d from before", len(startExamples)+2); got != want {
 		t.Errorf("the second start says of the events %q; want %q", got, want)
 	}
-	if again := onlyOurs(t, filepath.Join(folder, ".headgate", "secret")); again != key {
+	if again := readPrivateFile(t, filepath.Join(folder, ".headgate", "secret")); again != key {
 		t.Error("the second start has another key")
 	}
 	args = append(next(t, second.out.String(), "send"), "--id", "msg_second")
@@ -165,8 +166,8 @@ func TestDevFromItsFirstStartToItsSecond(t *testing.T) {
 	streamtest.Wait(t, func() bool {
 		return slices.ContainsFunc(second.out.lines(), line("handled", "connection.disconnected", "msg_second"))
 	}, "the second start handles what is sent")
-	if slices.ContainsFunc(second.out.lines(), line("accepted", shown[0])) {
-		t.Errorf("it sent examples, although it was told not to:\n%s", &second.out)
+	if slices.ContainsFunc(second.out.lines(), line("accepted", startExamples[0])) {
+		t.Errorf("it sent the examples again:\n%s", &second.out)
 	}
 	if code := second.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("after SIGTERM: exit %d\n%s", code, &second.err)
@@ -195,8 +196,8 @@ func get(t testing.TB, url string) string {
 	return string(text)
 }
 
-// onlyOurs reads a file that nobody else may read.
-func onlyOurs(t testing.TB, name string) string {
+// readPrivateFile reads a file that must have mode 0600.
+func readPrivateFile(t testing.TB, name string) string {
 	t.Helper()
 	info, err := os.Stat(name)
 	if err != nil {
@@ -212,13 +213,14 @@ func onlyOurs(t testing.TB, name string) string {
 	return string(text)
 }
 
-// develop runs headgate dev in this process, until the test stops it.
-func develop(t testing.TB, data string, args ...string) *command {
+// startDev runs headgate dev in this process, until the test stops it.
+func startDev(t testing.TB, data string, args ...string) *command {
 	t.Helper()
 	return begin(t, "", slices.Concat([]string{"dev", "--data", data}, anyPorts, args)...)
 }
 
-func TestDevNamesAPortThatIsTaken(t *testing.T) {
+func TestDev_NamesPortInUse(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -228,8 +230,8 @@ func TestDevNamesAPortThatIsTaken(t *testing.T) {
 	for _, flag := range []string{"--listen", "--admin-listen", "--nats-listen"} {
 		t.Run(flag, func(t *testing.T) {
 			data := filepath.Join(t.TempDir(), "data")
-			c := develop(t, data, flag, taken.Addr().String()).exit(1)
-			contains(t, c.err.String(), "port "+port+" is taken", flag)
+			c := startDev(t, data, flag, taken.Addr().String()).exit(1)
+			contains(t, c.err.String(), "port "+port+" is in use", flag)
 			if len(c.err.lines()) != 1 {
 				t.Errorf("it says %q; want one line", c.err.lines())
 			}
@@ -240,32 +242,56 @@ func TestDevNamesAPortThatIsTaken(t *testing.T) {
 	}
 }
 
-func TestDevRefusesAFolderThatAnotherUses(t *testing.T) {
+// A port that is chosen before its listener is there can be taken meanwhile: only those are that others must know.
+func TestClaimPorts_LeavesPortsToTheirListeners(t *testing.T) {
+	t.Parallel()
+	chosen, left := "127.0.0.1:0", "127.0.0.1:0"
+	if err := claimPorts(port{"--listen", &chosen, true}, port{"--nats-listen", &left, false}); err != nil {
+		t.Fatal(err)
+	}
+	if chosen == "127.0.0.1:0" || left != "127.0.0.1:0" {
+		t.Errorf("the addresses are %s and %s; want a port in the first, and none in the second", chosen, left)
+	}
+}
+
+func TestDev_EndsWhenItsFolderIsDeleted(t *testing.T) {
+	t.Parallel()
+	data := filepath.Join(t.TempDir(), "data")
+	c := startDev(t, data, "--no-examples")
+	c.out.says(t, "Next")
+	streamtest.Wait(t, func() bool { return os.RemoveAll(data) == nil }, "the folder is deleted")
+	c.exit(1)
+	contains(t, c.err.String(), "the data folder "+data+" was deleted")
+}
+
+func TestDev_RefusesFolderInUse(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
-	first := develop(t, data, "--no-examples")
+	first := startDev(t, data, "--no-examples")
 	first.out.says(t, "Next")
-	key := onlyOurs(t, keyFile(data))
+	key := readPrivateFile(t, keyFile(data))
 	second := spawn(t, t.TempDir(), slices.Concat([]string{"dev", "--data", data}, anyPorts)...)
 	if code := second.end(nil); code != 1 {
 		t.Errorf("exit %d; want 1", code)
 	}
 	contains(t, second.err.String(), data+" is used by another process")
-	if onlyOurs(t, keyFile(data)) != key {
+	if readPrivateFile(t, keyFile(data)) != key {
 		t.Error("it made another key")
 	}
 	first.stop()
 	first.exit(0)
 }
 
-func TestDevMakesAKeyPrivateAgain(t *testing.T) {
+func TestDev_RestoresModeOfKey(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	if err := os.WriteFile(keyFile(data), []byte(secret+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c := develop(t, data, "--no-examples")
+	c := startDev(t, data, "--no-examples")
 	c.out.says(t, "Next")
-	contains(t, c.err.String(), "could be read by others")
-	if onlyOurs(t, keyFile(data)) != secret+"\n" {
+	contains(t, c.err.String(), "readable by other users")
+	if readPrivateFile(t, keyFile(data)) != secret+"\n" {
 		t.Error("it made another key")
 	}
 	headgate(t, 0, append(next(t, c.out.String(), "send"), "--secret", secret)...)
@@ -273,20 +299,21 @@ func TestDevMakesAKeyPrivateAgain(t *testing.T) {
 	c.exit(0)
 }
 
-func TestDevRefusesAKeyThatItCannotUse(t *testing.T) {
+func TestDev_RefusesUnusableKey(t *testing.T) {
+	t.Parallel()
 	t.Run("a link to somewhere else", func(t *testing.T) {
 		data := t.TempDir()
 		if err := os.Symlink("/dev/null", keyFile(data)); err != nil {
 			t.Fatal(err)
 		}
-		contains(t, develop(t, data).exit(1).err.String(), keyFile(data), "not a plain file")
+		contains(t, startDev(t, data).exit(1).err.String(), keyFile(data), "not a regular file")
 	})
 	t.Run("a file with something else in it", func(t *testing.T) {
 		data := t.TempDir()
 		if err := os.WriteFile(keyFile(data), []byte("mycat\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := develop(t, data).exit(2)
+		c := startDev(t, data).exit(2)
 		contains(t, c.err.String(), keyFile(data), "whsec_")
 		if strings.Contains(c.err.String(), "mycat") {
 			t.Errorf("it shows what is in it: %s", &c.err)
@@ -294,9 +321,10 @@ func TestDevRefusesAKeyThatItCannotUse(t *testing.T) {
 	})
 }
 
-func TestDevWithAGivenKeyMakesNone(t *testing.T) {
+func TestDev_MakesNoKeyBesideGivenOne(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
-	c := develop(t, data, "--secret", secret)
+	c := startDev(t, data, "--secret", secret)
 	c.out.says(t, "handled", "by connections")
 	if _, err := os.Stat(keyFile(data)); err == nil {
 		t.Error("it made a key all the same")
@@ -318,25 +346,27 @@ func TestDevWithAGivenKeyMakesNone(t *testing.T) {
 	c.exit(0)
 }
 
-func TestDevReadsTheSettingsOfItsParts(t *testing.T) {
+func TestDev_ReadsSettingsOfItsParts(t *testing.T) {
 	t.Setenv("HEADGATE_MAX_BODY", "lots")
-	c := develop(t, t.TempDir()).exit(2)
+	c := startDev(t, t.TempDir()).exit(2)
 	contains(t, c.err.String(), "ingress: --max-body")
 }
 
-func TestDevThatIsToldToEndBeforeItIsReady(t *testing.T) {
-	c := develop(t, t.TempDir())
+func TestDev_StopsBeforeItIsReady(t *testing.T) {
+	t.Parallel()
+	c := startDev(t, t.TempDir())
 	c.stop()
 	c.exit(0)
 }
 
 // Every event type goes its whole way: signed and posted by send, proven and stored by the ingress.
-func TestEveryExampleIsStoredOnTheSubjectOfItsType(t *testing.T) {
-	c := develop(t, t.TempDir(), "--no-examples")
+func TestSend_EveryExampleIsStoredOnSubjectOfItsType(t *testing.T) {
+	t.Parallel()
+	c := startDev(t, t.TempDir(), "--no-examples")
 	c.out.says(t, "Next")
 	args := next(t, c.out.String(), "send")
 	args = slices.DeleteFunc(args, func(a string) bool { return a == "connection.disconnected" })
-	all := decode[sent](t, headgate(t, 0, append(args, "--all", "--json")...).out.lines())
+	all := decode[sendResult](t, headgate(t, 0, append(args, "--all", "--json")...).out.lines())
 
 	nc, err := nats.Connect(at(t, c.out.String(), "NATS"))
 	if err != nil {
@@ -359,22 +389,22 @@ func TestEveryExampleIsStoredOnTheSubjectOfItsType(t *testing.T) {
 			}
 			subject := "codat.events." + e.Type
 			want := map[string]string{
-				jetstream.MsgIDHeader:      all[i].ID,
-				stream.HeaderWebhookID:     all[i].ID,
-				stream.HeaderCEID:          all[i].ID,
-				stream.HeaderCESource:      "/headgate/codat",
-				stream.HeaderCESpecVersion: "1.0",
-				stream.HeaderCEType:        e.Type,
-				stream.HeaderContentType:   "application/json",
+				jetstream.MsgIDHeader:    all[i].ID,
+				stream.HeaderWebhookID:   all[i].ID,
+				"ce-id":                  all[i].ID,
+				"ce-source":              "/headgate/codat",
+				"ce-specversion":         "1.0",
+				"ce-type":                e.Type,
+				stream.HeaderContentType: "application/json",
 			}
 			head, err := codat.Read(e.Body)
 			if err != nil {
 				subject = "codat.quarantine"
 				want[stream.HeaderQuarantineReason] = "no_type"
 			}
-			want[stream.HeaderCESubject], want[stream.HeaderCEConnectionID] = head.Company, head.Connection
+			want["ce-subject"], want["ce-connectionid"], want["ce-pushoperationkey"] = head.Company, head.Connection, head.PushOperation
 			if !head.Generated.IsZero() {
-				want[stream.HeaderCETime] = head.Generated.UTC().Format(time.RFC3339Nano)
+				want["ce-time"] = head.Generated.UTC().Format(time.RFC3339Nano)
 			}
 			if m.Subject != subject {
 				t.Errorf("stored on %s; want %s", m.Subject, subject)
@@ -383,7 +413,7 @@ func TestEveryExampleIsStoredOnTheSubjectOfItsType(t *testing.T) {
 				t.Errorf("stored %d bytes that are not the %d that were sent", len(m.Data), len(e.Body))
 			}
 			wantHeaders(t, m.Header, want)
-			for _, name := range []string{stream.HeaderWebhookTimestamp, stream.HeaderWebhookSignature, stream.HeaderCEReceivedTime} {
+			for _, name := range []string{stream.HeaderWebhookTimestamp, stream.HeaderWebhookSignature, "ce-receivedtime"} {
 				if m.Header.Get(name) == "" {
 					t.Errorf("no header %s", name)
 				}

@@ -1,6 +1,6 @@
-// Command headgate is for those who develop with Headgate and those who operate it: it runs everything on a laptop,
-// sends example events, follows what is stored, and works on dead letters and the quarantine. It prints no key and,
-// unless it is asked to, no payload.
+// Command headgate is the command for development and operation: it runs everything in one process, sends example events,
+// prints stored events, gives dead letters and events again, releases messages from the quarantine, and audits. It prints
+// no key, and payloads only on request.
 package main
 
 import (
@@ -16,41 +16,51 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/workers/builtin"
 )
 
-const help = `The operator's command of Headgate, which stores Codat's webhooks in NATS JetStream and works on them.
+const help = `Develop with and operate Headgate, which stores Codat's webhooks in NATS JetStream and handles them.
 
-It prints for people, and with --json for programs: one JSON object on a line. It exits 0 when it did what it was asked, 1 when something failed, was refused, is not there, or differs (provision --dry-run), or when something is wrong (audit), and 2 when the command line or a setting is wrong.`
+With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit); and 2 when the command line or a setting is wrong.`
 
-// commands are all that headgate can do. What a command is told for this time only has no environment variable: a
-// forgotten one would change what a command does. Settings of a place, such as addresses and keys, have one.
+// commands are the commands of headgate. A flag for one run has no environment variable, because a forgotten one would
+// change what a command does. Settings of an environment, such as addresses and keys, have one.
 type commands struct {
-	Dev        dev        `cmd:"" help:"Run everything in this process, with a NATS server inside: for a laptop."`
-	Send       send       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
-	Tail       tail       `cmd:"" help:"Follow the stored events."`
-	Dead       dead       `cmd:"" help:"Dead letters: what workers gave up."`
-	Replay     replay     `cmd:"" help:"Give stored events to one worker again, whatever became of them."`
-	Quarantine quarantine `cmd:"" help:"The quarantine: what is proven and cannot be read as an event."`
-	Audit      auditing   `cmd:"" help:"Prove that every stored event has one end for each worker: done, waiting, or dead."`
-	Provision  provision  `cmd:"" help:"Make the streams, consumers and buckets of the built-in workers, or say what differs."`
-	Workers    instances  `cmd:"" help:"List the workers that run now."`
-	Watch      watch      `cmd:"" help:"Export metrics of the streams and workers to Prometheus, also of workers that do not run."`
-	Keys       keys       `cmd:"" help:"Make the secrets of a deployment: a key for each process, and what the NATS servers need to know them."`
+	Dev        devCmd        `cmd:"" help:"Run everything in one process, with an embedded NATS server: for development."`
+	Serve      serveCmd      `cmd:"" help:"Run everything in one process, with an embedded NATS server that waits for the disk: for production on one machine."`
+	Send       sendCmd       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
+	Tail       tailCmd       `cmd:"" help:"Print stored events as they arrive."`
+	Dead       deadCmd       `cmd:"" help:"List, show and replay dead letters: events that a worker gave up."`
+	Replay     replayCmd     `cmd:"" help:"Give stored events to one worker again, also those that are done or dead."`
+	Quarantine quarantineCmd `cmd:"" help:"List, show and release quarantined messages: verified requests that are not events."`
+	Audit      auditCmd      `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
+	Scrub      scrubCmd      `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`
+	Provision  provisionCmd  `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`
+	Backup     backupCmd     `cmd:"" help:"Copy all streams, consumers and buckets to a folder, while everything runs. It needs the key of provision."`
+	Restore    restoreCmd    `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
+	Workers    workersCmd    `cmd:"" help:"List the running workers."`
+	Watch      watchCmd      `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
+	Keys       keysCmd       `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
 
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
 }
 
 func main() {
-	// The first signal ends the command cleanly, a second one at once.
+	// The first signal ends the command cleanly, the second one ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }
 
-// run is a whole main, and returns the exit code.
+// run runs one command and returns the exit code. All output is printable.
 func run(ctx context.Context, args []string, t *terminal) int {
+	t = &terminal{in: t.in, out: process.Printable{W: t.out}, err: process.Printable{W: t.err}}
 	command, err := process.Parse("headgate", help, new(commands), args)
+	if err == nil {
+		err = warnOfUnknownVariables(t)
+	}
 	if err == nil {
 		command.BindTo(ctx, (*context.Context)(nil))
 		err = withCure(command.Run(t))
@@ -61,18 +71,31 @@ func run(ctx context.Context, args []string, t *terminal) int {
 	return process.ExitCode(err)
 }
 
-// withCure adds to an error of the broker what an operator can do about it.
-func withCure(err error) error {
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
-		return fmt.Errorf("%w: it is not provisioned: run headgate provision, or name another --source", err)
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("%w: nobody answers for JetStream: enable it on the server and for this account", err)
+// warnOfUnknownVariables warns of variables that neither headgate nor a program that headgate dev or headgate serve runs reads.
+func warnOfUnknownVariables(t *terminal) error {
+	grammars := []any{new(commands), new(ingress.Settings)}
+	for _, w := range builtin.Workers() {
+		grammars = append(grammars, w.Settings())
+	}
+	warnings, err := process.UnknownVariables("headgate", grammars...)
+	for _, warning := range warnings {
+		fmt.Fprintf(t.err, "headgate: %s\n", warning)
 	}
 	return err
 }
 
-// terminal is where a command reads, and where it writes what it was asked for and what else is to be said.
+// withCure adds the cure to an error of JetStream.
+func withCure(err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
+		return fmt.Errorf("%w: run headgate provision, or choose another --source", err)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w: JetStream does not answer: enable it on the server and for this account", err)
+	}
+	return err
+}
+
+// terminal has the streams of a command: its input, its results, and its messages.
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer

@@ -9,14 +9,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nkeys"
 	"go.uber.org/goleak"
 
-	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream/embedded"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// asHeadgate makes this test's binary the program itself, so that tests can run it as a process: the real main, with
-// the race detector where the tests have it.
+// asHeadgate is the variable with which this test's binary runs as headgate, so that tests can start processes.
 const asHeadgate = "RUN_AS_HEADGATE"
 
 func TestMain(m *testing.M) {
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// A screen keeps what a command writes.
+// A screen keeps the output of a command.
 type screen struct {
 	mu  sync.Mutex
 	all bytes.Buffer
@@ -48,7 +48,7 @@ func (s *screen) lines() []string {
 	return strings.FieldsFunc(s.String(), func(r rune) bool { return r == '\n' })
 }
 
-// A command is headgate with arguments, in this process.
+// A command is a run of headgate in this process.
 type command struct {
 	t        testing.TB
 	out, err screen
@@ -57,7 +57,7 @@ type command struct {
 	code     int // once it has ended
 }
 
-// begin starts headgate; it ends when it is done, when stop is called, or with the test.
+// begin starts headgate. It ends by itself, by stop, or with the test.
 func begin(t testing.TB, stdin string, args ...string) *command {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,7 +73,7 @@ func begin(t testing.TB, stdin string, args ...string) *command {
 	return c
 }
 
-// exit waits for the end, and ends the test when it is another one than wanted.
+// exit waits for the end and checks the exit code.
 func (c *command) exit(want int) *command {
 	c.t.Helper()
 	<-c.ended
@@ -83,13 +83,13 @@ func (c *command) exit(want int) *command {
 	return c
 }
 
-// headgate runs a command to its end, which must be the wanted exit code.
+// headgate runs a command and checks its exit code.
 func headgate(t testing.TB, want int, args ...string) *command {
 	t.Helper()
 	return begin(t, "", args...).exit(want)
 }
 
-// says waits until a command has written something that contains all of words.
+// says waits until the output contains all words.
 func (s *screen) says(t testing.TB, words ...string) {
 	t.Helper()
 	streamtest.Wait(t, func() bool {
@@ -98,7 +98,7 @@ func (s *screen) says(t testing.TB, words ...string) {
 	}, strings.Join(words, " … "))
 }
 
-// contains reports every word that a command has not written.
+// contains reports every word that a text does not contain.
 func contains(t testing.TB, text string, words ...string) {
 	t.Helper()
 	for _, w := range words {
@@ -108,7 +108,8 @@ func contains(t testing.TB, text string, words ...string) {
 	}
 }
 
-func TestUsageIsExit2AndNamesTheCure(t *testing.T) {
+func TestRun_ExitsWith2OnWrongUsage(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		args string
@@ -116,33 +117,32 @@ func TestUsageIsExit2AndNamesTheCure(t *testing.T) {
 	}{
 		{"no command", "", "expected one of"},
 		{"a command that does not exist", "sned", `"send"`},
-		{"send without anything to send", "send", "give one of TYPE, --all, --file and --list"},
+		{"send without anything to send", "send", "give one of TYPE, --all, --all-types, --file and --list"},
 		{"send with two things to send", "send company.created --all", "give one of TYPE"},
-		{"a misspelt type", "send connection.conected", "did you mean connection.connected?"},
-		{"a type in other letters", "send CONNECTION.CONNECTED", "did you mean connection.connected?"},
-		{"one id for all", "send --all --id msg_1", "an id each"},
-		{"no times", "send company.created --count 0", "1 or more"},
+		{"a misspelt type", "send connection.conected", "--list lists the types"},
+		{"a type in other letters", "send CONNECTION.CONNECTED", "--list lists the types"},
+		{"one id for all", "send --all --id msg_1", "--id cannot be used with --all"},
+		{"no times", "send company.created --count 0", "--count must be at least 1"},
 		{"no address", "send company.created --to 127.0.0.1:8080", "http://127.0.0.1:8080/webhooks/codat"},
 		{"no file", "send --file /nowhere", "--file"},
 		{"a bad key", "send company.created --secret whsec_short", "whsec_"},
 		{"no key", "send company.created --data /nowhere", "start headgate dev"},
-		{"a bad filter", "tail connection..created", "is no filter"},
-		{"a bad name of a tail", "tail --durable Laptop", "small letter"},
+		{"a bad filter", "tail connection..created", "invalid event type"},
 		{"a bad source", "tail --source Codat", "--source"},
 		{"no time to connect", "workers --connect-timeout 0s", "--connect-timeout"},
 		{"a creds file that is not there", "workers --nats-creds /nowhere", "--nats-creds"},
 		{"a bad worker", "dead list --worker Connections", "small letter"},
 		{"a bad time", "dead list --since yesterday", "3d"},
-		{"a replay of nothing", "dead replay", "say which dead letters"},
-		{"a replay of numbers and a filter", "dead replay 1 --worker connections", "say which dead letters"},
+		{"a replay of nothing", "dead replay", "choose the dead letters"},
+		{"a replay of numbers and a filter", "dead replay 1 --worker connections", "choose the dead letters"},
 		{"a bad redrive id", "dead replay 1 --redrive-id a:b", "--redrive-id"},
 		{"no rate", "dead replay 1 --rate 0", "--rate"},
 		{"a release without a type", "quarantine release 1", "--type"},
-		{"a release to a misspelt type", "quarantine release 1 --type company.creatd", "did you mean company.created?"},
+		{"a release to a misspelt type", "quarantine release 1 --type company.creatd", "add --unknown-type"},
 		{"a release to a type that is no subject", "quarantine release 1 --type company..created", "--type"},
-		{"a size that is none", "provision --max-bytes lots", "1MiB"},
-		{"too many replicas", "provision --replicas 7", "replicas 7"},
-		{"a listener that is none", "dev --listen here", "--listen"},
+		{"a size that is not one", "provision --max-bytes lots", "1MiB"},
+		{"too many replicas", "provision --replicas 7", "replicas must be 1 to 5"},
+		{"a listener that is not an address", "dev --listen here", "--listen"},
 		{"a setting that is misspelt", "dev --no-example", "--no-examples"},
 	}
 	for _, tt := range tests {
@@ -159,7 +159,8 @@ func TestUsageIsExit2AndNamesTheCure(t *testing.T) {
 	}
 }
 
-func TestWithoutNATSACommandGivesUpSoonAndSaysWhereItLooked(t *testing.T) {
+func TestConnect_NamesUnreachableServer(t *testing.T) {
+	t.Parallel()
 	for _, args := range []string{
 		"tail", "dead list", "dead show 1", "dead replay --all", "quarantine list", "quarantine show 1",
 		"quarantine release 1 --type company.created", "provision", "workers",
@@ -174,7 +175,34 @@ func TestWithoutNATSACommandGivesUpSoonAndSaysWhereItLooked(t *testing.T) {
 	}
 }
 
-func TestWithoutProvisioningACommandNamesTheCure(t *testing.T) {
+// A connection that waits for its next try no longer knows why the last one failed.
+func TestConnect_NamesRefusal(t *testing.T) {
+	t.Parallel()
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := user.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := embedded.Start(embedded.Options{Dir: t.TempDir(), LazySync: true, Users: []string{public}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Shutdown(); err != nil {
+			t.Error(err)
+		}
+	})
+	streamtest.Wait(t, func() bool { // a server that is slow to answer is one that cannot be reached
+		c := headgate(t, 1, "workers", "--nats-url", server.ClientURL(), "--connect-timeout", "100ms")
+		return strings.Contains(c.err.String(), "refused this user: check --nats-creds (NATS_CREDS) or --nats-nkey (NATS_NKEY)")
+	}, "the command names the refusal")
+}
+
+func TestRun_NamesCureWithoutProvisioning(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	for _, args := range []string{"tail", "dead list", "dead show 1", "dead replay --all", "quarantine list", "workers"} {
 		t.Run(args, func(t *testing.T) {
@@ -184,13 +212,15 @@ func TestWithoutProvisioningACommandNamesTheCure(t *testing.T) {
 	}
 }
 
-func TestAddressesAreShownWithoutWhoLogsIn(t *testing.T) {
+func TestWithoutUser_HidesCredentials(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ name, address, want string }{
 		{"a plain address", "nats://127.0.0.1:4222", "nats://127.0.0.1:4222"},
 		{"a user and a password", "nats://me:secret@host:4222", "nats://host:4222"},
 		{"a token", "nats://token@host:4222", "nats://host:4222"},
 		{"several", "nats://a:b@one:1, nats://c:d@two:2", "nats://one:1,nats://two:2"},
 		{"without a scheme", "me:secret@host:4222", "host:4222"},
+		{"passwords that are not encoded", "nats://me:a/b@host:1,nats://me:1#a@b@host:2,me:1?c@host:3", "host:1,host:2,host:3"},
 		{"a password that no address can have", "nats://me:%zz@host:4222", "host:4222"},
 	}
 	for _, tt := range tests {
@@ -202,30 +232,11 @@ func TestAddressesAreShownWithoutWhoLogsIn(t *testing.T) {
 	}
 }
 
-// What is not for this time only has a variable, and process knows it.
-func TestProgramsKnowEachOthersVariables(t *testing.T) {
-	programs := programs(t)
-	have := map[string]bool{}
-	for name, grammar := range programs {
-		flags, err := process.Flags(grammar)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		for _, f := range flags {
-			for _, variable := range f.Envs {
-				if strings.HasPrefix(variable, "HEADGATE_") {
-					have[variable] = true
-				}
-			}
-		}
-	}
-	for _, variable := range process.Known {
-		if !have[variable] {
-			t.Errorf("process.Known has %s, which no program reads", variable)
-		}
-		delete(have, variable)
-	}
-	for variable := range have {
-		t.Errorf("process.Known has no %s", variable)
+func TestRun_WarnsOfUnknownVariables(t *testing.T) {
+	t.Setenv("HEADGATE_LATER", "1")
+	t.Setenv("HEADGATE_MAX_BODY", "1MiB") // of the ingress, which headgate dev runs
+	c := headgate(t, 0, "send", "--list")
+	if got, want := c.err.String(), "headgate: unknown environment variable HEADGATE_LATER: headgate --help lists the known ones\n"; got != want {
+		t.Errorf("headgate wrote %q; want %q", got, want)
 	}
 }

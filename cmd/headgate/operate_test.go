@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,14 +23,19 @@ import (
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
-	"github.com/headgate/headgate/workers/connections"
+	"github.com/headgate/headgate/workers/builtin"
 )
 
 const operate = "../../docs/operate.md"
 
-// generated writes a part of docs/operate.md when UPDATE is set, and else sees that it is as wanted.
+// operateMu guards the page: tests that write to it run in parallel.
+var operateMu sync.Mutex
+
+// generated compares a part of docs/operate.md with want. With UPDATE set, it writes the part instead.
 func generated(t testing.TB, name, want string) {
 	t.Helper()
+	operateMu.Lock()
+	defer operateMu.Unlock()
 	from := "<!-- " + name + ": made by `UPDATE=1 go test ./cmd/headgate -run TestOperate` -->\n"
 	to := "<!-- end of " + name + " -->"
 	text, err := os.ReadFile(operate)
@@ -69,7 +75,8 @@ const (
 )
 
 // The table of capacity is made of what one event costs and of what provision makes.
-func TestOperateSaysWhatSoManyEventsNeed(t *testing.T) {
+func TestOperate_HasCapacityTable(t *testing.T) {
+	t.Parallel()
 	rest := float64(stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes+stream.DefaultStateMaxBytes) + 80<<20 // what operators did, running workers
 	var b strings.Builder
 	b.WriteString("\n| events a day | ids in the window | `--max-bytes` | `--claims-max-bytes` | `NATS_MAX_FILE_STORE` | disk of each server | memory for ids | memory of each server |\n" +
@@ -90,7 +97,8 @@ func TestOperateSaysWhatSoManyEventsNeed(t *testing.T) {
 }
 
 // The servers of deploy/k8s/base have room for what provision reserves when nothing else is said.
-func TestTheSmallestServersHaveRoomForTheDefaults(t *testing.T) {
+func TestOperate_SmallestServersHaveRoomForDefaults(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../deploy/k8s/base/nats/statefulset.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +114,10 @@ func TestTheSmallestServersHaveRoomForTheDefaults(t *testing.T) {
 		}
 		*one.value, _ = strconv.Atoi(string(found[1])) // digits
 	}
-	needed := float64(stream.DefaultMaxBytes+stream.DefaultClaimsMaxBytes+stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes+stream.DefaultStateMaxBytes) + 80<<20
+	needed := float64(stream.DefaultMaxBytes+stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes) + 80<<20
+	for _, w := range builtin.Workers() {
+		needed += float64(stream.DefaultClaimsMaxBytes + len(w.Spec.State)*stream.DefaultStateMaxBytes)
+	}
 	if float64(store)*gib < needed || volume <= store {
 		t.Errorf("NATS_MAX_FILE_STORE is %d GiB on a volume of %d; the defaults reserve %.1f, and a volume has more than what streams take", store, volume, needed/gib)
 	}
@@ -142,9 +153,10 @@ func thousands(n int) string {
 }
 
 // What an event and its claim cost, through the real ingress and the real worker, is what the table is made of.
-func TestOperateKnowsWhatAnEventCosts(t *testing.T) {
+func TestOperate_KnowsCostOfEvent(t *testing.T) {
+	t.Parallel()
 	const count = 10
-	c := develop(t, t.TempDir(), "--no-examples")
+	c := startDev(t, t.TempDir(), "--no-examples")
 	c.out.says(t, "Next")
 	args := slices.DeleteFunc(next(t, c.out.String(), "send"), func(a string) bool { return a == "connection.disconnected" })
 	example, _ := examples.Of("connection.connected")
@@ -194,7 +206,8 @@ var (
 )
 
 // An operator types what the pages say at three in the morning: every command in them is one, and has the flags.
-func TestOperateNamesCommandsAndFlagsThatExist(t *testing.T) {
+func TestOperate_NamesExistingCommandsAndFlags(t *testing.T) {
+	t.Parallel()
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +217,7 @@ func TestOperateNamesCommandsAndFlagsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := map[string]map[string]bool{}
-	for name, settings := range map[string]any{door.name: new(ingress.Settings), builtin[0].part.name: new(connections.Settings)} {
+	for name, settings := range map[string]any{ingressPart.name: new(ingress.Settings), builtin.Workers()[0].Program(): builtin.Workers()[0].Settings()} {
 		all, err := process.Flags(settings)
 		if err != nil {
 			t.Fatal(err)
@@ -235,8 +248,11 @@ func TestOperateNamesCommandsAndFlagsThatExist(t *testing.T) {
 					continue // a package, a namespace, or any command
 				}
 				flags, ok := programs[m[1]], true
-				if m[1] == "headgate" {
+				switch {
+				case m[1] == "headgate":
 					flags, ok = commandFlags(parser.Model.Node, words)
+				case flags == nil: // an example of a worker in another repository
+					flags = programs[builtin.Workers()[0].Program()]
 				}
 				if !ok {
 					t.Errorf("%s says %q, and headgate has no such command", page, line)
@@ -292,7 +308,8 @@ func anchors(page string) map[string]bool {
 }
 
 // Every link on the page leads somewhere, and every part of it is in its table of contents.
-func TestOperateLinksLeadSomewhere(t *testing.T) {
+func TestOperate_LinksLeadSomewhere(t *testing.T) {
+	t.Parallel()
 	read := func(name string) string {
 		text, err := os.ReadFile(name)
 		if err != nil {

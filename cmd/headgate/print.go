@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
 )
 
-// encode is v as JSON on one line, with <, > and & as they are.
+// encode returns v as JSON on one line. It does not escape <, > and &.
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -33,8 +37,30 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// clean is a text from outside as a terminal can be given it: what cannot be seen is escaped. "-" stands for none.
-func clean(s string) string {
+// printItem writes v on one line: as JSON, or as format returns it.
+func printItem[T any](w io.Writer, v T, asJSON bool, format func(T) string) error {
+	if asJSON {
+		return printJSON(w, v)
+	}
+	_, err := fmt.Fprintln(w, format(v))
+	return err
+}
+
+// printList writes one line for each item that list calls its function with, and for people their number at the end.
+func printList[T any](t *terminal, noun string, asJSON bool, format func(T) string, list func(each func(T) error) error) error {
+	n := 0
+	err := list(func(v T) error {
+		n++
+		return printItem(t.out, v, asJSON, format)
+	})
+	if err == nil && !asJSON {
+		fmt.Fprintln(t.err, plural(n, noun))
+	}
+	return err
+}
+
+// printable escapes control characters in an external text, which a terminal would obey. It returns "-" for "".
+func printable(s string) string {
 	if s == "" {
 		return "-"
 	}
@@ -45,25 +71,25 @@ func clean(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// cut is clean, at most so many characters long.
-func cut(s string, most int) string {
-	r := []rune(clean(s))
+// truncate returns s as printable does, at most so many characters long.
+func truncate(s string, most int) string {
+	r := []rune(printable(s))
 	if len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
 	return string(r)
 }
 
-// when is a time as people read it, on their clock.
-func when(t time.Time) string {
+// formatTime returns a time in the local time zone.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
-// took is a time that something took, as people read it.
-func took(d time.Duration) string {
+// formatDuration returns a duration with a readable unit.
+func formatDuration(d time.Duration) string {
 	switch {
 	case d >= time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())
@@ -73,7 +99,7 @@ func took(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 }
 
-// plural is a count and what is counted: "1 event", "2 events".
+// plural returns a count with its noun: "1 event", "2 events".
 func plural(n int, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -81,7 +107,30 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// A payload is a body that was asked for, for programs: as JSON where it is JSON, else in base64.
+// printRows writes a name and a value on each line.
+func printRows(w io.Writer, rows [][2]string) error {
+	for _, r := range rows {
+		if _, err := fmt.Fprintf(w, "%-14s  %s\n", r[0], printable(r[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printMessage writes all headers and the body.
+func printMessage(w io.Writer, h nats.Header, body []byte) error {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if _, err := fmt.Fprintf(w, "    %s: %s\n", printable(name), printable(strings.Join(h[name], ", "))); err != nil {
+			return err
+		}
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return printBody(w, body)
+}
+
+// A payload is a body in the output for programs: as JSON if it is JSON, otherwise in base64.
 type payload struct {
 	Body    json.RawMessage `json:"body,omitempty"`
 	Encoded []byte          `json:"body_base64,omitempty"`
@@ -94,22 +143,22 @@ func newPayload(body []byte) payload {
 	return payload{Encoded: body}
 }
 
-// printBody writes a body for people: JSON with indents, anything else with what cannot be seen escaped.
+// printBody writes a body for people: indented if it is JSON, otherwise as printable does.
 func printBody(w io.Writer, body []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, body, "    ", "  "); err != nil || !utf8.Valid(body) {
 		b.Reset()
-		b.WriteString(clean(string(body)))
+		b.WriteString(printable(string(body)))
 	}
 	_, err := fmt.Fprintf(w, "    %s\n", b.String())
 	return err
 }
 
-// A moment is a point in time on the command line: a date, a date and a time, or how long ago.
-type moment struct{ time.Time }
+// A timeFlag is a time on the command line: a date, a date and a time, or a duration before now.
+type timeFlag struct{ time.Time }
 
-// UnmarshalText reads a moment.
-func (m *moment) UnmarshalText(text []byte) error {
+// UnmarshalText parses the flag.
+func (m *timeFlag) UnmarshalText(text []byte) error {
 	s := string(text)
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
@@ -127,5 +176,5 @@ func (m *moment) UnmarshalText(text []byte) error {
 		m.Time = time.Now().Add(-d)
 		return nil
 	}
-	return fmt.Errorf("%q is no time: give how long ago, as 90m or 3d, or a date, as 2026-01-31 or 2026-01-31T15:04:05Z", s)
+	return fmt.Errorf("%q must be a duration before now, such as 90m or 3d, or a date, such as 2026-01-31 or 2026-01-31T15:04:05Z", s)
 }

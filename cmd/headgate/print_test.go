@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-func TestClean(t *testing.T) {
+func TestPrintable_EscapesControlCharacters(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ name, text, want string }{
 		{"nothing", "", "-"},
 		{"plain text", "ledger is closed", "ledger is closed"},
@@ -17,23 +18,25 @@ func TestClean(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := clean(tt.text); got != tt.want {
+			if got := printable(tt.text); got != tt.want {
 				t.Errorf("clean(%q) = %q; want %q", tt.text, got, tt.want)
 			}
 		})
 	}
 }
 
-func TestCut(t *testing.T) {
-	if got := cut("Söhne", 5); got != "Söhne" {
+func TestTruncate_KeepsLength(t *testing.T) {
+	t.Parallel()
+	if got := truncate("Söhne", 5); got != "Söhne" {
 		t.Errorf("cut = %q; want all of it", got)
 	}
-	if got := cut("Müller", 5); got != "Müll…" {
+	if got := truncate("Müller", 5); got != "Müll…" {
 		t.Errorf("cut = %q; want Müll…", got)
 	}
 }
 
-func TestTook(t *testing.T) {
+func TestFormatDuration_UsesReadableUnits(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		d    time.Duration
 		want string
@@ -43,13 +46,14 @@ func TestTook(t *testing.T) {
 		{1500 * time.Millisecond, "1.5 s"},
 	}
 	for _, tt := range tests {
-		if got := took(tt.d); got != tt.want {
+		if got := formatDuration(tt.d); got != tt.want {
 			t.Errorf("took(%v) = %q; want %q", tt.d, got, tt.want)
 		}
 	}
 }
 
-func TestMoment(t *testing.T) {
+func TestTimeFlag_ReadsTimesAndDurations(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, text string
 		want       time.Time // zero for an error
@@ -66,7 +70,7 @@ func TestMoment(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var m moment
+			var m timeFlag
 			err := m.UnmarshalText([]byte(tt.text))
 			if tt.want.IsZero() {
 				if err == nil {

@@ -6,29 +6,35 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/headgate/headgate/pkg/process"
 )
 
 const (
-	// barAfter is how long something must take before it is worth a bar.
+	// barAfter is the time after which the bar is shown.
 	barAfter = time.Second
-	// barEvery is the pause between two pictures of it.
+	// barEvery is the shortest time between two updates.
 	barEvery = 100 * time.Millisecond
 	barWidth = 30
 )
 
-// bar shows how far something is, on one line that is painted over. Without a terminal it shows nothing.
-type bar struct {
+// progressBar shows progress on one line of a terminal, which it overwrites. Without a terminal it shows nothing.
+type progressBar struct {
 	out   io.Writer // nil without a terminal
 	now   func() time.Time
 	begun time.Time
 	drawn time.Time
-	width int // of what stands on the line
+	width int // of the present line
 }
 
-// newBar is a bar on t.err.
-func newBar(t *terminal) *bar {
-	b := &bar{now: time.Now, begun: time.Now()}
-	if f, ok := t.err.(*os.File); ok {
+// newProgressBar returns a bar on t.err.
+func newProgressBar(t *terminal) *progressBar {
+	b := &progressBar{now: time.Now, begun: time.Now()}
+	out := t.err
+	if p, ok := out.(process.Printable); ok {
+		out = p.W // the bar moves the cursor
+	}
+	if f, ok := out.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 			b.out = f
 		}
@@ -36,8 +42,8 @@ func newBar(t *terminal) *bar {
 	return b
 }
 
-// show paints how much of what is done. It may be called very often.
-func (b *bar) show(what string, done, of uint64) {
+// show updates the bar. It may be called very often.
+func (b *progressBar) show(what string, done, of uint64) {
 	if b.out == nil || of == 0 {
 		return
 	}
@@ -51,15 +57,15 @@ func (b *bar) show(what string, done, of uint64) {
 	b.paint(line)
 }
 
-// clear leaves the line to what is printed next.
-func (b *bar) clear() {
+// clear clears the line.
+func (b *progressBar) clear() {
 	if b.width > 0 {
 		b.paint("")
 		fmt.Fprint(b.out, "\r")
 	}
 }
 
-func (b *bar) paint(line string) {
+func (b *progressBar) paint(line string) {
 	fmt.Fprint(b.out, "\r"+line+strings.Repeat(" ", max(0, b.width-len(line))))
 	b.width = len(line)
 }

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-func TestABarIsPaintedOverAndLeavesNothing(t *testing.T) {
+func TestProgressBar_OverwritesItsLine(t *testing.T) {
+	t.Parallel()
 	var s strings.Builder
 	now := time.Now()
-	b := &bar{out: &s, now: func() time.Time { return now }, begun: now}
+	b := &progressBar{out: &s, now: func() time.Time { return now }, begun: now}
 	b.show("events", 1, 200)
 	if s.String() != "" {
 		t.Errorf("it shows %q at once; want nothing of what may be over in a moment", s.String())
@@ -28,9 +29,10 @@ func TestABarIsPaintedOverAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestABarNeedsATerminal(t *testing.T) {
+func TestProgressBar_NeedsTerminal(t *testing.T) {
+	t.Parallel()
 	var s screen
-	b := newBar(&terminal{err: &s})
+	b := newProgressBar(&terminal{err: &s})
 	b.begun = time.Now().Add(-time.Hour)
 	b.show("events", 1, 2)
 	b.clear()

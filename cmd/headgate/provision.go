@@ -6,30 +6,35 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// provision makes what a source and the built-in workers need.
-type provision struct {
-	DryRun    bool `name:"dry-run" env:"-" help:"Say what differs and change nothing; exit 1 when something does."`
-	AllowLoss bool `name:"allow-loss" env:"-" help:"Do also what may lose events. Without it such a change is refused, and says why."`
-	JSON      bool `name:"json" env:"-" help:"Print JSON."`
+// provisionCmd creates and updates the objects of a source, of the built-in workers and of those whose specs are given.
+type provisionCmd struct {
+	Spec      []string `name:"spec" env:"-" sep:"none" type:"existingfile" placeholder:"FILE" help:"What the --spec of a worker that is not built in printed: provision for it too."`
+	Support   bool     `name:"support" env:"-" help:"Create the consumer of the role support too: it has the headers of events, and no body."`
+	DryRun    bool     `name:"dry-run" env:"-" help:"Print what differs and change nothing; exit with 1 if something differs."`
+	AllowLoss bool     `name:"allow-loss" env:"-" help:"Apply also changes that can lose events. They are refused without it."`
+	JSON      bool     `name:"json" env:"-" help:"Print JSON."`
 
-	Replicas       int           `name:"replicas" env:"-" help:"Copies of every stream and bucket: 3 in a cluster. As it is, or 1, if not given."`
-	MaxAge         time.Duration `name:"max-age" env:"-" help:"How long events and their ids are kept. As it is, or 384h (16 days), if not given."`
-	MaxBytes       ingress.Size  `name:"max-bytes" env:"-" placeholder:"SIZE" help:"Room for the events, as 10GiB. As it is, or 2GiB, if not given."`
-	DeadMaxBytes   ingress.Size  `name:"dead-max-bytes" env:"-" placeholder:"SIZE" help:"Room for the dead letters. As it is, or 256MiB, if not given."`
-	ParkedMaxBytes ingress.Size  `name:"parked-max-bytes" env:"-" placeholder:"SIZE" help:"Room for the events that wait long. As it is, or 256MiB, if not given."`
-	ClaimsMaxBytes ingress.Size  `name:"claims-max-bytes" env:"-" placeholder:"SIZE" help:"Room for the claims of each worker. As it is, or 512MiB, if not given."`
-	StateMaxBytes  ingress.Size  `name:"state-max-bytes" env:"-" placeholder:"SIZE" help:"Room for each state. As it is, or 128MiB, if not given."`
+	Replicas       int              `name:"replicas" env:"-" help:"Replicas of every stream and bucket: 3 in a cluster. The present number by default, and at least that of the events."`
+	MaxAge         time.Duration    `name:"max-age" env:"-" help:"How long events and their ids are kept. The present value by default, and 384h (16 days) for a new stream."`
+	MaxBytes       process.ByteSize `name:"max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of the events, such as 10GiB. The present value by default, and 2GiB for a new one."`
+	DeadMaxBytes   process.ByteSize `name:"dead-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of the dead letters. The present value by default, and 256MiB for a new one."`
+	ParkedMaxBytes process.ByteSize `name:"parked-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of the parked events. The present value by default, and 256MiB for a new one."`
+	ClaimsMaxBytes process.ByteSize `name:"claims-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of the claims of each worker. The present value by default, and 512MiB for a new one."`
+	StateMaxBytes  process.ByteSize `name:"state-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of each state. The present value by default, and 128MiB for a new one."`
 
-	broker `embed:""`
+	connectFlags `embed:""`
 }
 
-func (c *provision) plan() stream.Plan {
-	plan := stream.Plan{
+func (c *provisionCmd) layout() (stream.Layout, error) {
+	own, err := readSpecs(c.Spec)
+	return stream.Layout{
 		Source:         c.Source,
+		Workers:        append(builtinSpecs(), own...),
 		Replicas:       c.Replicas,
 		MaxAge:         c.MaxAge,
 		MaxBytes:       int64(c.MaxBytes),
@@ -37,17 +42,18 @@ func (c *provision) plan() stream.Plan {
 		ParkedMaxBytes: int64(c.ParkedMaxBytes),
 		ClaimsMaxBytes: int64(c.ClaimsMaxBytes),
 		StateMaxBytes:  int64(c.StateMaxBytes),
+		Support:        c.Support,
 		AllowLoss:      c.AllowLoss,
-	}
-	for _, w := range builtin {
-		plan.Workers = append(plan.Workers, w.shape.Plan())
-	}
-	return plan
+	}, err
 }
 
-// Validate reports a plan that cannot be meant.
-func (c *provision) Validate() error {
-	return c.plan().Validate()
+// Validate returns an error for a spec that cannot be read and for a layout that cannot be made.
+func (c *provisionCmd) Validate() error {
+	layout, err := c.layout()
+	if err != nil {
+		return err
+	}
+	return layout.Validate()
 }
 
 // change is one line of the report for programs.
@@ -64,14 +70,18 @@ type field struct {
 	Want string `json:"want"`
 }
 
-// Run makes what is missing and reports every object that it looked at, also when it could not go on.
-func (c *provision) Run(ctx context.Context, t *terminal) error {
-	l, err := c.connect(ctx, t)
+// Run provisions, and prints every object that it checked, also after an error.
+func (c *provisionCmd) Run(ctx context.Context, t *terminal) error {
+	layout, err := c.layout()
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	changes, err := stream.Provision(ctx, l, c.plan(), c.DryRun)
+	nc, err := c.connectAs(ctx, t, "provision") // not as an operator: neither hears what the other is answered
+	if err != nil {
+		return err
+	}
+	defer nc.close()
+	changes, err := stream.Provision(ctx, nc, layout, c.DryRun)
 	count := map[stream.Action]int{}
 	for _, ch := range changes {
 		count[ch.Action]++
@@ -81,21 +91,21 @@ func (c *provision) Run(ctx context.Context, t *terminal) error {
 	}
 	made := count[stream.Create] + count[stream.Update]
 	if !c.DryRun && made > 0 {
-		err = errors.Join(err, c.record(ctx, l, made, err))
+		err = errors.Join(err, c.record(ctx, nc, made, err))
 	}
 	if err != nil {
 		return err
 	}
 	if c.DryRun && made > 0 {
-		return fmt.Errorf("%d of %d objects differ: headgate provision changes that", made, len(changes))
+		return fmt.Errorf("%d of %d objects differ: run headgate provision to change them", made, len(changes))
 	}
 	if !c.JSON {
-		fmt.Fprintf(t.err, "%d created, %d changed, %d as they should be\n", count[stream.Create], count[stream.Update], count[stream.Same])
+		fmt.Fprintf(t.err, "%d created, %d updated, %d unchanged\n", count[stream.Create], count[stream.Update], count[stream.Same])
 	}
 	return nil
 }
 
-func (c *provision) print(t *terminal, ch stream.Change) error {
+func (c *provisionCmd) print(t *terminal, ch stream.Change) error {
 	if !c.JSON {
 		_, err := fmt.Fprintln(t.out, ch)
 		return err
@@ -107,16 +117,18 @@ func (c *provision) print(t *terminal, ch stream.Change) error {
 	return printJSON(t.out, line)
 }
 
-// record keeps what was provisioned. There is nowhere to keep it before.
-func (c *provision) record(ctx context.Context, l *link, made int, failure error) error {
-	p, err := l.publisher()
+// record writes the operators' record of the run. There is no stream for it before.
+func (c *provisionCmd) record(ctx context.Context, nc *client, made int, failure error) error {
+	o, err := operator.New(nc, nc.source)
 	if err != nil {
 		return err
 	}
-	defer p.Close()
-	d := deed{Command: "provision", Step: "end", Count: made, Given: made, Chosen: map[string]any{"allow_loss": c.AllowLoss}}
-	if failure != nil {
-		d.Error = failure.Error()
+	defer o.Close()
+	e := operator.Entry{
+		Command: "provision", Step: operator.StepEnd, Count: made, Given: made, Chosen: map[string]any{"allow_loss": c.AllowLoss},
 	}
-	return l.record(ctx, p, d)
+	if failure != nil {
+		e.Error = failure.Error()
+	}
+	return o.Record(ctx, e)
 }

@@ -34,18 +34,19 @@ func bare(t *testing.T) (url string, js jetstream.JetStream) {
 	return server.ClientURL(), js
 }
 
-func TestProvisionMakesWhatTheBuiltInWorkersNeed(t *testing.T) {
+func TestProvision_MakesObjectsOfBuiltinWorkers(t *testing.T) {
+	t.Parallel()
 	url, js := bare(t)
 	c := headgate(t, 1, "provision", "--dry-run", "--nats-url", url)
-	contains(t, c.out.String(), "create stream CODAT\n", "create bucket CODAT_connections\n", "create consumer connections on CODAT\n", "max bytes: 2 GiB")
+	contains(t, c.out.String(), "create stream CODAT\n", "create bucket CODAT_connections\n", "create consumer connections on CODAT\n", "max bytes: 2GiB")
 	contains(t, c.err.String(), "objects differ")
 	if _, err := js.Stream(t.Context(), "CODAT"); err == nil {
 		t.Fatal("the dry run made the stream")
 	}
 
 	c = headgate(t, 0, "provision", "--max-bytes", "64MiB", "--nats-url", url)
-	contains(t, c.err.String(), "0 changed, 0 as they should be")
-	if _, _, err := stream.Bind(t.Context(), js, source, connections.Worker(connections.Store{}).Plan()); err != nil {
+	contains(t, c.err.String(), "0 updated, 0 unchanged")
+	if _, _, err := stream.Bind(t.Context(), js, source, connections.Worker(connections.Store{}).Spec()); err != nil {
 		t.Errorf("Bind = %v", err)
 	}
 	st, err := js.Stream(t.Context(), "CODAT")
@@ -55,13 +56,14 @@ func TestProvisionMakesWhatTheBuiltInWorkersNeed(t *testing.T) {
 
 	// What an operator has set stays, and all is as it should be.
 	c = headgate(t, 0, "provision", "--dry-run", "--nats-url", url)
-	contains(t, c.err.String(), "0 created, 0 changed")
+	contains(t, c.err.String(), "0 created, 0 updated")
 	c = headgate(t, 0, "provision", "--max-bytes", "128MiB", "--nats-url", url)
-	contains(t, c.out.String(), "max bytes: 64 MiB -> 128 MiB")
+	contains(t, c.out.String(), "max bytes: 64MiB -> 128MiB")
 }
 
-func TestProvisionRefusesToLoseEvents(t *testing.T) {
-	r := newRig(t)
+func TestProvision_RefusesToLoseEvents(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.event("company.created", "msg_1")
 	streamtest.Wait(t, func() bool { return time.Since(r.message(source.Stream(), 1).Time) > time.Second }, "the event is a second old")
 	c := r.headgate(1, "provision", "--max-age", "1s", "--json")
@@ -75,19 +77,21 @@ func TestProvisionRefusesToLoseEvents(t *testing.T) {
 	contains(t, c.out.String(), "update stream CODAT")
 }
 
-func TestProvisionIsWrittenDown(t *testing.T) {
-	r := newRig(t)
+func TestProvision_IsRecorded(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.headgate(0, "provision")
 	r.headgate(0, "provision") // changes nothing
 	r.headgate(0, "provision", "--dry-run")
-	d := r.deeds()
+	d := r.records()
 	if len(d) != 1 || d[0].Command != "provision" || d[0].Count == 0 {
 		t.Errorf("the records are %+v; want one", d)
 	}
 }
 
-func TestWorkersListsWhoRuns(t *testing.T) {
-	r := newRig(t)
+func TestWorkers_ListsRunningProcesses(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	if c := r.headgate(0, "workers"); c.out.String() != "" {
 		t.Errorf("without workers it prints %q", c.out.String())
 	}
@@ -109,8 +113,8 @@ func TestWorkersListsWhoRuns(t *testing.T) {
 	if len(lines) != 2 {
 		t.Fatalf("it prints %q; want two lines", lines)
 	}
-	contains(t, lines[0], "connections", "one", "on pod-1", "version v1.2.3", "works", "seen")
-	contains(t, lines[1], "writes", "two", "on pod-2", "pauses since "+when(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+	contains(t, lines[0], "connections", "one", "on pod-1", "version v1.2.3", "running", "seen")
+	contains(t, lines[1], "writes", "two", "on pod-2", "paused since "+formatTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
 	contains(t, c.err.String(), "2 running workers")
 	if got := r.headgate(0, "workers", "--json").out.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"host":"pod-2"`) {
 		t.Errorf("for programs it prints %s", got)

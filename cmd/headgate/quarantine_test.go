@@ -8,11 +8,13 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-func TestQuarantineList(t *testing.T) {
-	r := newRig(t)
+func TestQuarantineList_PrintsMessages(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	if c := r.headgate(0, "quarantine", "list"); c.out.String() != "" {
 		t.Errorf("an empty quarantine is %q", c.out.String())
 	}
@@ -27,25 +29,26 @@ func TestQuarantineList(t *testing.T) {
 	contains(t, got[0], "1 ", "not_json", "msg_1", "8 bytes")
 	contains(t, got[1], fmt.Sprint(sequence), "no_type", "msg_3", "company c-1", "31 bytes")
 	contains(t, c.err.String(), "2 messages")
-	events := decode[event](t, r.headgate(0, "quarantine", "list", "--json").out.lines())
+	events := decode[printedEvent](t, r.headgate(0, "quarantine", "list", "--json").out.lines())
 	if len(events) != 2 || events[1].Sequence != sequence || events[1].Reason != "no_type" || events[1].Company != "c-1" || events[1].Bytes != 31 {
 		t.Errorf("for programs it prints %+v", events)
 	}
 }
 
-func TestQuarantineShow(t *testing.T) {
-	r := newRig(t)
+func TestQuarantineShow_PrintsPayloadOnRequest(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.quarantined("msg_1", "not_json", []byte("not \x1b json"))
 	r.event("company.created", "msg_2")
 	c := r.headgate(0, "quarantine", "show", "1")
 	contains(t, c.out.String(), "not_json", "msg_1", "application/json", "10 bytes")
 	for _, word := range []string{"v1,x", "not \\x1b json"} {
 		if strings.Contains(c.out.String(), word) {
-			t.Errorf("it prints %q, which nobody asked for", word)
+			t.Errorf("it prints %q, which was not requested", word)
 		}
 	}
 	contains(t, r.headgate(0, "quarantine", "show", "1", "--payload").out.String(), `not \x1b json`, "webhook-signature: v1,x")
-	shown := decode[event](t, r.headgate(0, "quarantine", "show", "1", "--json", "--payload").out.lines())[0]
+	shown := decode[printedEvent](t, r.headgate(0, "quarantine", "show", "1", "--json", "--payload").out.lines())[0]
 	if string(shown.Encoded) != "not \x1b json" || shown.WebhookID != "msg_1" {
 		t.Errorf("for programs it prints %+v", shown)
 	}
@@ -55,8 +58,9 @@ func TestQuarantineShow(t *testing.T) {
 }
 
 // What is released is what the ingress would have stored, had it known the type.
-func TestQuarantineRelease(t *testing.T) {
-	r := newRig(t)
+func TestQuarantineRelease_StoresEventOnce(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	const text = `{"generatedDate":"2026-01-02T03:04:05Z","payload":{"companyId":"c-1","connectionId":"k-1"}}`
 	number := r.quarantined("msg_1", "no_type", []byte(text))
 	was := r.message(source.Stream(), number)
@@ -75,19 +79,19 @@ func TestQuarantineRelease(t *testing.T) {
 		stream.HeaderWebhookID:        "msg_1",
 		stream.HeaderWebhookTimestamp: "1700000000",
 		stream.HeaderWebhookSignature: "v1,x",
-		stream.HeaderCESpecVersion:    "1.0",
-		stream.HeaderCEID:             "msg_1",
-		stream.HeaderCESource:         "/headgate/codat",
-		stream.HeaderCEType:           "connection.connected",
-		stream.HeaderCETime:           "2026-01-02T03:04:05Z",
-		stream.HeaderCESubject:        "c-1",
-		stream.HeaderCEConnectionID:   "k-1",
-		stream.HeaderCEReceivedTime:   was.Header.Get(stream.HeaderCEReceivedTime),
+		"ce-specversion":              "1.0",
+		"ce-id":                       "msg_1",
+		"ce-source":                   "/headgate/codat",
+		"ce-type":                     "connection.connected",
+		"ce-time":                     "2026-01-02T03:04:05Z",
+		"ce-subject":                  "c-1",
+		"ce-connectionid":             "k-1",
+		"ce-receivedtime":             was.Header.Get("ce-receivedtime"),
 		stream.HeaderContentType:      "application/json",
 		stream.HeaderTraceParent:      was.Header.Get(stream.HeaderTraceParent),
 		stream.HeaderQuarantineReason: "",
 	})
-	if d := r.deeds(); len(d) != 2 || d[1].Command != "quarantine release" || d[1].Given != 1 || d[1].Chosen["type"] != "connection.connected" {
+	if d := r.records(); len(d) != 2 || d[1].Command != "quarantine release" || d[1].Given != 1 || d[1].Chosen["type"] != "connection.connected" {
 		t.Errorf("the records are %+v", d)
 	}
 
@@ -99,12 +103,13 @@ func TestQuarantineRelease(t *testing.T) {
 	}
 }
 
-func TestQuarantineReleaseOfWhatNobodyCanRead(t *testing.T) {
-	r := newRig(t)
+func TestQuarantineRelease_AcceptsUnreadableBody(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.quarantined("msg_1", "not_json", []byte("not json"))
 	c := r.headgate(0, "quarantine", "release", "1", "--type", "brandnew.type", "--unknown-type", "--json")
-	want := released{1, "msg_1", "brandnew.type", 2}
-	if got := decode[released](t, c.out.lines()); len(got) != 1 || got[0] != want {
+	want := operator.Released{Number: 1, WebhookID: "msg_1", Type: "brandnew.type", Sequence: 2}
+	if got := decode[operator.Released](t, c.out.lines()); len(got) != 1 || got[0] != want {
 		t.Errorf("it prints %s; want %+v", &c.out, want)
 	}
 	r.quarantined("msg_2", "not_json", []byte("not json"))
@@ -114,8 +119,9 @@ func TestQuarantineReleaseOfWhatNobodyCanRead(t *testing.T) {
 }
 
 // An id that cannot be an event's is in the quarantine under another, by which its release is known too.
-func TestQuarantineReleaseOfAnOddID(t *testing.T) {
-	r := newRig(t)
+func TestQuarantineRelease_AcceptsUnusualID(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.store(stream.Stored{ID: "msg.1", MsgID: "sha256-00ff", Quarantine: "bad_id", Received: time.Now()}, []byte("{}"))
 	r.headgate(0, "quarantine", "release", "1", "--type", "company.created")
 	wantHeaders(t, r.message(source.Stream(), 2).Header, map[string]string{

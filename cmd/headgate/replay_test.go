@@ -7,14 +7,16 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestReplayRunsTheHandlerAgainOnceAlthoughItIsDone(t *testing.T) {
+func TestReplay_RunsHandlerOfDoneEventOnce(t *testing.T) {
+	t.Parallel()
 	handled := make(chan codat.Event[codat.Company], 16)
 	w := bookkeeper(handled)
-	r := newRig(t, w.Plan())
+	r := newBroker(t, w.Spec())
 	r.work(w)
 	r.event("company.created", "done_1")
 	next := func() codat.Event[codat.Company] {
@@ -42,9 +44,9 @@ func TestReplayRunsTheHandlerAgainOnceAlthoughItIsDone(t *testing.T) {
 	contains(t, r.headgate(0, "audit").out.String(), "bookkeeper: 2 events: 2 done")
 }
 
-// shelf is a rig with events of two workers and two companies, numbered 1 to 5.
-func shelf(t testing.TB) *rig {
-	r := newRig(t, bookkeeper(nil).Plan(), stream.WorkerPlan{Name: "other", Types: []string{"company.*", "connection.*"}})
+// newBrokerWithEvents returns a server with events of two workers and two companies, numbered 1 to 5.
+func newBrokerWithEvents(t testing.TB) *broker {
+	r := newBroker(t, bookkeeper(nil).Spec(), stream.WorkerSpec{Name: "other", Types: []codat.Pattern{"company.*", "connection.*"}})
 	for i, e := range []struct{ typ, company string }{
 		{"company.created", "c-1"}, {"connection.connected", "c-1"}, {"company.created", "c-2"}, {"company.deleted", "c-2"}, {"company.created", "c-2"},
 	} {
@@ -53,14 +55,14 @@ func shelf(t testing.TB) *rig {
 	return r
 }
 
-func TestReplayChooses(t *testing.T) {
-	r := shelf(t)
+func TestReplay_FiltersEvents(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithEvents(t)
 	third := r.message(source.Stream(), 3).Time
 	tests := []struct{ name, args, want string }{
 		{"all that the worker takes", "--worker bookkeeper --all", "1 3 5"},
 		{"all that another takes", "--worker other --all", "1 2 3 4 5"},
 		{"by id", "--worker other --id msg_2 --id msg_4", "2 4"},
-		{"by an id that it does not take", "--worker bookkeeper --id msg_2", ""},
 		{"by type", "--worker other --type company.deleted", "4"},
 		{"by company", "--worker bookkeeper --company c-2", "3 5"},
 		{"since", "--worker bookkeeper --since " + third.Format(time.RFC3339Nano), "3 5"},
@@ -72,30 +74,31 @@ func TestReplayChooses(t *testing.T) {
 			c := r.headgate(0, append(strings.Fields("replay --dry-run --json "), strings.Fields(tt.args)...)...)
 			lines := c.out.lines()
 			var got []string
-			for _, e := range decode[event](t, lines[:len(lines)-1]) {
+			for _, e := range decode[printedEvent](t, lines[:len(lines)-1]) {
 				got = append(got, fmt.Sprint(e.Sequence))
 			}
 			if strings.Join(got, " ") != tt.want {
 				t.Errorf("it chooses %q; want %q", got, tt.want)
 			}
-			if last := decode[replayed](t, lines[len(lines)-1:])[0]; last.Chosen != len(got) || !last.DryRun || last.Given != 0 {
+			if last := decode[operator.RedriveResult](t, lines[len(lines)-1:])[0]; last.Chosen != len(got) || !last.DryRun || last.Given != 0 {
 				t.Errorf("it reports %+v", last)
 			}
 		})
 	}
 	contains(t, r.headgate(0, "replay", "--dry-run", "--worker", "other", "--id", "msg_2").out.String(), "#2 ", "msg_2", "dry run: 1 event would be given to other again")
-	if n := len(r.messages(source.Stream(), source.RedriveSubject("other", "company.created"))) + len(r.deeds()); n != 0 {
+	if n := len(r.messages(source.Stream(), source.RedriveSubject("other", "company.created"))) + len(r.records()); n != 0 {
 		t.Errorf("the dry runs have written %d messages", n)
 	}
 }
 
-func TestReplayIsWrittenDownAndCanBeGoneOnWith(t *testing.T) {
-	r := shelf(t)
+func TestReplay_IsRecordedAndContinues(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithEvents(t)
 	c := r.headgate(0, "replay", "--worker", "bookkeeper", "--company", "c-1", "--redrive-id", "monday")
 	contains(t, c.err.String(), "redrive monday: giving 1 event to bookkeeper again")
 	contains(t, c.out.String(), "redrive monday: 1 event of 1 given to bookkeeper again")
 	c = r.headgate(0, "replay", "--worker", "bookkeeper", "--all", "--redrive-id", "monday", "--json")
-	if got := decode[replayed](t, c.out.lines())[0]; got != (replayed{Redrive: "monday", Chosen: 3, Given: 2, Before: 1}) {
+	if got := decode[operator.RedriveResult](t, c.out.lines())[0]; got != (operator.RedriveResult{Redrive: "monday", Chosen: 3, Given: 2, Before: 1}) {
 		t.Errorf("it reports %+v", got)
 	}
 	if got := r.redrives("bookkeeper", "company.created"); strings.Join(got, " ") != "msg_1 msg_3 msg_5" {
@@ -104,23 +107,41 @@ func TestReplayIsWrittenDownAndCanBeGoneOnWith(t *testing.T) {
 	wantHeaders(t, r.messages(source.Stream(), source.RedriveSubject("bookkeeper", "company.created"))[1].Header, map[string]string{
 		stream.HeaderRedrive: "monday", "headgate-sequence": "3", stream.HeaderWebhookSignature: "v1,x",
 	})
-	d := r.deeds()
+	d := r.records()
 	if len(d) != 4 || d[0].Command != "replay" || d[0].Step != "begin" || d[0].Chosen["company"] != "c-1" || d[0].Chosen["worker"] != "bookkeeper" ||
 		d[3].Step != "end" || d[3].Given != 2 || d[3].Before != 1 || d[3].Chosen["all"] != true {
 		t.Errorf("the records are %+v", d)
 	}
-	c = r.headgate(0, "replay", "--worker", "bookkeeper", "--id", "msg_9")
-	contains(t, c.out.String(), "0 events of 0 given to bookkeeper again")
 }
 
-func TestReplayThatIsBrokenOffSaysSo(t *testing.T) {
-	r := shelf(t)
+func TestReplay_RefusesIDThatChoosesNoEvent(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithEvents(t)
+	for _, args := range []string{
+		"--id msg_9",                        // not stored
+		"--id msg_1 --id msg_9",             // one of two
+		"--id msg_9 --dry-run",              //
+		"--id msg_2",                        // of another type than the worker takes
+		"--id msg_1 --company c-2",          // of another company
+		"--id msg_1 --type company.deleted", // of another type
+	} {
+		c := r.headgate(1, append([]string{"replay", "--worker", "bookkeeper"}, strings.Fields(args)...)...)
+		contains(t, c.err.String(), "no event has the webhook-id \"msg_", "check the ID")
+	}
+	if got, records := r.redrives("bookkeeper", "company.created"), r.records(); len(got) != 0 || len(records) != 0 {
+		t.Errorf("given are %q, and the records are %+v; want nothing given", got, records)
+	}
+}
+
+func TestReplay_ReportsInterrupt(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithEvents(t)
 	c := begin(t, "", "replay", "--worker", "bookkeeper", "--all", "--rate", "0.001", "--nats-url", r.URL)
 	streamtest.Wait(t, func() bool { return len(r.redrives("bookkeeper", "company.created")) == 1 }, "the first is given")
 	c.stop()
 	c.exit(1)
-	contains(t, c.err.String(), "broken off before event 3")
-	if d := r.deeds(); len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
-		t.Errorf("the records are %+v; want the second to say that it was broken off after one", d)
+	contains(t, c.err.String(), "stopped before event 3")
+	if d := r.records(); len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
+		t.Errorf("the records are %+v; want the second to say that it was stopped after one", d)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,47 +21,53 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// send signs bodies and posts them.
-type send struct {
-	Type string `arg:"" optional:"" help:"Event type whose example is sent; --list names them all."`
-	All  bool   `name:"all" env:"-" help:"Send every example, also the odd bodies (trap/…) that Codat's documentation warns of."`
-	File string `name:"file" env:"-" placeholder:"FILE" help:"Send the bytes of a file; - reads standard input."`
-	List bool   `name:"list" env:"-" help:"List the examples and send nothing."`
+// sendCmd signs bodies and posts them.
+type sendCmd struct {
+	Type     string `arg:"" optional:"" help:"Send the example of this event type; --list prints all types."`
+	All      bool   `name:"all" env:"-" help:"Send every example, also the unusual bodies (trap/…) of which Codat's documentation warns."`
+	AllTypes bool   `name:"all-types" env:"-" help:"Send the example of every event type."`
+	File     string `name:"file" env:"-" placeholder:"FILE" help:"Send the bytes of a file; - is standard input."`
+	List     bool   `name:"list" env:"-" help:"Print the names of the examples and send nothing."`
 
-	To    string `name:"to" default:"http://127.0.0.1:8080/webhooks/codat" help:"Address of the webhook."`
-	ID    string `name:"id" env:"-" help:"The webhook-id; a new one for each event if not given. Sent again, it shows what becomes of a duplicate."`
-	Count int    `name:"count" env:"-" default:"1" help:"How often each event is sent."`
-	JSON  bool   `name:"json" env:"-" help:"Print JSON."`
+	To    string        `name:"to" default:"http://127.0.0.1:8080/webhooks/codat" help:"Address of the webhook."`
+	ID    string        `name:"id" env:"-" help:"The webhook-id; a new one for each event by default. Send one twice to see a duplicate."`
+	Count int           `name:"count" env:"-" default:"1" help:"How many times each event is sent."`
+	Every time.Duration `name:"every" env:"-" help:"Send them again after this time, until a signal ends the command; once by default."`
+	JSON  bool          `name:"json" env:"-" help:"Print JSON."`
 
-	keyring `embed:""`
+	keyFlags `embed:""`
 }
 
-// Validate reports a command line that cannot be meant.
-func (c *send) Validate() error {
+// Validate returns an error for a command line that does not choose what to send, or where.
+func (c *sendCmd) Validate() error {
 	chosen := 0
-	for _, is := range []bool{c.Type != "", c.All, c.File != "", c.List} {
+	for _, is := range []bool{c.Type != "", c.All, c.AllTypes, c.File != "", c.List} {
 		if is {
 			chosen++
 		}
 	}
 	if chosen != 1 {
-		return errors.New("give one of TYPE, --all, --file and --list")
+		return errors.New("give one of TYPE, --all, --all-types, --file and --list")
 	}
-	if c.All && c.ID != "" {
-		return errors.New("--id: events of --all need an id each: of several with one id only the first is stored")
+	if (c.All || c.AllTypes) && c.ID != "" {
+		return errors.New("--id cannot be used with --all and --all-types: of several events with one id, only the first is stored")
+	}
+	if c.Every < 0 {
+		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
 	}
 	if c.Count < 1 {
-		return fmt.Errorf("--count: %d times is never: give 1 or more", c.Count)
+		return fmt.Errorf("--count must be at least 1 (got %d)", c.Count)
 	}
 	if u, err := url.Parse(c.To); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("--to: %q is no address of a webhook: give one as http://127.0.0.1:8080/webhooks/codat", c.To)
+		return fmt.Errorf("--to must be an http or https URL, such as http://127.0.0.1:8080/webhooks/codat (got %q)", withoutUser(c.To))
 	}
 	_, err := c.bodies(strings.NewReader(""))
 	return err
 }
 
-// Run sends what was chosen, one after the other.
-func (c *send) Run(ctx context.Context, t *terminal) error {
+// Run sends the chosen bodies one after the other. With --every it sends them again and again, and an event that is not
+// accepted does not end it.
+func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 	if c.List {
 		for _, e := range examples.All() {
 			fmt.Fprintln(t.out, e.Name)
@@ -77,6 +84,24 @@ func (c *send) Run(ctx context.Context, t *terminal) error {
 	}
 	s := newSender(c.To, key)
 	defer s.close()
+	for {
+		err := c.sendAll(ctx, t, s, bodies)
+		if c.Every == 0 {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintf(t.err, "headgate: %v\n", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(c.Every):
+		}
+	}
+}
+
+// sendAll sends each body, and returns an error when one was not accepted.
+func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []examples.Example) error {
 	refused := 0
 	for _, e := range bodies {
 		for range c.Count {
@@ -93,28 +118,26 @@ func (c *send) Run(ctx context.Context, t *terminal) error {
 		}
 	}
 	if refused > 0 {
-		return fmt.Errorf("%d of %d events not accepted", refused, c.Count*len(bodies))
+		return fmt.Errorf("%d of %d events were not accepted", refused, c.Count*len(bodies))
 	}
 	return nil
 }
 
-// bodies are what is to be sent. stdin is read when that is asked for.
-func (c *send) bodies(stdin io.Reader) ([]examples.Example, error) {
+// bodies returns the bodies to send. It reads stdin for --file -.
+func (c *sendCmd) bodies(stdin io.Reader) ([]examples.Example, error) {
 	switch {
 	case c.List:
 		return nil, nil
 	case c.All:
 		return examples.All(), nil
+	case c.AllTypes:
+		return slices.DeleteFunc(examples.All(), func(e examples.Example) bool { return strings.HasPrefix(e.Name, "trap/") }), nil
 	case c.File != "":
 		return fileBody(c.File, stdin)
 	}
 	e, ok := examples.Of(c.Type)
 	if !ok {
-		var names []string
-		for _, e := range examples.All() {
-			names = append(names, e.Name)
-		}
-		return nil, fmt.Errorf("there is no example of %q: did you mean %s? --list names them all", c.Type, process.Nearest(c.Type, names))
+		return nil, fmt.Errorf("no example of type %q: headgate send --list lists the types", c.Type)
 	}
 	return []examples.Example{e}, nil
 }
@@ -131,34 +154,34 @@ func fileBody(name string, stdin io.Reader) ([]examples.Example, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--file: %w", err)
 	}
-	// What cannot be read is sent all the same: it shows what becomes of it.
+	// A body that cannot be read is sent too: the ingress puts it into the quarantine.
 	head, _ := codat.Read(body)
 	return []examples.Example{{Name: name, Type: head.Type, Body: body}}, nil
 }
 
-// sender posts as Codat's sender does.
+// sender posts like Codat's sender.
 type sender struct {
 	to     string
 	key    signature.Key
 	client *http.Client
 }
 
-// patience is how long Codat's sender waits for an answer.
-const patience = 15 * time.Second
+// sendTimeout is the time that Codat's sender waits for a response.
+const sendTimeout = 15 * time.Second
 
 func newSender(to string, key signature.Key) *sender {
 	return &sender{to: to, key: key, client: &http.Client{
-		Timeout:   patience,
+		Timeout:   sendTimeout,
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment},
-		// A redirect would be followed without the body, and Codat follows none.
+		// Codat follows no redirect.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
 func (s *sender) close() { s.client.CloseIdleConnections() }
 
-// sent is an event and how it was answered.
-type sent struct {
+// sendResult is an event and its response.
+type sendResult struct {
 	Name    string        `json:"name"`
 	Type    string        `json:"type,omitempty"`
 	ID      string        `json:"webhook_id"`
@@ -168,14 +191,14 @@ type sent struct {
 	Meaning string        `json:"meaning,omitempty"`
 }
 
-// send posts one event, under a new id if id is empty. It returns an error when there was no answer.
-func (s *sender) send(ctx context.Context, e examples.Example, id string) (sent, error) {
+// send posts one event, with a new id if id is empty. It returns an error when there was no response.
+func (s *sender) send(ctx context.Context, e examples.Example, id string) (sendResult, error) {
 	if id == "" {
 		id = signature.NewID()
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.to, bytes.NewReader(e.Body))
 	if err != nil {
-		return sent{}, err
+		return sendResult{}, err
 	}
 	began := time.Now()
 	req.Header.Set("Content-Type", "application/json")
@@ -185,39 +208,39 @@ func (s *sender) send(ctx context.Context, e examples.Example, id string) (sent,
 	req.Header.Set(stream.HeaderWebhookSignature, s.key.Sign(id, began, e.Body))
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return sent{}, fmt.Errorf("no answer: is the ingress running there? headgate dev starts one: %w", err)
+		return sendResult{}, fmt.Errorf("no response: check that the ingress is running and --to; headgate dev starts one: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be reused
 	d := time.Since(began)
-	return sent{e.Name, e.Type, id, resp.StatusCode, d, float64(d.Microseconds()) / 1000, meaning(resp.StatusCode)}, nil
+	return sendResult{e.Name, e.Type, id, resp.StatusCode, d, float64(d.Microseconds()) / 1000, meaning(resp.StatusCode)}, nil
 }
 
-// meaning is what a refusal likely means; the ingress tells a stranger nothing.
+// meaning returns the likely reason of a refusal. The ingress tells unauthenticated clients none.
 func meaning(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
-		return "another key than the receiver's (give its own with --secret-file), or the two clocks differ by minutes"
+		return "the receiver has another key (give it with --secret-file), or the clocks differ by minutes"
 	case http.StatusForbidden:
-		return "this address or client may not post there"
+		return "the receiver does not allow this address or client"
 	case http.StatusNotFound:
 		return "no webhook at this path: check --to"
 	case http.StatusMethodNotAllowed:
-		return "something else than the webhook answers there: check --to"
+		return "this is not the webhook: check --to"
 	case http.StatusRequestTimeout:
-		return "the body came too slowly"
+		return "the body arrived too slowly"
 	case http.StatusRequestEntityTooLarge:
 		return "larger than the receiver's --max-body"
 	case http.StatusServiceUnavailable:
-		return "proven, but it could not be stored: NATS is away, full or not provisioned; send it again with the same --id"
+		return "verified but not stored: NATS is unreachable, full or not provisioned; send it again with the same --id"
 	}
 	if status/100 == 2 {
 		return ""
 	}
-	return "not an answer of the ingress: check --to"
+	return "this is not a response of the ingress: check --to"
 }
 
-func (s sent) print(w io.Writer, asJSON bool) error {
+func (s sendResult) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, s)
 	}
@@ -225,7 +248,7 @@ func (s sent) print(w io.Writer, asJSON bool) error {
 	if s.Type != "" && !strings.HasPrefix(name, "trap/") {
 		name = s.Type
 	}
-	line := fmt.Sprintf("%d  %-40s  %s  in %s", s.Status, clean(name), clean(s.ID), took(s.Took))
+	line := fmt.Sprintf("%d  %-40s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
 	if s.Meaning != "" {
 		line += ": " + s.Meaning
 	}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/signature"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
 // secret is the key of these tests.
@@ -41,7 +44,7 @@ func newWebhook(t *testing.T, status int) *webhook {
 		if err != nil {
 			t.Errorf("Read = %v", err)
 		}
-		proof, err := verifier.Prove(claim, body)
+		proof, err := verifier.Verify(claim, body)
 		if err != nil {
 			t.Errorf("Prove = %v", err)
 		}
@@ -57,7 +60,8 @@ func newWebhook(t *testing.T, status int) *webhook {
 	return w
 }
 
-func TestSendSignsAndPostsAnExample(t *testing.T) {
+func TestSend_SignsAndPostsExample(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 204)
 	c := headgate(t, 0, "send", "invoices.write.successful", "--to", w.URL, "--secret", secret)
 	want, _ := examples.Of("invoices.write.successful")
@@ -70,7 +74,8 @@ func TestSendSignsAndPostsAnExample(t *testing.T) {
 	}
 }
 
-func TestSendAllSendsEveryExampleAlsoTheTraps(t *testing.T) {
+func TestSend_AllIncludesTraps(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 204)
 	c := headgate(t, 0, "send", "--all", "--to", w.URL, "--secret", secret)
 	all := examples.All()
@@ -90,7 +95,8 @@ func TestSendAllSendsEveryExampleAlsoTheTraps(t *testing.T) {
 	contains(t, c.out.String(), "trap/")
 }
 
-func TestSendAFileToTheByte(t *testing.T) {
+func TestSend_KeepsBytesOfFile(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 204)
 	const body = "{ \"eventType\": \"company.created\"\r\n}\n"
 	file := filepath.Join(t.TempDir(), "body.json")
@@ -106,7 +112,7 @@ func TestSendAFileToTheByte(t *testing.T) {
 	}
 }
 
-func TestSendTakesTheKeyFromAFile(t *testing.T) {
+func TestSend_ReadsKeyFromFile(t *testing.T) {
 	w := newWebhook(t, 204)
 	data := t.TempDir()
 	if err := os.WriteFile(filepath.Join(data, "secret"), []byte("# ours\n"+secret+"\n"), 0o600); err != nil {
@@ -121,7 +127,8 @@ func TestSendTakesTheKeyFromAFile(t *testing.T) {
 	}
 }
 
-func TestSendTheSameIDAgain(t *testing.T) {
+func TestSend_RepeatsID(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 204)
 	headgate(t, 0, "send", "company.created", "--id", "msg_same", "--count", "3", "--to", w.URL, "--secret", secret)
 	if strings.Join(w.ids, " ") != "msg_same msg_same msg_same" {
@@ -129,20 +136,21 @@ func TestSendTheSameIDAgain(t *testing.T) {
 	}
 }
 
-func TestSendSaysWhatARefusalLikelyMeans(t *testing.T) {
+func TestSend_ExplainsRefusal(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name   string
 		status int
 		says   string
 	}{
 		{"another key", 401, "another key"},
-		{"another client", 403, "may not post"},
+		{"another client", 403, "does not allow"},
 		{"another path", 404, "check --to"},
 		{"another service", 405, "check --to"},
 		{"a slow body", 408, "slowly"},
 		{"a large body", 413, "--max-body"},
 		{"nowhere to store it", 503, "send it again with the same --id"},
-		{"an error of somebody else", 500, "check --to"},
+		{"an error of another service", 500, "check --to"},
 		{"a redirect, which Codat does not follow", 302, "check --to"},
 	}
 	for _, tt := range tests {
@@ -150,7 +158,7 @@ func TestSendSaysWhatARefusalLikelyMeans(t *testing.T) {
 			w := newWebhook(t, tt.status)
 			c := headgate(t, 1, "send", "company.created", "--count", "2", "--to", w.URL, "--secret", secret)
 			contains(t, c.out.String(), tt.says)
-			contains(t, c.err.String(), "2 of 2 events not accepted")
+			contains(t, c.err.String(), "2 of 2 events were not accepted")
 			if len(c.out.lines()) != 2 {
 				t.Errorf("it prints %q; want a line for each event", c.out.lines())
 			}
@@ -158,10 +166,11 @@ func TestSendSaysWhatARefusalLikelyMeans(t *testing.T) {
 	}
 }
 
-func TestSendForPrograms(t *testing.T) {
+func TestSend_PrintsJSON(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 401)
 	c := headgate(t, 1, "send", "company.created", "--json", "--to", w.URL, "--secret", secret)
-	var got sent
+	var got sendResult
 	if err := json.Unmarshal([]byte(c.out.String()), &got); err != nil {
 		t.Fatalf("%v in %s", err, &c.out)
 	}
@@ -170,17 +179,38 @@ func TestSendForPrograms(t *testing.T) {
 	}
 }
 
-func TestSendWithoutAnAnswerStops(t *testing.T) {
+func TestSend_StopsWithoutAnswer(t *testing.T) {
+	t.Parallel()
 	w := newWebhook(t, 204)
 	w.Close()
 	c := headgate(t, 1, "send", "--all", "--to", w.URL, "--secret", secret)
-	contains(t, c.err.String(), "no answer", "headgate dev")
+	contains(t, c.err.String(), "no response", "headgate dev")
 }
 
-func TestSendListsTheExamples(t *testing.T) {
+func TestSend_ListsExamples(t *testing.T) {
+	t.Parallel()
 	c := headgate(t, 0, "send", "--list")
 	if got, want := len(c.out.lines()), len(examples.All()); got != want {
 		t.Errorf("%d lines; want %d", got, want)
 	}
 	contains(t, c.out.String(), "connection.connected\n")
+}
+
+// What is sent again and again is every type and none of the unusual bodies, and goes on when it is not accepted.
+func TestSend_EveryTypeAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	w := newWebhook(t, 503)
+	c := begin(t, "", "send", "--all-types", "--every", "1ms", "--to", w.URL, "--secret", secret)
+	types := len(slices.DeleteFunc(examples.All(), func(e examples.Example) bool { return strings.HasPrefix(e.Name, "trap/") }))
+	streamtest.Wait(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.ids) > types
+	}, "it sends a second time")
+	c.stop()
+	c.exit(0)
+	contains(t, c.err.String(), fmt.Sprintf("%d of %d events were not accepted", types, types))
+	if strings.Contains(c.out.String(), "trap/") {
+		t.Errorf("it sends unusual bodies:\n%s", &c.out)
+	}
 }

@@ -2,200 +2,190 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/codat"
-	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// tail prints stored events as they come.
-type tail struct {
-	Filter  string `arg:"" optional:"" help:"Types to follow: one, a pattern with * for one word or > for the rest (connection.*, *.write.successful), or a whole subject (codat.redrive.>). All events and the quarantine if not given."`
-	Durable string `name:"durable" env:"-" placeholder:"NAME" help:"Go on where the tail of this name was ended, also after a month. Two tails of one name share the events."`
+// tailCmd prints stored events as they arrive.
+type tailCmd struct {
+	Filter  string `arg:"" optional:"" help:"Type to print, a pattern with * for one word or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
+	Resume  string `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
 	JSON    bool   `name:"json" env:"-" help:"Print JSON."`
 	Payload bool   `name:"payload" env:"-" help:"Print the bodies too. They hold your customers' data."`
 
-	broker `embed:""`
+	connectFlags `embed:""`
 }
 
-const (
-	// forgetAfter is how long a durable tail keeps its place: longer than events are kept.
-	forgetAfter = 30 * 24 * time.Hour
-	// tailAckWait is after how long an event that a killed tail had taken comes again.
-	tailAckWait = 30 * time.Second
-)
-
-var plainName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
-
-// Validate reports a command line that cannot be meant.
-func (c *tail) Validate() error {
-	if c.Durable != "" && !plainName.MatchString(c.Durable) {
-		return fmt.Errorf("--durable: %q is no name: give a small letter and then up to 30 small letters, digits or dashes", c.Durable)
+// Validate returns an error for a filter that is not a pattern.
+func (c *tailCmd) Validate() error {
+	if c.Filter == "" {
+		return nil
 	}
-	for token := range strings.SplitSeq(c.Filter, ".") {
-		if c.Filter != "" && (token == "" || strings.ContainsAny(token, " \t\r\n")) {
-			return fmt.Errorf("%q is no filter: give a type or a pattern, as connection.connected, connection.* or *.write.successful", c.Filter)
-		}
+	if err := codat.Pattern(c.Filter).Validate(); err != nil {
+		return fmt.Errorf("%q: %w: use a type or a pattern, such as connection.connected, connection.* or *.write.successful", c.Filter, err)
 	}
 	return nil
 }
 
 // Run prints until ctx ends.
-func (c *tail) Run(ctx context.Context, t *terminal) error {
-	l, err := c.connect(ctx, t)
+func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
+	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	consumer, err := c.consumer(ctx, l)
+	defer nc.close()
+	st, err := nc.Stream(ctx, nc.source.Stream())
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", nc.source.Stream(), err)
+	}
+	position, err := newTailPosition(c.Resume, st.CachedInfo())
 	if err != nil {
 		return err
 	}
-	msgs, err := consumer.Messages()
-	if err != nil {
-		return err
-	}
-	defer msgs.Stop()
-	// What came before the end is printed still: a durable tail would get it again only later, and out of order.
-	defer context.AfterFunc(ctx, msgs.Drain)()
-	c.greet(t)
+	c.announce(t)
 	for {
-		m, err := msgs.Next()
-		switch {
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
-			return nil
-		case errors.Is(err, jetstream.ErrNoHeartbeat):
-			continue // the connection is away, which is said already; it comes back
-		case err != nil:
-			return fmt.Errorf("tail: %w", err)
+		err = c.follow(ctx, t, nc, position)
+		if !errors.Is(err, stream.ErrRemade) {
+			return errors.Join(err, position.save())
 		}
-		if err := c.print(t.out, l.source, m); err != nil {
+		if err := position.restart(ctx, nc); err != nil {
 			return err
 		}
-		if c.Durable != "" {
-			if err := m.Ack(); err != nil {
-				fmt.Fprintf(t.err, "the event will come again: %v\n", err)
-			}
-		}
+		fmt.Fprintf(t.err, "stream %s was deleted and made again: following it from its beginning\n", nc.source.Stream())
 	}
 }
 
-func (c *tail) greet(t *terminal) {
+// follow prints what comes after position, until ctx ends.
+func (c *tailCmd) follow(ctx context.Context, t *terminal, nc *client, position *tailPosition) error {
+	o := stream.ReadOptions{Filters: c.subjects(nc.source), After: position.Sequence, Created: position.Created}
+	return stream.Follow(ctx, nc, nc.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
+		if err := c.print(t.out, nc.source, m); err != nil {
+			return err
+		}
+		return position.reached(m.Sequence)
+	})
+}
+
+func (c *tailCmd) announce(t *terminal) {
 	what := c.Filter
 	if what == "" {
 		what = "all events"
 	}
-	fmt.Fprintf(t.err, "following %s; Ctrl-C ends it\n", what)
+	fmt.Fprintf(t.err, "following %s; Ctrl-C stops it\n", what)
 	if c.Filter != "" && !strings.ContainsAny(c.Filter, "*>") && !strings.HasPrefix(c.Filter, string(c.Source)+".") && !codat.Known(c.Filter) {
-		fmt.Fprintf(t.err, "no type is called %s today: did you mean %s?\n", clean(c.Filter), process.Nearest(c.Filter, typeNames()))
+		fmt.Fprintf(t.err, "unknown type %s: headgate send --list lists the known types\n", printable(c.Filter))
 	}
 }
 
-func typeNames() []string {
-	var names []string
-	for _, typ := range codat.Catalog() {
-		names = append(names, typ.Name)
-	}
-	return names
-}
-
-func (c *tail) subjects(s stream.Source) []string {
+func (c *tailCmd) subjects(s stream.Source) []string {
 	switch {
 	case c.Filter == "":
 		return []string{s.EventFilter(">"), s.QuarantineSubject()}
 	case strings.HasPrefix(c.Filter, string(s)+"."):
 		return []string{c.Filter}
 	}
-	return []string{s.EventFilter(c.Filter)}
+	return []string{s.EventFilter(codat.Pattern(c.Filter))}
 }
 
-// consumer begins after what is stored now, or, when it is durable, where it was ended.
-func (c *tail) consumer(ctx context.Context, l *link) (jetstream.Consumer, error) {
-	st, err := l.Stream(ctx, l.source.Stream())
+// tailPosition is the position of a tail in the stream. With a file it is kept for the next tail.
+type tailPosition struct {
+	// Created tells a stream from a later one of the same name, whose sequences begin again.
+	Created  time.Time `json:"stream_created"`
+	Sequence uint64    `json:"sequence"`
+
+	file  string
+	saved time.Time
+}
+
+// tailSaveInterval is the shortest time between two writes of the file. A tail that was killed prints the messages of this
+// time again.
+const tailSaveInterval = time.Second
+
+// newTailPosition returns the position in a file, or the end of the stream when there is no file. A position in a stream that was
+// deleted and made again becomes the beginning of the new one.
+func newTailPosition(file string, info *jetstream.StreamInfo) (*tailPosition, error) {
+	end := &tailPosition{Created: info.Created, Sequence: info.State.LastSeq, file: file}
+	if file == "" {
+		return end, nil
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return end, end.save()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", l.source.Stream(), err)
+		return nil, fmt.Errorf("--resume: %w", err)
 	}
-	subjects := c.subjects(l.source)
-	if c.Durable == "" {
-		return st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-			FilterSubjects: subjects,
-			// Not "new": the consumer may be made again before the first event, and must miss none.
-			DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-			OptStartSeq:   st.CachedInfo().State.LastSeq + 1,
-		})
+	kept := &tailPosition{file: file}
+	if err := json.Unmarshal(text, kept); err != nil {
+		return nil, fmt.Errorf("--resume: %s was not written by headgate tail: choose another file: %w", file, err)
 	}
-	name := stream.TailPrefix + c.Durable
-	cfg := jetstream.ConsumerConfig{
-		Name: name, Durable: name,
-		Description:       "headgate tail --durable " + c.Durable,
-		FilterSubjects:    subjects,
-		DeliverPolicy:     jetstream.DeliverNewPolicy,
-		AckPolicy:         jetstream.AckExplicitPolicy,
-		AckWait:           tailAckWait,
-		InactiveThreshold: forgetAfter,
+	if !kept.Created.Equal(info.Created) {
+		kept.Created, kept.Sequence = info.Created, 0
 	}
-	consumer, err := st.CreateOrUpdateConsumer(ctx, cfg)
+	return kept, nil
+}
+
+// restart moves the position to the beginning of the stream that has the source's name now.
+func (p *tailPosition) restart(ctx context.Context, nc *client) error {
+	st, err := nc.Stream(ctx, nc.source.Stream())
 	if err != nil {
-		return nil, fmt.Errorf("consumer %s: %w", name, err)
+		return fmt.Errorf("stream %s: %w", nc.source.Stream(), err)
 	}
-	return consumer, nil
+	p.Created, p.Sequence = st.CachedInfo().Created, 0
+	return nil
 }
 
-// event is a stored message as it is printed.
-type event struct {
-	Sequence   uint64    `json:"sequence"`
-	Time       time.Time `json:"time"`
-	Type       string    `json:"type,omitempty"`
-	Company    string    `json:"company,omitempty"`
-	Connection string    `json:"connection,omitempty"`
-	WebhookID  string    `json:"webhook_id"`
-	Subject    string    `json:"subject"`
-	Redrive    string    `json:"redrive,omitempty"`
-	Reason     string    `json:"quarantine_reason,omitempty"`
-	Bytes      int       `json:"bytes"`
-	payload
+// reached records that a message was printed.
+func (p *tailPosition) reached(sequence uint64) error {
+	p.Sequence = sequence
+	if time.Since(p.saved) < tailSaveInterval {
+		return nil
+	}
+	return p.save()
 }
 
-// newEvent reads what is stored with a message. The time is when it was received first.
-func newEvent(s stream.Source, subject string, h nats.Header, sequence uint64, stored time.Time) event {
-	e := event{
-		Sequence:   sequence,
-		Time:       stored.UTC(),
-		Type:       s.TypeOf(subject),
-		Company:    stream.Attribute(h, stream.HeaderCESubject),
-		Connection: stream.Attribute(h, stream.HeaderCEConnectionID),
-		WebhookID:  h.Get(stream.HeaderWebhookID),
-		Subject:    subject,
-		Redrive:    h.Get(stream.HeaderRedrive),
-		Reason:     stream.Attribute(h, stream.HeaderQuarantineReason),
+// save writes the file atomically.
+func (p *tailPosition) save() error {
+	if p.file == "" {
+		return nil
 	}
-	if received, err := time.Parse(time.RFC3339Nano, h.Get(stream.HeaderCEReceivedTime)); err == nil {
-		e.Time = received
-	}
-	return e
-}
-
-func (c *tail) print(w io.Writer, s stream.Source, m jetstream.Msg) error {
-	meta, err := m.Metadata()
+	text, err := encode(p)
 	if err != nil {
 		return err
 	}
-	e := newEvent(s, m.Subject(), m.Headers(), meta.Sequence.Stream, meta.Timestamp)
-	e.Bytes = len(m.Data())
+	if err := os.WriteFile(p.file+".new", text, 0o600); err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	if err := os.Rename(p.file+".new", p.file); err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	p.saved = time.Now()
+	return nil
+}
+
+func (c *tailCmd) print(w io.Writer, s stream.Source, m *jetstream.RawStreamMsg) error {
+	e := inspect.NewEvent(s, m)
 	if c.JSON {
+		shown := struct {
+			inspect.Event
+			payload
+		}{Event: e}
 		if c.Payload {
-			e.payload = newPayload(m.Data())
+			shown.payload = newPayload(m.Data)
 		}
-		return printJSON(w, e)
+		return printJSON(w, shown)
 	}
 	what := e.Type
 	switch {
@@ -204,9 +194,9 @@ func (c *tail) print(w io.Writer, s stream.Source, m jetstream.Msg) error {
 	case e.Redrive != "":
 		what += " redrive " + e.Redrive
 	}
-	_, err = fmt.Fprintf(w, "%s  %-40s  company %-36s  %-31s  #%d\n", when(e.Time), clean(what), clean(e.Company), clean(e.WebhookID), e.Sequence)
+	_, err := fmt.Fprintf(w, "%s  %-40s  company %-36s  %-31s  #%d\n", formatTime(e.Time), printable(what), printable(e.Company), printable(e.WebhookID), e.Sequence)
 	if err == nil && c.Payload {
-		err = printBody(w, m.Data())
+		err = printBody(w, m.Data)
 	}
 	return err
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,18 +11,20 @@ import (
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
 // tail follows until the test stops it, and has begun when it returns.
-func (r *rig) tail(args ...string) *command {
+func (r *broker) tail(args ...string) *command {
 	r.Helper()
 	c := begin(r, "", append([]string{"tail", "--nats-url", r.URL}, args...)...)
 	c.err.says(r, "following")
 	return c
 }
 
-func TestTailPrintsEventsAsTheyCome(t *testing.T) {
-	r := newRig(t)
+func TestTail_PrintsNewEvents(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	r.event("company.created", "msg_before")
 	c := r.tail()
 	sequence := r.event("connection.connected", "msg_1")
@@ -41,7 +45,8 @@ func TestTailPrintsEventsAsTheyCome(t *testing.T) {
 	}
 }
 
-func TestTailFollowsWhatItIsAskedFor(t *testing.T) {
+func TestTail_FollowsFilter(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name, filter, want string
 	}{
@@ -51,7 +56,7 @@ func TestTailFollowsWhatItIsAskedFor(t *testing.T) {
 		{"everything of a kind", "connection.>", "msg_2"},
 		{"whole subjects", "codat.quarantine", "msg_4"},
 	}
-	r := newRig(t)
+	r := newBroker(t)
 	commands := make([]*command, len(tests))
 	for i, tt := range tests {
 		commands[i] = r.tail(tt.filter, "--json")
@@ -67,7 +72,7 @@ func TestTailFollowsWhatItIsAskedFor(t *testing.T) {
 			c := commands[i]
 			c.out.says(t, tt.want)
 			c.stop()
-			for _, e := range decode[event](t, c.exit(0).out.lines()) {
+			for _, e := range decode[printedEvent](t, c.exit(0).out.lines()) {
 				if e.WebhookID != tt.want {
 					t.Errorf("tail %s prints %s; want %q only", tt.filter, e.WebhookID, tt.want)
 				}
@@ -76,14 +81,16 @@ func TestTailFollowsWhatItIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestTailSuggestsATypeThatIsKnown(t *testing.T) {
-	r := newRig(t)
-	r.tail("conection.connected").err.says(t, "did you mean connection.connected?")
+func TestTail_WarnsOfUnknownType(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	r.tail("conection.connected").err.says(t, "unknown type conection.connected")
 }
 
-func TestTailDurableGoesOnWhereItEnded(t *testing.T) {
-	r := newRig(t)
-	args := []string{"connection.*", "--durable", "laptop", "--json"}
+func TestTail_ResumesBehindWhatItPrinted(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	args := []string{"connection.*", "--resume", filepath.Join(t.TempDir(), "place"), "--json"}
 	c := r.tail(args...)
 	r.event("connection.created", "msg_1")
 	c.out.says(t, "msg_1")
@@ -97,26 +104,70 @@ func TestTailDurableGoesOnWhereItEnded(t *testing.T) {
 	c.out.says(t, "msg_2")
 	c.stop()
 	var ids []string
-	for _, e := range decode[event](t, c.exit(0).out.lines()) {
+	for _, e := range decode[printedEvent](t, c.exit(0).out.lines()) {
 		ids = append(ids, e.WebhookID)
 	}
 	if got := strings.Join(ids, " "); got != "msg_while_shut msg_2" {
 		t.Errorf("the second tail prints %s; want what came since the first", got)
 	}
-	if _, err := r.JS.Consumer(t.Context(), source.Stream(), stream.TailPrefix+"laptop"); err != nil {
-		t.Errorf("the consumer tail-laptop: %v", err)
+}
+
+func TestTail_BeginsWithTheFirstEventOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	file := filepath.Join(t.TempDir(), "place")
+	if err := os.WriteFile(file, []byte(`{"stream_created":"2020-01-01T00:00:00Z","sequence":1000}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.event("company.created", "msg_first")
+	c := r.tail("--resume", file)
+	c.out.says(t, "msg_first")
+}
+
+func TestTail_ContinuesInAStreamThatWasMadeAgain(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	for i := range 3 {
+		r.event("company.created", fmt.Sprintf("msg_old_%d", i))
+	}
+	c := r.tail("--resume", filepath.Join(t.TempDir(), "place"))
+	r.event("company.created", "msg_old_3")
+	c.out.says(t, "msg_old_3")
+	if err := r.JS.DeleteStream(t.Context(), source.Stream()); err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Provision(t, r.JS, stream.Layout{Source: source})
+	r.event("company.created", "msg_new_1")
+	c.out.says(t, "msg_new_1")
+	c.err.says(t, "was deleted and made again")
+	r.event("company.created", "msg_new_2")
+	c.out.says(t, "msg_new_2")
+}
+
+func TestTail_RefusesAFileOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	file := filepath.Join(t.TempDir(), "place")
+	if err := os.WriteFile(file, []byte("my notes"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := begin(r, "", "tail", "--nats-url", r.URL, "--resume", file)
+	contains(t, c.exit(1).err.String(), "was not written by headgate tail: choose another file")
+	if text, err := os.ReadFile(file); err != nil || string(text) != "my notes" {
+		t.Errorf("the file holds %q, %v; want it untouched", text, err)
 	}
 }
 
-func TestTailWithPayloads(t *testing.T) {
-	r := newRig(t)
+func TestTail_PrintsPayloadOnRequest(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
 	people, programs := r.tail("--payload"), r.tail("--payload", "--json")
 	r.event("company.created", "msg_1")
 	r.quarantined("msg_2", "not_json", []byte("\x1b[31mred"))
 	people.out.says(t, `"eventType": "company.created"`, `\x1b[31mred`)
 	programs.out.says(t, "msg_2")
 	programs.stop()
-	got := decode[event](t, programs.exit(0).out.lines())
+	got := decode[printedEvent](t, programs.exit(0).out.lines())
 	e, _ := examples.Of("company.created")
 	if typ, err := codat.Read(got[0].Body); err != nil || typ.Type != "company.created" || got[0].Bytes != len(e.Body) {
 		t.Errorf("the first body is %s", got[0].Body)
@@ -126,25 +177,26 @@ func TestTailWithPayloads(t *testing.T) {
 	}
 }
 
-func TestTailGivesATerminalNothingThatItWouldObey(t *testing.T) {
-	r := newRig(t)
-	c := r.tail()
-	r.store(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "company.created", Company: "\x1b]0;title\a"}}, []byte("{}"))
-	c.out.says(t, "msg_1")
-	if strings.ContainsAny(c.out.String(), "\x1b\a") {
-		t.Errorf("it prints %q", c.out.String())
+func TestTail_EscapesControlCharacters(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	lines, people, programs := r.tail(), r.tail("--payload"), r.tail("--payload", "--json")
+	const name = "\u009b31m\x7f\u202ered"
+	body := `{"name":"` + name + `"}`
+	r.store(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "company.created", Company: "\x1b]0;title\a"}}, []byte(body))
+	for _, c := range []*command{lines, people, programs} {
+		c.out.says(t, "msg_1")
+		c.stop()
+		c.exit(0)
+		if strings.ContainsAny(c.out.String(), "\x1b\a\u009b\x7f\u202e") {
+			t.Errorf("it prints %q", c.out.String())
+		}
 	}
-	contains(t, c.out.String(), `\x1b]0;title\a`)
-}
-
-func TestTailOutlivesABroker(t *testing.T) {
-	r := newRig(t)
-	live, durable := r.tail(), r.tail("--durable", "laptop")
-	r.event("company.created", "msg_1")
-	live.out.says(t, "msg_1")
-	durable.out.says(t, "msg_1")
-	r.Restart()
-	r.event("company.created", "msg_2")
-	live.out.says(t, "msg_2")
-	durable.out.says(t, "msg_2")
+	contains(t, lines.out.String(), `\x1b]0;title\a`)
+	contains(t, people.out.String(), `"name": "\u009b31m\u007f\u202ered"`)
+	if got := decode[printedEvent](t, programs.out.lines()); string(got[0].Body) == body {
+		t.Errorf("the body is printed as %s; want it escaped", got[0].Body)
+	} else if v := decode[struct{ Name string }](t, []string{string(got[0].Body)}); v[0].Name != name {
+		t.Errorf("the body has the name %q; want %q", v[0].Name, name)
+	}
 }

@@ -5,49 +5,51 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// watch is the exporter: it looks at a source in JetStream from outside and shows what it sees as metrics. NATS exports
-// none to Prometheus, and a worker that does not run cannot say that its events wait.
-type watch struct {
-	AdminListen string        `name:"admin-listen" default:":9090" help:"Address (host:port) of /livez, /readyz and /metrics; keep it away from the public."`
-	LogLevel    string        `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
-	LogFormat   string        `name:"log-format" default:"json" enum:"json,console" help:"How a log line looks: json for programs, console for people."`
-	Interval    time.Duration `name:"interval" default:"15s" help:"How often to look."`
-	MonitorURL  []string      `name:"monitor-url" placeholder:"URL" help:"Monitoring address of a NATS server, as http://nats-1:8222. Give that of each: only there is seen whether a server writes to its disk before it acknowledges."`
+// watchCmd exports the state of a source as metrics. NATS exports none to Prometheus, and a worker that does not run cannot
+// export its lag.
+type watchCmd struct {
+	AdminListen string        `name:"admin-listen" default:":9090" help:"Address (host:port) of /livez, /readyz and /metrics; do not make it public."`
+	LogLevel    string        `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"Lowest level that is logged: debug, info, warn or error."`
+	LogFormat   string        `name:"log-format" default:"json" enum:"json,console" help:"Format of log lines: json for programs, console for people."`
+	Interval    time.Duration `name:"interval" default:"15s" help:"Time between two collections."`
+	MonitorURL  []string      `name:"monitor-url" placeholder:"URL" help:"Monitoring address of a NATS server, such as http://nats-1:8222. Give one for each server: only this address tells whether a server writes to its disk before it acknowledges."`
 
 	stream.NATS `embed:""`
-	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance whose streams are watched."`
+	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
 }
 
-// Validate reports a setting that cannot be meant.
-func (w *watch) Validate() error {
+// Validate returns an error for a setting that cannot be used.
+func (w *watchCmd) Validate() error {
 	err := errors.Join(process.ValidateListen("--admin-listen", w.AdminListen), w.NATS.Validate(), w.Source.Validate())
 	if err != nil {
 		return err
 	}
 	if w.Interval < time.Second {
-		return fmt.Errorf("--interval: %s is too often: give 1s or more", w.Interval)
+		return fmt.Errorf("--interval must be at least 1s (got %s)", w.Interval)
 	}
 	for _, address := range w.MonitorURL {
 		u, err := url.Parse(address)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("--monitor-url: %q is no address: give one as http://nats-1:8222", withoutUser(address))
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery+u.Fragment != "" || strings.Contains(u.Path, "@") {
+			return fmt.Errorf("--monitor-url must be a URL, such as http://nats-1:8222 (got %q)", withoutUser(address))
 		}
 	}
 	return nil
 }
 
-// Run watches until ctx ends or the process is told to stop.
-func (w *watch) Run(ctx context.Context, t *terminal) error {
+// Run exports metrics until ctx ends or a signal stops the process.
+func (w *watchCmd) Run(ctx context.Context, t *terminal) error {
 	s := process.Settings{AdminListen: w.AdminListen, LogLevel: w.LogLevel, LogFormat: w.LogFormat}
 	return process.Serve("watch", s, t.err, func(serving context.Context, p *process.Process) error {
 		serving, cancel := context.WithCancel(serving)
@@ -57,9 +59,9 @@ func (w *watch) Run(ctx context.Context, t *terminal) error {
 	})
 }
 
-// watch looks every interval until ctx ends. It only reads, and goes on also while nobody answers.
-func (w *watch) watch(ctx context.Context, p *process.Process) error {
-	shown := new(view)
+// watch collects every interval until ctx ends. It only reads, and continues while NATS does not answer.
+func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
+	shown := new(metricsView)
 	if err := p.Metrics.Register(shown); err != nil {
 		return err
 	}
@@ -72,44 +74,60 @@ func (w *watch) watch(ctx context.Context, p *process.Process) error {
 	if err != nil {
 		return err
 	}
-	var looked atomic.Bool
+	var collected atomic.Bool
 	p.Health.Add("broker", func(context.Context) error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected to NATS: %s", nc.Status())
 		}
-		if !looked.Load() {
-			return errors.New("has not looked yet")
+		if !collected.Load() {
+			return errors.New("nothing collected yet")
 		}
 		return nil
 	})
 	first, cancel := context.WithTimeout(ctx, w.Interval)
-	_ = stream.Connected(first, nc) // without a connection, the look says so
+	_ = stream.Connected(first, nc) // without a connection, the first collection reports it
 	cancel()
 
-	l := newLooker(js, w.Source, w.MonitorURL)
+	c := inspect.NewCollector(js, w.Source, w.MonitorURL...)
 	tick := time.NewTicker(w.Interval)
 	defer tick.Stop()
-	was := ""
+	logged, unhealthy := "", map[string]string{}
 	for {
-		seen, err := l.look(ctx)
+		s, err := c.Collect(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		shown.replace(seen)
-		looked.Store(true)
-		// One line for each change: what is wrong for an hour is in the metrics.
-		if is := fmt.Sprint(err); is != was {
-			was = is
+		series := shown.show(s)
+		collected.Store(true)
+		// One line for each change: what stays wrong is in the metrics.
+		if now := fmt.Sprint(err); now != logged {
+			logged = now
 			if err != nil {
-				p.Log.Warn("cannot see everything", zap.Error(err))
+				p.Log.Warn("some metrics are missing", zap.Error(err))
 			} else {
-				p.Log.Info("watching", zap.String("source", string(w.Source)), zap.Duration("interval", w.Interval), zap.Int("series", len(seen)))
+				p.Log.Info("watching", zap.String("source", string(w.Source)), zap.Duration("interval", w.Interval), zap.Int("series", series))
 			}
 		}
+		logUnhealthy(p.Log, s.Servers, unhealthy)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+	}
+}
+
+// logUnhealthy logs what servers say is wrong with them, once for each change. logged is what it has logged of each.
+func logUnhealthy(log *zap.Logger, servers []inspect.Server, logged map[string]string) {
+	for _, s := range servers {
+		if s.Healthy == nil || s.Problem == logged[s.Monitor] {
+			continue
+		}
+		logged[s.Monitor] = s.Problem
+		if *s.Healthy {
+			log.Info("server is healthy again", zap.String("monitor", s.Monitor), zap.String("server", s.Name))
+		} else {
+			log.Warn("server is not healthy", zap.String("monitor", s.Monitor), zap.String("server", s.Name), zap.String("error", s.Problem))
 		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/process"
-	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
+	"github.com/headgate/headgate/workers/writes"
 )
 
 const monitoring = "../../deploy/monitoring"
@@ -73,26 +73,32 @@ func (r *recorder) MustRegister(all ...prometheus.Collector) {
 // exported are the metrics of all programs by their names: of real ones, that run until they are ready.
 func exported(t testing.TB) map[string]registered {
 	t.Helper()
-	var plans []stream.WorkerPlan
-	parts := []part{door}
-	for _, b := range builtin {
-		plans, parts = append(plans, b.shape.Plan()), append(parts, b.part)
-	}
-	parts = append(parts, newPart("watch", func(ctx context.Context, w *watch, p *process.Process) error { return w.watch(ctx, p) }))
-	s := streamtest.New(t, plans...)
+	parts := append(builtinParts(zap.NewNop()), ingressPart)
+	parts = append(parts, newPart("watch", func(ctx context.Context, w *watchCmd, p *process.Process) error { return w.watch(ctx, p) }))
+	s := streamtest.New(t, builtinSpecs()...)
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("whsec_"+strings.Repeat("a2V5", 8)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]registered{"headgate_build_info": {"Always 1; the labels say what was built.", "all", []string{"version", "goversion"}}}
+	apiKey := filepath.Join(t.TempDir(), "api-key")
+	if err := os.WriteFile(apiKey, []byte("key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]registered{
+		"headgate_build_info": {"Always 1; the labels say what was built.", "all", []string{"version", "goversion"}},
+		"headgate_ready":      {"1 when the process is ready, 0 when /readyz says why it is not.", "all", nil},
+	}
 	for _, part := range parts {
 		args := []string{"--nats-url", s.URL}
-		if part.name == door.name {
+		if part.name == ingressPart.name {
 			args = append(args, "--listen", "127.0.0.1:0", "--secret-file", key, "--drain-delay", "0s")
+		}
+		if part.name == "worker-"+writes.Name {
+			args = append(args, "--codat-key-file", apiKey)
 		}
 		p := process.New(part.name, zap.NewNop())
 		program := part.name
-		if program != door.name && program != "watch" {
+		if program != ingressPart.name && program != "watch" {
 			program = "worker"
 		}
 		p.Metrics = &recorder{Registerer: p.Metrics, program: program, all: all}
@@ -177,7 +183,8 @@ var (
 )
 
 // Whatever the rules and the dashboard ask for is there: a metric that was renamed must not make an alert silent.
-func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
+func TestMonitoring_AsksForExistingMetrics(t *testing.T) {
+	t.Parallel()
 	have := exported(t)
 	for _, g := range readRules(t).Groups {
 		for _, r := range g.Rules {
@@ -207,7 +214,8 @@ func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
 	}
 }
 
-func TestEveryAlertHasASeverityASummaryARunbookAndTests(t *testing.T) {
+func TestMonitoring_AlertsAreComplete(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile(operate)
 	if err != nil {
 		t.Fatal(err)
@@ -274,8 +282,65 @@ func TestEveryAlertHasASeverityASummaryARunbookAndTests(t *testing.T) {
 	}
 }
 
+// A panel without data says what may be missing: an empty one looks like nothing to worry about.
+func TestDashboard_PanelsSayWhatIsMissingAndLinkToRunbooks(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(monitoring, "grafana/dashboards/headgate.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct {
+			ID          int
+			Type, Title string
+			Links       []struct{ Title, URL string }
+			Targets     []struct{ Expr string }
+			FieldConfig struct{ Defaults struct{ NoValue string } }
+		}
+	}
+	if err := json.Unmarshal(text, &board); err != nil {
+		t.Fatal(err)
+	}
+	runbooks, ids, aged := map[string]bool{}, map[int]bool{}, false
+	for _, g := range readRules(t).Groups {
+		for _, r := range g.Rules {
+			runbooks[r.Annotations["runbook_url"]] = true
+		}
+	}
+	for _, p := range board.Panels {
+		if ids[p.ID] {
+			t.Errorf("panel %q has the id of another one", p.Title)
+		}
+		ids[p.ID] = true
+		if p.Type == "row" {
+			continue
+		}
+		if p.FieldConfig.Defaults.NoValue == "" {
+			t.Errorf("panel %q says nothing when it has no data", p.Title)
+		}
+		if len(p.Links) == 0 {
+			t.Errorf("panel %q links to no runbook", p.Title)
+		}
+		for _, l := range p.Links {
+			if !runbooks[l.URL] {
+				t.Errorf("panel %q links to %s, which is the runbook of no alert", p.Title, l.URL)
+			}
+		}
+		for _, q := range p.Targets {
+			if strings.Contains(q.Expr, "vector(") {
+				t.Errorf("panel %q shows a number without data: %s", p.Title, q.Expr)
+			}
+			aged = aged || p.Type == "timeseries" && strings.HasPrefix(q.Expr, "max by (worker) (headgate_consumer_oldest_unsettled_seconds")
+		}
+	}
+	if !aged {
+		t.Error("no panel shows the age of the oldest unsettled event")
+	}
+}
+
 // The table of metrics in docs/operate.md is what the programs register. UPDATE=1 writes it there.
-func TestOperateHasEveryMetric(t *testing.T) {
+func TestOperate_HasEveryMetric(t *testing.T) {
+	t.Parallel()
 	var b strings.Builder
 	b.WriteString("\n| metric | of | labels | |\n|---|---|---|---|\n")
 	all := exported(t)

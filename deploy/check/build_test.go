@@ -65,6 +65,7 @@ type world struct {
 	deployments []appsv1.Deployment
 	stateful    []appsv1.StatefulSet
 	jobs        []batchv1.Job
+	crons       []batchv1.CronJob
 	scalers     []autoscalingv2.HorizontalPodAutoscaler
 	lags        []scaledObject
 	budgets     []policyv1.PodDisruptionBudget
@@ -111,6 +112,8 @@ func see(t testing.TB, text []byte) *world {
 			w.stateful = append(w.stateful, typed[appsv1.StatefulSet](t, doc))
 		case "Job":
 			w.jobs = append(w.jobs, typed[batchv1.Job](t, doc))
+		case "CronJob":
+			w.crons = append(w.crons, typed[batchv1.CronJob](t, doc))
 		case "HorizontalPodAutoscaler":
 			w.scalers = append(w.scalers, typed[autoscalingv2.HorizontalPodAutoscaler](t, doc))
 		case "ScaledObject":
@@ -158,7 +161,8 @@ func conform(t testing.TB, text []byte) (wrong []string) {
 	return wrong
 }
 
-func TestManifestsConformToTheirKinds(t *testing.T) {
+func TestManifests_ConformToTheirSchemas(t *testing.T) {
+	t.Parallel()
 	for _, folder := range overlays {
 		for _, w := range conform(t, build(t, folder)) {
 			t.Errorf("%s: %s", folder, w)
@@ -180,7 +184,8 @@ func TestManifestsConformToTheirKinds(t *testing.T) {
 }
 
 // The schemas are strict: what a server would refuse, or silently drop, is found here.
-func TestConformFindsMistakes(t *testing.T) {
+func TestConform_FindsMistakes(t *testing.T) {
+	t.Parallel()
 	text := string(build(t, production))
 	for _, m := range []struct{ name, from, to string }{
 		{"a misspelt field", "allowPrivilegeEscalation: false", "allowPrivilegeEscalations: false"},
@@ -188,7 +193,7 @@ func TestConformFindsMistakes(t *testing.T) {
 		{"a text where a number belongs", "maxReplicas: 12", "maxReplicas: many"},
 		{"a number where a text belongs", `lagThreshold: "1000"`, "lagThreshold: 1000"},
 		{"a missing field", "scaleTargetRef:", "scaleTarget:"},
-		{"a kind that nobody knows", "kind: PodMonitor", "kind: PodMonitoring"},
+		{"an unknown kind", "kind: PodMonitor", "kind: PodMonitoring"},
 		{"a field at the wrong place", "spec:\n  maxUnavailable: 1", "maxUnavailable: 1\nspec:"},
 	} {
 		broken := strings.Replace(text, m.from, m.to, 1)

@@ -3,6 +3,7 @@ package check_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -117,7 +118,8 @@ func ports(all []networkingv1.NetworkPolicyPort, port int, protocol corev1.Proto
 }
 
 // Who reaches whom: the lines of this table, and nothing else.
-func TestNetworkPolicies(t *testing.T) {
+func TestNetworkPolicies_AllowOnlyTheTable(t *testing.T) {
+	t.Parallel()
 	w := see(t, build(t, other))
 	inside := map[string]string{"kubernetes.io/metadata.name": "headgate"}
 	var all []end
@@ -127,6 +129,7 @@ func TestNetworkPolicies(t *testing.T) {
 		}
 	}
 	caller := map[string]string{"headgate.dev/role": "worker", "headgate.dev/internet": "true"}
+	writer := map[string]string{"headgate.dev/role": "worker", "headgate.dev/postgres": "true"}
 	reader := map[string]string{"headgate.dev/reads-events": "true"}
 	name := func(n string, more ...string) map[string]string {
 		m := map[string]string{"kubernetes.io/metadata.name": n}
@@ -138,6 +141,8 @@ func TestNetworkPolicies(t *testing.T) {
 	all = append(
 		all,
 		end{name: "worker-that-calls", namespace: inside, pod: caller},
+		end{name: "worker-with-postgres", namespace: inside, pod: writer},
+		end{name: "postgres", namespace: name("databases"), pod: map[string]string{"app": "postgres"}},
 		end{name: "debug", namespace: inside, pod: map[string]string{"run": "debug"}},
 		end{name: "gateway", namespace: name("ingress-nginx", "headgate.dev/gateway"), pod: map[string]string{"app": "nginx"}},
 		end{name: "prometheus", namespace: name("monitoring"), pod: map[string]string{"app": "prometheus"}},
@@ -159,20 +164,31 @@ func TestNetworkPolicies(t *testing.T) {
 			want[fmt.Sprintf("%s -> %s:%d", from, to, p)] = true
 		}
 	}
+	workers := []string{"worker-that-calls", "worker-with-postgres"}
+	for _, d := range w.deployments {
+		if strings.HasPrefix(d.Name, "worker-") {
+			workers = append(workers, d.Name)
+		}
+	}
 	allow("gateway", "ingress", 8080)
-	for _, to := range []string{"ingress", "watch", "worker-connections", "worker-that-calls"} {
+	for _, to := range append([]string{"ingress", "watch"}, workers...) {
 		allow("prometheus", to, 9090)
 	}
-	for _, from := range []string{"ingress", "watch", "worker-connections", "worker-that-calls", "provision", "billing"} {
+	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "billing"}, workers...) {
 		allow(from, "nats", 4222)
 	}
 	allow("nats", "nats", 6222)
 	allow("watch", "nats", 8222)
 	allow("keda", "nats", 8222)
-	for _, from := range []string{"ingress", "watch", "worker-connections", "worker-that-calls", "provision", "nats", "debug"} {
+	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "nats", "debug"}, workers...) {
 		allow(from, "dns", 53)
 	}
 	allow("worker-that-calls", "internet", 443)
+	for _, to := range all {
+		if !to.ours() { // the component says nothing of addresses
+			allow("worker-with-postgres", to.name, 5432)
+		}
+	}
 	allow("worker-that-calls", "internet-v6", 443)
 
 	seen := map[string]bool{}
@@ -181,7 +197,7 @@ func TestNetworkPolicies(t *testing.T) {
 			if !from.ours() && !to.ours() {
 				continue
 			}
-			for _, port := range []int{22, 53, 80, 443, 4222, 6222, 6443, 7422, 8080, 8222, 9090} {
+			for _, port := range []int{22, 53, 80, 443, 4222, 5432, 6222, 6443, 7422, 8080, 8222, 9090} {
 				flow := fmt.Sprintf("%s -> %s:%d", from, to, port)
 				if seen[flow] {
 					continue
@@ -204,7 +220,8 @@ func TestNetworkPolicies(t *testing.T) {
 	}
 }
 
-func TestOverlaysHaveTheSamePolicies(t *testing.T) {
+func TestOverlays_HaveThePoliciesOfTheBase(t *testing.T) {
+	t.Parallel()
 	if got := len(see(t, build(t, production)).policies); got != 7 || len(see(t, build(t, dev)).policies) != got {
 		t.Errorf("production has %d network policies; want the 7 of the base in every overlay", got)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,12 +35,15 @@ func (w *world) workloads() (all []workload) {
 	for _, j := range w.jobs {
 		all = append(all, workload{"Job", j.Name, nil, j.Spec.Template})
 	}
+	for _, c := range w.crons {
+		all = append(all, workload{"Job", c.Name, nil, c.Spec.JobTemplate.Spec.Template})
+	}
 	return all
 }
 
 func is[T comparable](p *T, want T) bool { return p != nil && *p == want }
 
-// violations are what a strict reviewer finds. Every line of it is tried by TestPoliciesFindViolations.
+// violations are what a strict reviewer finds. Every line of it is tried by TestViolations_AreFound.
 func violations(w *world) (found []string) {
 	for _, l := range w.workloads() {
 		say := func(format string, args ...any) { found = append(found, l.String()+": "+fmt.Sprintf(format, args...)) }
@@ -163,7 +167,8 @@ func violationsOf(c corev1.Container, ends bool, say func(string, ...any)) {
 	}
 }
 
-func TestPolicies(t *testing.T) {
+func TestWorkloads_KeepTheRules(t *testing.T) {
+	t.Parallel()
 	for _, folder := range overlays {
 		w := see(t, build(t, folder))
 		if len(w.workloads()) < 4 {
@@ -175,8 +180,9 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// A check that cannot fail is none.
-func TestPoliciesFindViolations(t *testing.T) {
+// Each rule finds a manifest that breaks it.
+func TestViolations_AreFound(t *testing.T) {
+	t.Parallel()
 	text := string(build(t, dev))
 	for _, m := range []struct{ says, from, to string }{
 		{"may run as root", "runAsNonRoot: true", "runAsNonRoot: false"},
@@ -236,7 +242,8 @@ func matches(t testing.TB, s *metav1.LabelSelector, of map[string]string) bool {
 }
 
 // Selectors, names of ports and targets of scalers are texts that nothing else connects.
-func TestObjectsFitTogether(t *testing.T) {
+func TestObjects_ReferToObjectsThatExist(t *testing.T) {
+	t.Parallel()
 	for _, folder := range overlays {
 		w := see(t, build(t, folder))
 		byName := map[string]workload{}
@@ -299,7 +306,8 @@ func TestObjectsFitTogether(t *testing.T) {
 }
 
 // A worker is scaled by its own lag, without what it parked.
-func TestWorkersAreScaledByTheirLag(t *testing.T) {
+func TestWorkers_ScaleByTheirLag(t *testing.T) {
+	t.Parallel()
 	w := see(t, build(t, production))
 	workers := 0
 	for _, d := range w.deployments {
@@ -336,8 +344,26 @@ func TestWorkersAreScaledByTheirLag(t *testing.T) {
 	}
 }
 
-// Another worker is a copy of a folder with the name changed, and a line in the base; nothing else changes by it.
-func TestACopiedFolderIsAWorker(t *testing.T) {
+// Each folder of a worker in the base is a Deployment in every overlay.
+func TestOverlays_RunEveryWorker(t *testing.T) {
+	t.Parallel()
+	folders, err := os.ReadDir(manifests + "/base/workers")
+	if err != nil || len(folders) == 0 {
+		t.Fatalf("the base has no workers: %v", err)
+	}
+	for _, overlay := range overlays {
+		kinds := see(t, build(t, overlay)).kinds
+		for _, f := range folders {
+			if !slices.Contains(kinds, "Deployment/worker-"+f.Name()) {
+				t.Errorf("%s has no Deployment worker-%s: run make generate", overlay, f.Name())
+			}
+		}
+	}
+}
+
+// Another worker is a folder with its name, and the line that make generate adds to the base; nothing else changes by it.
+func TestWorkerFolder_AddsOneWorker(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	for _, name := range []string{"k8s", "nats", "monitoring"} {
 		if err := os.CopyFS(filepath.Join(folder, name), os.DirFS(filepath.Join("..", name))); err != nil {
@@ -387,7 +413,50 @@ func TestACopiedFolderIsAWorker(t *testing.T) {
 	}
 }
 
-func TestProductionStandsAFailure(t *testing.T) {
+// The worker of docs/own-worker.md is built from its own folder, with the components of this repository.
+func TestOwnWorkerPage_BuildsAWorker(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/own-worker.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "`deploy/kustomization.yaml`\n\n```yaml\n")
+	text, _, ok := strings.Cut(after, "```\n")
+	if !ok {
+		t.Fatal("docs/own-worker.md has no deploy/kustomization.yaml")
+	}
+	root := t.TempDir()
+	if err := os.CopyFS(filepath.Join(root, "headgate/deploy/k8s"), os.DirFS("../k8s")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "deploy"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text = strings.ReplaceAll(text, "https://github.com/headgate/headgate//", "../headgate/")
+	if err := os.WriteFile(filepath.Join(root, "deploy/kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	built := build(t, filepath.Join(root, "deploy"))
+	kinds := see(t, built).kinds
+	slices.Sort(kinds)
+	if want := []string{"Deployment/worker-expenses", "PodDisruptionBudget/worker-expenses", "ServiceAccount/worker-expenses"}; !slices.Equal(kinds, want) {
+		t.Errorf("the worker is %q; want %q", kinds, want)
+	}
+	for _, has := range []string{"registry.example.com/worker-expenses:v1", "HEADGATE_DATABASE_URL", "secretName: nkey-expenses", "headgate.dev/role: worker"} {
+		if !strings.Contains(string(built), has) {
+			t.Errorf("the worker has no %s:\n%s", has, built)
+		}
+	}
+	if wrong := conform(t, built); len(wrong) > 0 {
+		t.Errorf("it is not valid: %q", wrong)
+	}
+	if found := violations(see(t, built)); len(found) > 0 {
+		t.Errorf("it does not keep the rules: %q", found)
+	}
+}
+
+func TestProduction_SurvivesAFailure(t *testing.T) {
+	t.Parallel()
 	w := see(t, build(t, production))
 	for _, l := range w.workloads() {
 		if image := l.pod.Spec.Containers[0].Image; !strings.Contains(image, "@sha256:") {
@@ -421,8 +490,25 @@ func TestProductionStandsAFailure(t *testing.T) {
 	}
 }
 
+// A scrub that runs when the next is due, or for ever, hides that no copy is read.
+func TestScrub_RunsOnceADay(t *testing.T) {
+	t.Parallel()
+	crons := see(t, build(t, other)).crons
+	if len(crons) != 1 {
+		t.Fatalf("there are %d CronJobs; want scrub", len(crons))
+	}
+	c := crons[0].Spec
+	if f := strings.Fields(c.Schedule); len(f) != 5 || strings.Join(f[2:], " ") != "* * *" || strings.ContainsAny(f[0]+f[1], "*,/-") {
+		t.Errorf("its schedule is %q; want one time of every day", c.Schedule)
+	}
+	if job := c.JobTemplate.Spec; c.ConcurrencyPolicy != batchv1.ForbidConcurrent || job.ActiveDeadlineSeconds == nil || job.BackoffLimit == nil {
+		t.Errorf("it runs beside another one, or for ever: %+v", c)
+	}
+}
+
 // Every secret that a pod mounts is one that the README says how to make.
-func TestSecretsAreDocumented(t *testing.T) {
+func TestREADME_NamesEverySecret(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile(manifests + "/README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -430,7 +516,14 @@ func TestSecretsAreDocumented(t *testing.T) {
 	for _, folder := range overlays {
 		for _, l := range see(t, build(t, folder)).workloads() {
 			for _, v := range l.pod.Spec.Volumes {
-				if v.Secret != nil && !strings.Contains(string(page), "`"+v.Secret.SecretName+"`") {
+				name := ""
+				if v.Secret != nil {
+					name = v.Secret.SecretName
+				}
+				if worker, ok := strings.CutPrefix(l.name, "worker-"); ok {
+					name = strings.Replace(name, "-"+worker, "-<worker>", 1)
+				}
+				if name != "" && !strings.Contains(string(page), "`"+name+"`") {
 					t.Errorf("%s: %s needs the secret %s, of which the README does not speak", folder, l, v.Secret.SecretName)
 				}
 			}

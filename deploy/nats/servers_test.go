@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -15,8 +16,10 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers/builtin"
 )
 
 // patience is how long a condition may take: machines on which tests run are slow at times.
@@ -29,7 +32,7 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	name := filepath.Join(folder, "headgate")
-	if out, err := exec.Command("go", "build", "-o", name, "../../cmd/headgate").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", name, "../../cmd/headgate").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return name, nil
@@ -47,7 +50,7 @@ func install(t *testing.T, keysArgs ...string) installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	headgate(t, nil, append([]string{"keys", in.secrets}, keysArgs...)...)
+	headgate(t, nil, append([]string{"keys", in.secrets, "--spec", ownSpec}, keysArgs...)...)
 	for link, to := range map[string]string{in.config: here, filepath.Join(root, "keys"): filepath.Join(in.secrets, "nats")} {
 		if err := os.Symlink(to, link); err != nil {
 			t.Fatal(err)
@@ -89,30 +92,92 @@ func (in installation) withTeam(t *testing.T) installation {
 // seed is the file with the seed of a role.
 func (in installation) seed(role string) string { return filepath.Join(in.secrets, role, "nkey") }
 
-// parse reads one of the real configuration files as nats-server does.
-func (in installation) parse(t *testing.T, file, name string) (*server.Options, error) {
+// publicKey is what a role logs in with, as the servers know it.
+func (in installation) publicKey(t *testing.T, role string) string {
 	t.Helper()
-	t.Setenv("NATS_SERVER_NAME", name)
-	t.Setenv("NATS_MAX_FILE_STORE", "8GB")
+	seed, err := os.ReadFile(in.seed(role))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := nkeys.FromSeed(bytes.TrimSpace(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := pair.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// parse reads one of the real configuration files as nats-server does.
+func (in installation) parse(file string) (*server.Options, error) {
 	return server.ProcessConfigFile(filepath.Join(in.config, file))
 }
 
-// options are those of a real configuration file, but for what two servers on one machine could not share.
+// options returns those of a real configuration file, but for what two servers on one machine could not share.
 func (in installation) options(t *testing.T, file, name string) *server.Options {
 	t.Helper()
-	o, err := in.parse(t, file, name)
+	o, err := in.parse(file)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	o.Host, o.Port, o.HTTPPort = "127.0.0.1", server.RANDOM_PORT, 0
+	o.ServerName, o.Host, o.Port, o.HTTPPort = name, "127.0.0.1", server.RANDOM_PORT, 0
 	o.StoreDir = t.TempDir()
 	o.NoSigs = true
 	return o
 }
 
+// servers starts one server, or three with cluster.conf, of an installation with the team billing.
+func servers(t *testing.T, count int, more ...func(*server.Options)) (installation, []*node) {
+	t.Helper()
+	more = append(more, func(o *server.Options) { o.SyncAlways = false }) // no power fails here
+	if count > 1 {
+		in, nodes, _ := cluster(t, "cluster.conf", []string{"--team", "billing"}, more...)
+		return in, nodes
+	}
+	in := install(t, "--team", "billing").withTeam(t)
+	o := in.options(t, "server.conf", "nats")
+	for _, change := range more {
+		change(o)
+	}
+	return in, []*node{start(t, o)}
+}
+
+// ownSpec is the spec of a worker that is not built in: expenses.
+const ownSpec = "testdata/expenses.json"
+
+// workerNames are the names of the built-in workers.
+func workerNames() []string {
+	var names []string
+	for _, w := range builtin.Workers() {
+		names = append(names, w.Spec.Name)
+	}
+	return names
+}
+
+// insider is a user in the account of the streams with permission to publish insiderMay and nothing more. It gets from a
+// stream that no target deletes: a stream that is gone answers nothing.
+const insider, insiderMay = "insider", "$JS.API.DIRECT.GET.KV_CODAT_connections"
+
+// administrator adds to the account of the streams a user without limits, and the insider.
+func administrator(o *server.Options) {
+	for _, a := range o.Accounts {
+		if a.GetName() == "HEADGATE" {
+			o.Users = append(o.Users,
+				&server.User{Username: "administrator", Password: "p", Account: a},
+				&server.User{Username: insider, Password: "p", Account: a, Permissions: &server.Permissions{
+					Publish:   &server.SubjectPermission{Allow: []string{insiderMay}},
+					Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX_" + insider + ".>"}},
+				}})
+		}
+	}
+}
+
 // A node is a running server, with what it says.
 type node struct {
 	*server.Server
+	opts *server.Options
 	said *said
 }
 
@@ -122,7 +187,7 @@ func start(t *testing.T, o *server.Options) *node {
 	if err != nil {
 		t.Fatalf("NewServer() = %v", err)
 	}
-	n := &node{srv, new(said)}
+	n := &node{srv, o, new(said)}
 	srv.SetLoggerV2(n.said, false, false, false)
 	srv.Start()
 	t.Cleanup(func() {
@@ -165,6 +230,56 @@ func (s *said) about(what string) []string {
 		}
 	}
 	return found
+}
+
+// reload gives the server its configuration again, as a signal does.
+func (n *node) reload(t *testing.T) {
+	t.Helper()
+	o, err := server.ProcessConfigFile(n.opts.ConfigFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := n.opts
+	o.ServerName, o.Host, o.Port, o.HTTPPort, o.StoreDir, o.NoSigs, o.SyncAlways = is.ServerName, is.Host, is.Port, is.HTTPPort, is.StoreDir, is.NoSigs, is.SyncAlways
+	o.Cluster.Host, o.Cluster.Port = is.Cluster.Host, is.Cluster.Port
+	if err := n.ReloadOptions(o); err != nil {
+		t.Fatalf("ReloadOptions() = %v", err)
+	}
+}
+
+// output is what a process prints.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// begin starts the command, which runs until it is interrupted or the test ends.
+func begin(t *testing.T, env []string, args ...string) (*exec.Cmd, *output) {
+	t.Helper()
+	name, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := new(output)
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, said
 }
 
 // headgate runs the command and returns what it prints. It has to exit 0.
@@ -234,13 +349,24 @@ func wait(t *testing.T, cond func() bool, what string) {
 	}
 }
 
-// freePort is a port that nobody listened on a moment ago.
+// ports are those that freePort has returned.
+var ports sync.Map
+
+// freePort returns a port that no process listens on, and no second time. It is below the range from which the system
+// takes the ports of connections, of which the other tests make many.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, taken := ports.LoadOrStore(port, true); !taken {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port between 10000 and 30000")
+	return 0
 }

@@ -1,6 +1,6 @@
-// Command ready asks the Headgate process beside it whether it is ready: it exits 0 when it is, and else says why not
-// and exits 1. It is for container engines that look inside a container, since our images have neither a shell nor
-// an HTTP client.
+// Command ready asks the Headgate process in the same container for /readyz. It exits 0 when the process is ready; otherwise it
+// prints why not and exits 1. With -v it prints the answer, every check and its result, also when the process is ready. It is
+// the health check of container engines: the images have no shell and no HTTP client.
 package main
 
 import (
@@ -12,41 +12,51 @@ import (
 	"time"
 )
 
-// patience is less than the time that an engine gives a health check.
+// patience is shorter than the time-out of the health check in docker-compose.yml.
 const patience = 4 * time.Second
 
 func main() {
-	if err := ready(os.Getenv("HEADGATE_ADMIN_LISTEN")); err != nil {
+	verbose := len(os.Args) == 2 && os.Args[1] == "-v"
+	if len(os.Args) > 1 && !verbose {
+		fmt.Fprintln(os.Stderr, "usage: ready [-v]")
+		os.Exit(2)
+	}
+	answer, err := ready(os.Getenv("HEADGATE_ADMIN_LISTEN"))
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	if verbose {
+		fmt.Println(answer)
+	}
 }
 
-// ready asks the process that has this address as its --admin-listen; "" is the default. It speaks just enough HTTP
-// for one question, because an HTTP client would be larger than the rest of this program by far.
-func ready(adminListen string) error {
+// ready asks the process with this --admin-listen; "" is its default. It returns the text of the answer when the process is
+// ready, and otherwise an error with it. It writes the request by hand, because net/http would make the program several times
+// as large.
+func ready(adminListen string) (string, error) {
 	if adminListen == "" {
 		adminListen = ":9090"
 	}
-	conn, err := net.DialTimeout("tcp", adminListen, patience) // without a host, it is this one
+	conn, err := net.DialTimeout("tcp", adminListen, patience) // an address without a host is this host
 	if err != nil {
-		return fmt.Errorf("is it running? %w", err)
+		return "", fmt.Errorf("is it running? %w", err)
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
+		return "", err
 	}
 	if _, err := fmt.Fprint(conn, "GET /readyz HTTP/1.0\r\n\r\n"); err != nil {
-		return err
+		return "", err
 	}
 	answer, err := io.ReadAll(io.LimitReader(conn, 64<<10))
 	if err != nil {
-		return err
+		return "", err
 	}
 	head, body, _ := strings.Cut(string(answer), "\r\n\r\n")
 	status, _, _ := strings.Cut(head, "\r\n")
 	if _, code, _ := strings.Cut(status, " "); !strings.HasPrefix(code, "200") {
-		return fmt.Errorf("%s\n%s", status, strings.TrimSpace(body))
+		return "", fmt.Errorf("%s\n%s", status, strings.TrimSpace(body))
 	}
-	return nil
+	return strings.TrimSpace(body), nil
 }

@@ -14,9 +14,9 @@ func TestReady(t *testing.T) {
 		status int
 		says   string // "" when it is ready
 	}{
-		{"it is ready", http.StatusOK, ""},
-		{"it is not, and says why", http.StatusServiceUnavailable, "FAIL  broker: away"},
-		{"something else listens there", http.StatusNotFound, "404"},
+		{"ready", http.StatusOK, ""},
+		{"not ready, with the reason", http.StatusServiceUnavailable, "FAIL  broker: away"},
+		{"another program listens there", http.StatusNotFound, "404"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -28,9 +28,9 @@ func TestReady(t *testing.T) {
 				_, _ = w.Write([]byte("not ready\nFAIL  broker: away\n"))
 			}))
 			defer server.Close()
-			err := ready(server.Listener.Addr().String())
-			if tt.says == "" && err != nil {
-				t.Errorf("ready() = %v; want nil", err)
+			answer, err := ready(server.Listener.Addr().String())
+			if tt.says == "" && (err != nil || !strings.Contains(answer, "broker: away")) {
+				t.Errorf("ready() = %q, %v; want the answer and nil", answer, err)
 			}
 			if tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("ready() = %v; want %q in it", err, tt.says)
@@ -46,7 +46,7 @@ func TestReadyFindsItWithoutAHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ready(":" + port); err != nil {
+	if _, err := ready(":" + port); err != nil {
 		t.Errorf("ready(:port) = %v; want nil", err)
 	}
 }
@@ -59,7 +59,7 @@ func TestReadySaysThatNothingListens(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := ready(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "is it running?") {
+	if _, err := ready(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "is it running?") {
 		t.Errorf("ready() = %v; want it to ask whether the process runs", err)
 	}
 }

@@ -13,12 +13,8 @@ type Type struct {
 	Legacy    bool // Codat has deprecated or withdrawn it; it may still come
 	Uncertain bool // Codat's documentation names it, but shows no schema
 
-	decode func(body []byte) (any, error)
+	decode func(body []byte) (any, error) // Decode with the payload of the type's constant, for tests
 }
-
-// Decode decodes the payload of a body of this type, for those who meet the type at run
-// time; the value is a P where the type's constant is a Name[P]. It is [Decode] otherwise.
-func (t Type) Decode(body []byte) (any, error) { return t.decode(body) }
 
 // Catalog returns all event types: current ones, whether literal or a pattern, and legacy
 // ones, in ascending order of their names. The slice is the caller's.

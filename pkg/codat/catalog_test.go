@@ -39,7 +39,7 @@ func constants(t *testing.T) []string {
 			return true
 		}
 		if of, ok := spec.Type.(*ast.IndexExpr); !ok || of.X.(*ast.Ident).Name != "Name" {
-			t.Errorf("constant %s is no Name; want all of names.go to be", spec.Names[0])
+			t.Errorf("constant %s is not of type Name; want all of names.go to be", spec.Names[0])
 		}
 		value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
 		if err != nil {
@@ -52,7 +52,8 @@ func constants(t *testing.T) []string {
 	return values
 }
 
-func TestCatalogConstantsAndGoldenListAgree(t *testing.T) {
+func TestCatalog_AgreesWithConstantsAndGoldenList(t *testing.T) {
+	t.Parallel()
 	var names []string
 	var literal, pattern, legacy int
 	for _, typ := range codat.Catalog() {
@@ -80,7 +81,8 @@ func TestCatalogConstantsAndGoldenListAgree(t *testing.T) {
 	}
 }
 
-func TestKnown(t *testing.T) {
+func TestKnown_NamesAndPatterns(t *testing.T) {
+	t.Parallel()
 	for _, typ := range golden(t) {
 		if !codat.Known(typ) {
 			t.Errorf("Known(%s) = false; want true", typ)
@@ -109,22 +111,10 @@ func TestKnown(t *testing.T) {
 	}
 }
 
-func TestTheCatalogIsTheCallersOwn(t *testing.T) {
+func TestCatalog_ReturnsCopy(t *testing.T) {
+	t.Parallel()
 	clear(codat.Catalog())
 	if got := codat.Catalog()[0].Name; got == "" {
 		t.Error("Catalog()[0] is empty after a caller cleared its copy; want the first type")
-	}
-}
-
-func TestIsFirstRead(t *testing.T) {
-	want := []string{"NewCompanySynchronized", "read.completed.initial", "read.completed.successful.initial"}
-	var got []string
-	for _, typ := range codat.Catalog() {
-		if codat.IsFirstRead(typ.Name) {
-			got = append(got, typ.Name)
-		}
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("types of a first read differ (-want +got):\n%s", diff)
 	}
 }

@@ -28,7 +28,8 @@ func decoded[P any](t *testing.T, _ codat.Name[P], example string) P {
 	return payload
 }
 
-func TestDecodeKeepsEveryDigit(t *testing.T) {
+func TestDecode_KeepsEveryDigit(t *testing.T) {
+	t.Parallel()
 	account := decoded(t, codat.SourceAccountConnected, "bankFeeds.sourceAccount.connected").SourceAccount
 	if got, want := account.Balance.String(), "1880.10"; got != want {
 		t.Errorf("Balance = %s; want %s", got, want)
@@ -42,7 +43,8 @@ func TestDecodeKeepsEveryDigit(t *testing.T) {
 	}
 }
 
-func TestDecodeReadsBodiesWithoutAnEnvelope(t *testing.T) {
+func TestDecode_BodyWithoutEnvelope(t *testing.T) {
+	t.Parallel()
 	got := decoded(t, codat.SourceAccountConnected, "trap/source-account-without-envelope")
 	if got.CompanyID != larkspur || got.ConnectionID != bank || got.BankAccount.ID != "till-3" || got.BankAccount.AccountType != "Credit" {
 		t.Errorf("Decode = %s, %s, %s, %s; want what stands at the top of the body",
@@ -50,7 +52,8 @@ func TestDecodeReadsBodiesWithoutAnEnvelope(t *testing.T) {
 	}
 }
 
-func TestDecodeReadsRulesOfAllAges(t *testing.T) {
+func TestDecode_RulesOfAllVersions(t *testing.T) {
+	t.Parallel()
 	pascal := decoded(t, codat.PushOperationStatusChanged, "trap/push-operation-in-pascal-case")
 	want := codat.PushOperationStatusChangedData{DataType: codat.DataItems, Status: codat.Failed, PushOperationKey: "9a5500e2-0000-4000-8000-000000000004"}
 	if diff := cmp.Diff(want, pascal.Data); diff != "" {
@@ -70,7 +73,8 @@ func TestDecodeReadsRulesOfAllAges(t *testing.T) {
 	}
 }
 
-func TestDecodeOfNullsIsTheZeroPayload(t *testing.T) {
+func TestDecode_NullsAreZero(t *testing.T) {
+	t.Parallel()
 	null := func(t *testing.T, b []byte) []byte {
 		t.Helper()
 		nulls := map[string]any{}
@@ -103,17 +107,18 @@ func TestDecodeOfNullsIsTheZeroPayload(t *testing.T) {
 	}
 }
 
-func TestWhyAPayloadCannotBeDecoded(t *testing.T) {
+func TestDecode_Errors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, body string
 		want       error
 		says       string
 	}{
-		{"an id that is a number", `{"payload":{"id":12345678}}`, codat.ErrPayload, "id is of kind number"},
-		{"a company that is a text", `{"payload":{"referenceCompany":"12345678"}}`, codat.ErrPayload, "referenceCompany is of kind string"},
-		{"a tag that is a number", `{"payload":{"referenceCompany":{"tags":{"12345678":12345678}}}}`, codat.ErrPayload, "is of kind number"},
-		{"a payload that is a text", `{"payload":"12345678"}`, codat.ErrPayload, "it is of kind string"},
-		{"no JSON", `12345678x`, codat.ErrUnreadable, "follows"},
+		{"an id that is a number", `{"payload":{"id":12345678}}`, codat.ErrPayload, "id has the JSON type number"},
+		{"a company that is a text", `{"payload":{"referenceCompany":"12345678"}}`, codat.ErrPayload, "referenceCompany has the JSON type string"},
+		{"a tag that is a number", `{"payload":{"referenceCompany":{"tags":{"12345678":12345678}}}}`, codat.ErrPayload, "has the JSON type number"},
+		{"a payload that is a text", `{"payload":"12345678"}`, codat.ErrPayload, "the payload has the JSON type string"},
+		{"no JSON", `12345678x`, codat.ErrUnreadable, "data after"},
 		{"no object", `[12345678]`, codat.ErrNotObject, "object"},
 		{"nothing", ``, codat.ErrEmpty, "empty"},
 	} {
@@ -132,25 +137,28 @@ func TestWhyAPayloadCannotBeDecoded(t *testing.T) {
 	}
 	_, err := codat.Decode[codat.RateLimit]([]byte(`{"payload":{"dailyQuota":"12345678 a day"}}`))
 	if !errors.Is(err, codat.ErrPayload) || strings.Contains(err.Error(), "12345678") {
-		t.Errorf("Decode of a number that is none = %v; want ErrPayload without the value", err)
+		t.Errorf("Decode of an invalid number = %v; want ErrPayload without the value", err)
 	}
 }
 
-func TestDecodeTakesTheLastPayload(t *testing.T) {
+func TestDecode_TakesLastPayload(t *testing.T) {
+	t.Parallel()
 	got, err := codat.Decode[codat.Write]([]byte(`{"payload":{"id":"a","connectionId":"b"},"PAYLOAD":{"id":"c"}}`))
 	if err != nil || got.ID != "c" || got.ConnectionID != "" {
 		t.Errorf("Decode = %q, %q, %v; want the last payload as a whole", got.ID, got.ConnectionID, err)
 	}
 }
 
-func TestUnknownValuesAndMembersAreKeptOrIgnored(t *testing.T) {
+func TestDecode_UnknownValuesAndMembers(t *testing.T) {
+	t.Parallel()
 	got, err := codat.Decode[codat.ReadResult]([]byte(`{"payload":{"new":1,"dataTypes":[{"dataType":"teapots","status":"Brewing","new":{}}]}}`))
 	if err != nil || len(got.DataTypes) != 1 || got.DataTypes[0].DataType != "teapots" || got.DataTypes[0].Status != "Brewing" {
 		t.Errorf("Decode = %+v, %v; want the unknown values", got, err)
 	}
 }
 
-func TestTime(t *testing.T) {
+func TestTime_DecodesAndEncodes(t *testing.T) {
+	t.Parallel()
 	second := time.Date(2026, 2, 3, 10, 15, 30, 0, time.UTC)
 	for _, test := range []struct {
 		name, json string
@@ -206,7 +214,8 @@ func TestTime(t *testing.T) {
 	})
 }
 
-func TestDatasetStatus(t *testing.T) {
+func TestDatasetStatus_Values(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		status       codat.DatasetStatus
 		isErr, final bool
@@ -242,7 +251,8 @@ func TestDatasetStatus(t *testing.T) {
 	}
 }
 
-func TestPushStatusIsSettled(t *testing.T) {
+func TestPushStatus_Settled(t *testing.T) {
+	t.Parallel()
 	for status, want := range map[codat.PushStatus]bool{
 		codat.Pending: false, codat.TimedOut: false, codat.Failed: true, codat.Success: true, "": false, "Brewing": false,
 	} {
@@ -252,7 +262,8 @@ func TestPushStatusIsSettled(t *testing.T) {
 	}
 }
 
-func TestAuthErrorsNamesEachBrokenConnectionOnce(t *testing.T) {
+func TestReadResult_AuthErrorsNameEachConnectionOnce(t *testing.T) {
+	t.Parallel()
 	got := decoded(t, codat.ReadCompleted, "trap/read-of-several-connections").AuthErrors()
 	if diff := cmp.Diff([]string{shop}, got); diff != "" {
 		t.Errorf("AuthErrors() differs (-want +got):\n%s", diff)
@@ -262,7 +273,8 @@ func TestAuthErrorsNamesEachBrokenConnectionOnce(t *testing.T) {
 	}
 }
 
-func TestAWriteCarriesItsPushOperationKey(t *testing.T) {
+func TestWrite_HasPushOperationKey(t *testing.T) {
+	t.Parallel()
 	w := decoded(t, codat.InvoicesWriteSuccessful, "invoices.write.successful")
 	h, err := codat.Read(mustBody(t, "invoices.write.successful"))
 	if err != nil || w.PushOperationKey() == "" || w.PushOperationKey() != h.PushOperation {

@@ -65,7 +65,8 @@ func parse(t *testing.T, b []byte) any {
 	return v
 }
 
-func TestSchemasListTheCatalogOnce(t *testing.T) {
+func TestSchemas_ListCatalogOnce(t *testing.T) {
+	t.Parallel()
 	var got []string
 	for _, f := range families(t) {
 		got = append(got, f.Types...)
@@ -76,7 +77,8 @@ func TestSchemasListTheCatalogOnce(t *testing.T) {
 	}
 }
 
-func TestExamplesFitTheirSchemasAndShowEveryDocumentedMember(t *testing.T) {
+func TestExamples_FitSchemasAndShowEveryMember(t *testing.T) {
+	t.Parallel()
 	for _, f := range families(t) {
 		t.Run(f.Title, func(t *testing.T) {
 			shown := map[string]bool{}
@@ -151,7 +153,8 @@ func typeOf(t *testing.T, e examples.Example) codat.Type {
 	return codat.Type{}
 }
 
-func TestPayloadsAreOfTheTypesThatTheSchemasName(t *testing.T) {
+func TestDecode_TypesOfSchemas(t *testing.T) {
+	t.Parallel()
 	for _, f := range families(t) {
 		for _, name := range f.Types {
 			e, _ := examples.Of(name)
@@ -175,7 +178,8 @@ func TestPayloadsAreOfTheTypesThatTheSchemasName(t *testing.T) {
 	}
 }
 
-func TestDecodingLosesNoDocumentedValue(t *testing.T) {
+func TestDecode_LosesNoDocumentedValue(t *testing.T) {
+	t.Parallel()
 	for _, e := range examples.All() {
 		t.Run(e.Name, func(t *testing.T) {
 			payload, err := typeOf(t, e).Decode(e.Body)

@@ -2,13 +2,12 @@ package codat
 
 import "encoding/json"
 
-// Name is an event type together with the type P of its payload, so that a handler
-// with the wrong payload does not compile. A leading "*" stands for exactly one token,
-// as it does in a NATS subject.
+// Name is a Pattern of event types together with the type P of their payload, so that
+// a handler with the wrong payload does not compile.
 type Name[P any] string
 
-// A company was created, deleted, or given or deprived of a product. The last two
-// carry the change, not the company.
+// A company was created or deleted, or a product was added or removed. The payload of
+// the last two is the change, not the company.
 const (
 	CompanyCreated        Name[Company]        = "company.created"
 	CompanyDeleted        Name[Company]        = "company.deleted"
@@ -16,7 +15,7 @@ const (
 	CompanyProductRemoved Name[CompanyProduct] = "company.product.removed"
 )
 
-// A connection came into being, changed its state, or went. Take the state from the
+// A connection was created, changed its state, or was deleted. Take the state from the
 // type and not from the payload's status: the documented connection.deleted says Linked.
 const (
 	ConnectionCreated      Name[ConnectionChange] = "connection.created"
@@ -27,9 +26,9 @@ const (
 	ConnectionDeleted      Name[ConnectionChange] = "connection.deleted"
 )
 
-// A read of a company's data ended, well or badly. The types with successful or
-// unsuccessful stand only in Codat's enterprise guide, without a schema of their own.
-// The three that begin with "*" carry the name of a customer's product in front.
+// A read of a company's data ended. Codat's enterprise guide alone has the types with
+// successful or unsuccessful, without a schema of their own. The first token of the
+// three that begin with "*" is the name of a customer's product.
 const (
 	ReadCompleted                    Name[ReadResult] = "read.completed"
 	ReadCompletedInitial             Name[ReadResult] = "read.completed.initial"
@@ -41,8 +40,8 @@ const (
 	ProductReadCompletedUnsuccessful Name[ReadResult] = "*.read.completed.unsuccessful"
 )
 
-// A write (Codat says push) ended: successful, or refused, or timed out. The reason of
-// a failure is not in the event.
+// A write (Codat's push) succeeded, was refused, or timed out. The event does not have
+// the reason of a failure.
 const (
 	BankAccountsWriteSuccessful       Name[Write] = "bankAccounts.write.successful"
 	BankAccountsWriteUnsuccessful     Name[Write] = "bankAccounts.write.unsuccessful"
@@ -82,16 +81,16 @@ const (
 	TransfersWriteUnsuccessful        Name[Write] = "transfers.write.unsuccessful"
 )
 
-// All writes of whatever data type, today's and those that Codat will add. They stand
-// beside the literal names and are not in the catalog: a worker handles either these
-// or literal ones, since filters of one consumer may not overlap.
+// The writes of every data type, also of those that Codat will add. They are not in the
+// catalog. A worker handles either these or literal names of writes, because the
+// filters of one consumer must not overlap.
 const (
 	AnyWriteSuccessful   Name[Write] = "*.write.successful"
 	AnyWriteUnsuccessful Name[Write] = "*.write.unsuccessful"
 )
 
-// The daily quota of API calls is used up, or is there again. They concern the client
-// and no company.
+// The daily quota of API calls is used up, or was renewed. The events are about the
+// client and have no company.
 const (
 	RateLimitReached Name[RateLimit] = "client.rateLimit.reached"
 	RateLimitReset   Name[RateLimit] = "client.rateLimit.reset"
@@ -119,7 +118,7 @@ const (
 	SpendAnalysisUnsuccessful            Name[Report] = "reports.spendAnalysis.generate.unsuccessful"
 )
 
-// AccountCategoriesUpdated is current, though its body has the shape of the legacy ones.
+// AccountCategoriesUpdated is current, although its body has the legacy format.
 const AccountCategoriesUpdated Name[Rule[AccountCategoriesUpdatedData]] = "AccountCategoriesUpdated"
 
 // Legacy rule types, by their names in the catalog. On the wire they are sentences,
@@ -142,7 +141,7 @@ const (
 )
 
 // Types that Codat published for a few days in 2024 and withdrew. The payload of the
-// payables was never documented and is therefore left as it came.
+// payables was never documented and stays JSON.
 const (
 	PayablesBillCreated Name[json.RawMessage] = "payables.bill.created"
 	PayablesBillUpdated Name[json.RawMessage] = "payables.bill.updated"

@@ -14,7 +14,7 @@ type CompanyRef struct {
 	Tags        map[string]string `json:"tags,omitempty"` // the client's own; at most 10
 }
 
-// CompanyLinks leads from a company to its page in Codat's portal.
+// CompanyLinks has the address of a company's page in Codat's portal.
 type CompanyLinks struct {
 	Portal string `json:"portal,omitempty"`
 }
@@ -68,7 +68,7 @@ type Connection struct {
 	AdditionalProperties json.RawMessage   `json:"additionalProperties,omitempty"` // free-form
 }
 
-// ConnectionError is what went wrong between Codat and the platform.
+// ConnectionError is an error between Codat and the platform.
 type ConnectionError struct {
 	StatusCode    string                `json:"statusCode"` // the platform's HTTP status
 	StatusText    string                `json:"statusText"`
@@ -98,12 +98,13 @@ func (r ReadResult) AuthErrors() []string {
 	return ids
 }
 
-// Dataset is how the read of one data type over one connection ended.
+// Dataset is the outcome of reading one data type over one connection.
 type Dataset struct {
 	ConnectionID string   `json:"connectionId"`
 	DataType     DataType `json:"dataType"`
 	// RecordsModified is false on the first read after a connection was linked, whatever
-	// was read: do not skip an import for it before IsFirstRead has had its say.
+	// was read: do not skip an import because of it after a type of a first read, such as
+	// read.completed.initial.
 	RecordsModified bool          `json:"recordsModified"`
 	Status          DatasetStatus `json:"status"`
 	Issues          []Issue       `json:"issues,omitempty"`
@@ -124,7 +125,7 @@ type IssueLinks struct {
 }
 
 // Write is the payload of the *.write.* events. It gives no reason for a failure:
-// that must be asked from Codat's API with the push operation key.
+// Codat's API returns it for the push operation key.
 type Write struct {
 	ID               string     `json:"id"` // the push operation key that the write call returned
 	Type             WriteType  `json:"type"`
@@ -146,8 +147,8 @@ type RecordRef struct {
 }
 
 // RateLimit is the payload of the client.rateLimit.* events: requests a day, requests
-// left, and when the quota is renewed. Do not wait for ever if the date is unreadable:
-// quotas are renewed at 00:00 UTC.
+// left, and when the quota is renewed. If the date is unreadable, use 00:00 UTC, when
+// quotas are renewed.
 type RateLimit struct {
 	DailyQuota     json.Number `json:"dailyQuota,omitempty"`
 	QuotaRemaining json.Number `json:"quotaRemaining,omitempty"`
@@ -180,13 +181,13 @@ type SourceAccount struct {
 	FeedStartDate Time                `json:"feedStartDate"`
 }
 
-// RoutingInfo says by which code the bank of an account is found.
+// RoutingInfo is the code that identifies the bank of an account.
 type RoutingInfo struct {
 	BankCode string      `json:"bankCode,omitempty"`
 	Type     RoutingType `json:"type,omitempty"`
 }
 
-// AccountInfo is more about a bank account.
+// AccountInfo has further details of a bank account.
 type AccountInfo struct {
 	Description      string      `json:"description,omitempty"`
 	Nickname         string      `json:"nickname,omitempty"`
@@ -201,7 +202,7 @@ type ExpensesSync struct {
 	Transactions     []SyncTransaction `json:"transactions,omitempty"`
 }
 
-// SyncTransaction is how one transaction of a sync of expenses ended.
+// SyncTransaction is the outcome of one transaction of an expenses sync.
 type SyncTransaction struct {
 	ID           string            `json:"id"`
 	Status       TransactionStatus `json:"status"`

@@ -7,28 +7,27 @@ import (
 	"time"
 )
 
-// Head is what can be read from a body without knowing its type. Ids are as they stand
-// in the body: they can hold any characters and be of any length.
+// Head is what Read finds in a body of any type. Ids are as in the body: they can have any
+// characters and any length.
 type Head struct {
-	Type          string    // canonical where it is known, else as Codat names it
+	Type          string    // canonical if known, otherwise as Codat names it
 	EventID       string    // Codat's own id of the event; not the id that the signature covers
 	Company       string    // "" when the event has none
 	Connection    string    // set when there is exactly one
 	Connections   []string  // all, each once; in ascending order when there are several
 	PushOperation string    // the push operation key of an event about a write
 	Platform      string    // the four-letter key of the platform
-	Generated     time.Time // in UTC; zero when the event does not say, or says it unreadably
+	Generated     time.Time // in UTC; zero when absent or unreadable
 }
 
-// Read reads the head of a body. It fails when the body is no JSON object or names no
-// type; the error is an ErrUnreadable. With ErrNoType the head holds all but the type.
-// The canonical type is the name in the [Catalog]: of a legacy rule, whose type is a
-// sentence on the wire, and of the misspellings in Codat's own documentation. Read does
-// not judge whether a type fits a subject.
+// Read reads the head of a body. It returns an ErrUnreadable when the body is not a JSON
+// object or has no type; with ErrNoType the head has everything except the type. The
+// canonical type is the name in the [Catalog], also of a legacy rule, whose type is a
+// sentence in the body, and of the misspellings in Codat's documentation. Read does not
+// check that a type is valid (ValidateType).
 //
-// Where a body is odd, Read decides as follows.
-//   - A member that is null, or of another kind than documented, is as if it were absent.
-//   - Of members with the same name the last one that is not as if absent counts, as a whole.
+//   - A member that is null, or of another JSON type than documented, counts as absent.
+//   - Of members with the same name, the last one that is not absent counts, as a whole.
 //   - Names are matched without regard to the case of ASCII letters, as encoding/json does:
 //     legacy bodies come in both cases.
 //   - Bytes that are not UTF-8 become U+FFFD in what is returned, as in encoding/json.
@@ -38,11 +37,21 @@ type Head struct {
 func Read(body []byte) (Head, error) {
 	var (
 		eventType, ruleType, plainType, id, alertID, generated []byte
-		payload, data, companyID, connectionID                 []byte
+		data, companyID, connectionID                          []byte
+		p                                                      payload
 	)
 	var lower [longestName]byte
-	_, err := object(body, func(name, value []byte) {
-		switch string(fold(lower[:0], name)) {
+	_, err := object(body, func(name, rest []byte) int {
+		key := string(fold(lower[:0], name))
+		if key == "payload" && rest[0] == '{' {
+			p = payload{}
+			return p.read(rest)
+		}
+		end := valueEnd(rest, maxDepth-1)
+		if end < 0 {
+			return end
+		}
+		switch value := rest[:end]; key {
 		case "eventtype":
 			keep(&eventType, value, '"')
 		case "ruletype":
@@ -55,8 +64,6 @@ func Read(body []byte) (Head, error) {
 			keep(&alertID, value, '"')
 		case "generateddate":
 			keep(&generated, value, '"')
-		case "payload":
-			keep(&payload, value, '{')
 		case "data":
 			keep(&data, value, '{')
 		case "companyid":
@@ -64,6 +71,7 @@ func Read(body []byte) (Head, error) {
 		case "dataconnectionid":
 			keep(&connectionID, value, '"')
 		}
+		return end
 	})
 	if err != nil {
 		return Head{}, err
@@ -73,12 +81,8 @@ func Read(body []byte) (Head, error) {
 		EventID:   first(id, alertID),
 		Generated: parseTime(text(generated)),
 	}
-	h.readPayload(payload)
-	if h.Company == "" {
-		h.Company = text(companyID)
-	}
-	h.connect(connectionID)
-	h.readData(data)
+	h.readPayload(p)
+	h.readRule(companyID, connectionID, data)
 	if len(h.Connections) == 1 {
 		h.Connection = h.Connections[0]
 	}
@@ -88,39 +92,62 @@ func Read(body []byte) (Head, error) {
 	return h, nil
 }
 
-// readPayload reads the ids of an enveloped event. The payload's own id means three
-// things: the company in company.*, the push operation in *.write.*, else something that
-// is not in a Head.
-func (h *Head) readPayload(payload []byte) {
-	var id, companyID, company, connectionID, connection, dataTypes []byte
-	for name, value := range members(payload) {
-		switch string(name) {
-		case "id":
-			keep(&id, value, '"')
-		case "companyid":
-			keep(&companyID, value, '"')
-		case "referencecompany":
-			keep(&company, value, '{')
-		case "connectionid":
-			keep(&connectionID, value, '"')
-		case "connection":
-			keep(&connection, value, '{')
-		case "datatypes":
-			keep(&dataTypes, value, '[')
+// A payload has the values of an enveloped event's payload from which a Head is made.
+type payload struct {
+	id, companyID, company, connectionID, connection, dataTypes []byte
+}
+
+// read reads the object with which b begins, and returns the index behind it, less than 0 when it is not valid.
+func (p *payload) read(b []byte) int {
+	var lower [longestName]byte
+	return visitMembers(b, func(name, rest []byte) int {
+		end := valueEnd(rest, maxDepth-2)
+		if end < 0 {
+			return end
 		}
-	}
+		switch value := rest[:end]; string(fold(lower[:0], name)) {
+		case "id":
+			keep(&p.id, value, '"')
+		case "companyid":
+			keep(&p.companyID, value, '"')
+		case "referencecompany":
+			keep(&p.company, value, '{')
+		case "connectionid":
+			keep(&p.connectionID, value, '"')
+		case "connection":
+			keep(&p.connection, value, '{')
+		case "datatypes":
+			keep(&p.dataTypes, value, '[')
+		}
+		return end
+	})
+}
+
+// readPayload sets the ids of an enveloped event. The payload's own id means three
+// things: the company in company.*, the push operation in *.write.*, and otherwise
+// something that is not in a Head.
+func (h *Head) readPayload(p payload) {
 	var of []byte
 	if strings.HasPrefix(h.Type, "company.") {
-		of = id
+		of = p.id
 	}
-	h.Company = first(member(company, "id"), of, companyID)
-	h.connect(member(connection, "id"))
-	h.connect(connectionID)
-	h.connectAll(dataTypes)
-	h.Platform = text(member(connection, "integrationkey"))
+	h.Company = first(member(p.company, "id"), of, p.companyID)
+	h.connect(member(p.connection, "id"))
+	h.connect(p.connectionID)
+	h.connectAll(p.dataTypes)
+	h.Platform = text(member(p.connection, "integrationkey"))
 	if strings.Contains(h.Type, ".write.") {
-		h.PushOperation = text(id)
+		h.PushOperation = text(p.id)
 	}
+}
+
+// readRule sets the ids of a legacy rule that no payload has set.
+func (h *Head) readRule(companyID, connectionID, data []byte) {
+	if h.Company == "" {
+		h.Company = text(companyID)
+	}
+	h.connect(connectionID)
+	h.readData(data)
 }
 
 // readData reads the ids that a legacy rule has in its Data.

@@ -26,7 +26,8 @@ const (
 	shop       = "ca5cade0-0000-4000-8000-00000000000c"
 )
 
-func TestReadFindsTheIdsOfEachFamily(t *testing.T) {
+func TestRead_FindsIDsOfEachFamily(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 2, 3, 10, 15, 30, 500_000_000, time.UTC)
 	for _, test := range []struct {
 		example string
@@ -74,7 +75,8 @@ func TestReadFindsTheIdsOfEachFamily(t *testing.T) {
 	}
 }
 
-func TestReadDecides(t *testing.T) {
+func TestRead_OddBodies(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, body string
 		want       codat.Head
@@ -123,7 +125,8 @@ func TestReadDecides(t *testing.T) {
 	}
 }
 
-func TestReadNamesLegacyRules(t *testing.T) {
+func TestRead_NamesLegacyRules(t *testing.T) {
+	t.Parallel()
 	for want, sentences := range map[codat.Name[any]][]string{
 		"AccountCategoriesUpdated":     {"Account Categories Updated", "Account categories updated", "account-categories-updated"},
 		"DataConnectionStatusChanged":  {"DataConnectionStatusChanged", "Company data connection status changed"},
@@ -151,7 +154,8 @@ func TestReadNamesLegacyRules(t *testing.T) {
 	}
 }
 
-func TestReadAcceptsTheMisspellingsOfTheDocumentation(t *testing.T) {
+func TestRead_AcceptsMisspellingsOfDocumentation(t *testing.T) {
+	t.Parallel()
 	for from, want := range map[string]string{
 		"bill.write.successful":                                 "bills.write.successful",
 		"bill.write.unsuccessful":                               "bills.write.unsuccessful",
@@ -169,7 +173,8 @@ func TestReadAcceptsTheMisspellingsOfTheDocumentation(t *testing.T) {
 	}
 }
 
-func TestWhyABodyIsUnreadable(t *testing.T) {
+func TestRead_Errors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, body string
 		want       error
@@ -207,7 +212,8 @@ func TestWhyABodyIsUnreadable(t *testing.T) {
 	}
 }
 
-func TestAHeadWithoutATypeHoldsTheRest(t *testing.T) {
+func TestRead_WithoutTypeReturnsTheRest(t *testing.T) {
+	t.Parallel()
 	got, err := codat.Read([]byte(`{"companyId":"c","connectionId":"x","id":"1","DataConnectionId":"d"}`))
 	want := codat.Head{EventID: "1", Company: "c", Connection: "d", Connections: []string{"d"}}
 	if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, codat.ErrNoType) {
@@ -215,7 +221,8 @@ func TestAHeadWithoutATypeHoldsTheRest(t *testing.T) {
 	}
 }
 
-func TestReadDoesNotHoldOnToTheBody(t *testing.T) {
+func TestRead_DoesNotKeepBody(t *testing.T) {
+	t.Parallel()
 	e, _ := examples.Of("trap/read-of-several-connections")
 	want, _ := codat.Read(e.Body)
 	got, _ := codat.Read(e.Body)
@@ -225,7 +232,7 @@ func TestReadDoesNotHoldOnToTheBody(t *testing.T) {
 	}
 }
 
-func TestReadTakesFewAllocations(t *testing.T) {
+func TestRead_Allocations(t *testing.T) {
 	e, _ := examples.Of("invoices.write.successful")
 	got := testing.AllocsPerRun(100, func() {
 		if _, err := codat.Read(e.Body); err != nil {

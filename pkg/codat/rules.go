@@ -2,8 +2,8 @@ package codat
 
 import "encoding/json"
 
-// Rule is a whole body of the legacy shape: no envelope, no date, and the particulars
-// in Data. Keys are matched without regard to case, since older bodies write companyId
+// Rule is a whole body in the legacy format: without envelope and date, and with the
+// details in Data. Keys are matched without regard to case, since older bodies write companyId
 // for CompanyId and some write Data's keys in Pascal case.
 type Rule[D any] struct {
 	AlertID          string `json:"AlertId"` // Codat's id of the event
@@ -26,7 +26,7 @@ type AccountCategoriesUpdatedData struct {
 	ModifiedDate Time `json:"modifiedDate"`
 }
 
-// DataConnectionStatusChangedData is the step that a connection took.
+// DataConnectionStatusChangedData is the change of a connection's status.
 type DataConnectionStatusChangedData struct {
 	DataConnectionID string           `json:"dataConnectionId"`
 	NewStatus        ConnectionStatus `json:"newStatus"`
@@ -53,21 +53,21 @@ type DataSyncStatusChangedToErrorData struct {
 	DatasetID     string        `json:"datasetId"`
 }
 
-// PushOperationStatusChangedData is the state that a push operation came to.
+// PushOperationStatusChangedData is the new state of a push operation.
 type PushOperationStatusChangedData struct {
 	DataType         DataType   `json:"dataType"`
 	Status           PushStatus `json:"status"`
 	PushOperationKey string     `json:"pushOperationKey"`
 }
 
-// PushOperationTimedOutData names a push operation for which Codat waits no longer.
+// PushOperationTimedOutData names a push operation that Codat no longer waits for.
 type PushOperationTimedOutData struct {
 	DataType          DataType `json:"dataType"`
 	PushOperationKey  string   `json:"pushOperationKey,omitempty"`
 	PushOperationGUID string   `json:"pushOperationGuid,omitempty"` // the older name of the key
 }
 
-// Key is the push operation key under whichever name it came.
+// Key is the push operation key, under either name.
 func (d PushOperationTimedOutData) Key() string {
 	if d.PushOperationKey != "" {
 		return d.PushOperationKey
@@ -89,13 +89,13 @@ type SyncFailedData struct {
 	FailureStage string `json:"FailureStage"`
 }
 
-// ClientRateLimitReachedData is the quota that was used up, and when it is renewed.
+// ClientRateLimitReachedData is the used-up quota, and when it is renewed.
 type ClientRateLimitReachedData struct {
 	DailyQuota json.Number `json:"DailyQuota,omitempty"`
 	ExpiresUTC Time        `json:"ExpiresUtc"`
 }
 
-// ClientRateLimitResetData is the quota that is there again, and why.
+// ClientRateLimitResetData is the renewed quota, and why it was renewed.
 type ClientRateLimitResetData struct {
 	QuotaRemaining json.Number `json:"QuotaRemaining,omitempty"`
 	ResetReason    string      `json:"ResetReason,omitempty"`

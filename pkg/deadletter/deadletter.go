@@ -1,9 +1,9 @@
-// Package deadletter keeps what a worker gave up: each dead letter is the event as it came, byte for byte,
-// with why, when and where it was given up. A letter is buried when its stream has it durably, and it can be
-// given to its worker again as often as somebody wants; it stays in the archive.
+// Package deadletter keeps the events that workers gave up. A dead letter is the event, byte for byte, with the cause and
+// the attempts. It is durable when Bury returns, and stays in the archive when it is given to its worker again.
 package deadletter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +15,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
-// The headers that a dead letter has beside the event's own.
+// The headers that a dead letter has in addition to those of the event.
 const (
 	HeaderWorker       = "headgate-worker"
 	HeaderCause        = "headgate-cause"
@@ -28,8 +29,7 @@ const (
 	HeaderFirstAttempt = "headgate-first-attempt"
 	HeaderLastAttempt  = "headgate-last-attempt"
 	HeaderHost         = "headgate-host"
-	// HeaderSequence is the event's place in its stream; a redrive and a parked copy carry it too.
-	HeaderSequence = "headgate-sequence"
+	HeaderNoBody       = "headgate-no-body"
 )
 
 // A Letter is an event that a worker gave up.
@@ -37,7 +37,7 @@ type Letter struct {
 	Worker    string `json:"worker"`
 	Type      string `json:"type"`
 	WebhookID string `json:"webhook_id"`
-	// Redrive is the redrive in which it died; "" when it was the event itself.
+	// Redrive is the redrive that failed, and "" when it was the event itself.
 	Redrive string `json:"redrive,omitempty"`
 	// Sequence is the event's place in the source's stream.
 	Sequence uint64 `json:"sequence"`
@@ -53,7 +53,11 @@ type Letter struct {
 	// Host is where the last attempt ran.
 	Host string `json:"host"`
 
-	// Buried is when the archive stored it, and Number its place there; both are zero before.
+	// NoBody says that the event was too large for the archive: its body is in the source's stream at Sequence, for as long as
+	// the stream keeps it.
+	NoBody bool `json:"no_body,omitempty"`
+
+	// Buried is when the archive stored the letter, and Number its sequence there. Both are zero before.
 	Buried time.Time `json:"buried,omitzero"`
 	Number uint64    `json:"number,omitempty"`
 
@@ -62,40 +66,63 @@ type Letter struct {
 	Body   []byte      `json:"-"`
 }
 
-// A Publisher stores a message; it returns no error only when the message is durable. *stream.Publisher is one.
+// A Publisher stores messages. Publish returns nil only when the message is durable. *stream.Publisher is a Publisher.
 type Publisher interface {
 	Publish(ctx context.Context, m *nats.Msg) (stream.Receipt, error)
 }
 
-// Bury stores the letter and returns nil only when it is durable. A letter of the same worker, webhook-id and
-// redrive is stored once, however often it is buried.
+// shortError is the longest error in a letter that is too large with its whole errors.
+const shortError = 64
+
+// Bury stores a letter and returns nil only when it is durable. The same end of an event (worker, webhook-id, redrive and time
+// of the last attempt) is stored once. A letter that the server refuses for its size is stored with shortened errors, and then
+// without its body.
 func Bury(ctx context.Context, p Publisher, s stream.Source, l Letter) error {
-	h := Header(l.Header)
-	for name, value := range map[string]string{
-		jetstream.MsgIDHeader: l.Worker + ":" + l.WebhookID + ":" + l.Redrive,
-		HeaderWorker:          l.Worker,
-		HeaderCause:           l.Cause,
-		HeaderFirstError:      l.FirstError,
-		HeaderLastError:       l.LastError,
-		HeaderAttempts:        strconv.Itoa(l.Attempts),
-		HeaderFirstAttempt:    stamp(l.FirstAttempt),
-		HeaderLastAttempt:     stamp(l.LastAttempt),
-		HeaderHost:            l.Host,
-		HeaderSequence:        strconv.FormatUint(l.Sequence, 10),
-	} {
-		if value != "" {
-			h.Set(name, value)
-		}
+	err := bury(ctx, p, s, l)
+	if errors.Is(err, stream.ErrTooLarge) {
+		l.FirstError, l.LastError = l.FirstError[:min(len(l.FirstError), shortError)], l.LastError[:min(len(l.LastError), shortError)]
+		err = bury(ctx, p, s, l)
 	}
-	_, err := p.Publish(ctx, &nats.Msg{Subject: s.DeadSubject(l.Worker, l.Type), Header: h, Data: l.Body})
+	if errors.Is(err, stream.ErrTooLarge) {
+		l.NoBody, l.Body = true, nil
+		err = bury(ctx, p, s, l)
+	}
 	if err != nil {
 		return fmt.Errorf("dead letter of %s: %w", l.WebhookID, err)
 	}
 	return nil
 }
 
-// Header is a copy of an event's headers without what the server gave the first message a meaning by, such
-// as its message id: what a parked copy, a redrive and a dead letter begin with.
+func bury(ctx context.Context, p Publisher, s stream.Source, l Letter) error {
+	h := Header(l.Header)
+	noBody := ""
+	if l.NoBody {
+		noBody = "too large"
+	}
+	for name, value := range map[string]string{
+		jetstream.MsgIDHeader:  l.Worker + ":" + l.WebhookID + ":" + l.Redrive + ":" + stamp(l.LastAttempt),
+		stream.HeaderWebhookID: l.WebhookID,
+		HeaderWorker:           l.Worker,
+		HeaderCause:            l.Cause,
+		HeaderFirstError:       l.FirstError,
+		HeaderLastError:        l.LastError,
+		HeaderAttempts:         strconv.Itoa(l.Attempts),
+		HeaderFirstAttempt:     stamp(l.FirstAttempt),
+		HeaderLastAttempt:      stamp(l.LastAttempt),
+		HeaderHost:             l.Host,
+		HeaderNoBody:           noBody,
+		stream.HeaderSequence:  strconv.FormatUint(l.Sequence, 10),
+	} {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	_, err := p.Publish(ctx, &nats.Msg{Subject: s.DeadSubject(l.Worker, l.Type), Header: h, Data: l.Body})
+	return err
+}
+
+// Header is a copy of an event's headers without those that mean something to the server, such as the message id. Parked
+// copies, redrives and dead letters start with it.
 func Header(h nats.Header) nats.Header {
 	c := make(nats.Header, len(h)+10)
 	maps.Copy(c, h)
@@ -107,12 +134,25 @@ func Header(h nats.Header) nats.Header {
 	return c
 }
 
-// Redrive gives an event to one worker again, under an id that the worker has not seen: its handler runs
-// although it was done or dead before. The same redrive of the same event is stored once. It is refused with
-// stream.ErrFull while the stream is 90 % full, so that it never takes the room of new events.
-func Redrive(ctx context.Context, js jetstream.JetStream, p Publisher, s stream.Source, redrive string, l Letter) (stream.Receipt, error) {
-	if err := room(ctx, js, s); err != nil {
+// A Redriver gives events of a source to its workers again.
+type Redriver struct {
+	JS        jetstream.JetStream
+	Publisher Publisher
+	Source    stream.Source
+}
+
+// Redrive gives the event of a letter to the letter's worker again. id names the redrive: its handler runs although the
+// event was done or dead before, and the same redrive of the same event is stored once. While the stream is over 90 %
+// full, Redrive returns stream.ErrFull, so that it never takes the space of new events.
+func (r Redriver) Redrive(ctx context.Context, id string, l Letter) (stream.Receipt, error) {
+	if err := r.checkSpace(ctx); err != nil {
 		return stream.Receipt{}, err
+	}
+	if l.NoBody {
+		var err error
+		if l.Body, err = r.body(ctx, l); err != nil {
+			return stream.Receipt{}, err
+		}
 	}
 	h := Header(l.Header)
 	for name := range h {
@@ -120,40 +160,55 @@ func Redrive(ctx context.Context, js jetstream.JetStream, p Publisher, s stream.
 			delete(h, name)
 		}
 	}
-	h.Set(jetstream.MsgIDHeader, "redrive:"+l.Worker+":"+redrive+":"+l.WebhookID)
-	h.Set(stream.HeaderRedrive, redrive)
-	h.Set(HeaderSequence, strconv.FormatUint(l.Sequence, 10))
-	receipt, err := p.Publish(ctx, &nats.Msg{Subject: s.RedriveSubject(l.Worker, l.Type), Header: h, Data: l.Body})
+	h.Set(jetstream.MsgIDHeader, "redrive:"+l.Worker+":"+id+":"+l.WebhookID)
+	h.Set(stream.HeaderWebhookID, l.WebhookID)
+	h.Set(stream.HeaderRedrive, id)
+	h.Set(stream.HeaderSequence, strconv.FormatUint(l.Sequence, 10))
+	receipt, err := r.Publisher.Publish(ctx, &nats.Msg{Subject: r.Source.RedriveSubject(l.Worker, l.Type), Header: h, Data: l.Body})
 	if err != nil {
 		return receipt, fmt.Errorf("redrive of %s: %w", l.WebhookID, err)
 	}
 	return receipt, nil
 }
 
-// room refuses a redrive while the source's stream is 90 % full.
-func room(ctx context.Context, js jetstream.JetStream, s stream.Source) error {
-	st, err := js.Stream(ctx, s.Stream())
+// body returns the body of a letter without one from the source's stream.
+func (r Redriver) body(ctx context.Context, l Letter) ([]byte, error) {
+	m, err := stream.Get(ctx, r.JS, r.Source.Stream(), l.Sequence)
+	if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, fmt.Errorf("body of the dead letter of %s: %w", l.WebhookID, err)
+	}
+	if err != nil || r.Source.OpenRaw(m).ID != l.WebhookID {
+		return nil, fmt.Errorf("dead letter of %s was stored without its body, and the stream does not hold the event any more: ask Codat for it again: %w", l.WebhookID, ErrNotFound)
+	}
+	return m.Data, nil
+}
+
+// checkSpace returns stream.ErrFull while the source's stream is over 90 % full.
+func (r Redriver) checkSpace(ctx context.Context) error {
+	st, err := r.JS.Stream(ctx, r.Source.Stream())
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", s.Stream(), err)
+		return fmt.Errorf("stream %s: %w", r.Source.Stream(), err)
 	}
 	info := st.CachedInfo()
 	if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes > uint64(limit)/10*9 {
 		return fmt.Errorf("stream %s is over 90 %% of its %d bytes, which new events need: raise it with `headgate provision --max-bytes`: %w",
-			s.Stream(), limit, stream.ErrFull)
+			r.Source.Stream(), limit, stream.ErrFull)
 	}
 	return nil
 }
 
 // A Filter chooses letters; a zero field chooses all.
 type Filter struct {
-	Worker, Type, Company string
+	Worker, Company string
+	Type            codat.Pattern
 	// Since and Until bound the time of burial; Until is exclusive.
 	Since, Until time.Time
 }
 
-func (f Filter) takes(l Letter) bool {
+// Match reports whether f chooses a letter.
+func (f Filter) Match(l Letter) bool {
 	return (f.Worker == "" || l.Worker == f.Worker) &&
-		(f.Type == "" || l.Type == f.Type) &&
+		(f.Type == "" || f.Type.Match(l.Type)) &&
 		(f.Company == "" || l.Company == f.Company) &&
 		(f.Since.IsZero() || !l.Buried.Before(f.Since)) &&
 		(f.Until.IsZero() || l.Buried.Before(f.Until))
@@ -162,59 +217,48 @@ func (f Filter) takes(l Letter) bool {
 // List calls each with every letter that f chooses and that was buried before List began, oldest first,
 // until each returns an error, which List then returns.
 func List(ctx context.Context, js jetstream.JetStream, s stream.Source, f Filter, each func(Letter) error) error {
-	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}
-	if f.Worker != "" {
-		cfg.FilterSubjects = []string{s.DeadFilter(f.Worker)}
-	}
-	if !f.Since.IsZero() {
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &f.Since
-	}
-	_, err := stream.Read(ctx, js, s.DeadStream(), cfg, func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
-		if l := open(s, m.Subject(), m.Headers(), m.Data(), meta.Sequence.Stream, meta.Timestamp); f.takes(l) {
+	o := stream.ReadOptions{Since: f.Since, Filters: []string{s.DeadSubject(cmp.Or(f.Worker, "*"), string(cmp.Or(f.Type, ">")))}}
+	_, err := stream.Read(ctx, js, s.DeadStream(), o, func(m *jetstream.RawStreamMsg) error {
+		if l := open(s, m); f.Match(l) {
 			return each(l)
 		}
 		return nil
-	}, nil)
+	})
 	return err
 }
 
-// ErrNone means that the archive holds no letter of that number.
-var ErrNone = errors.New("no such dead letter: `headgate dead list` shows the numbers")
+// ErrNotFound means that the archive holds no letter of that number, or that the body of a letter is gone.
+var ErrNotFound = errors.New("no such dead letter: `headgate dead list` shows the numbers")
 
 // Get returns the letter of a number that List or `headgate dead list` gave.
 func Get(ctx context.Context, js jetstream.JetStream, s stream.Source, number uint64) (Letter, error) {
-	st, err := js.Stream(ctx, s.DeadStream())
-	if err != nil {
-		return Letter{}, fmt.Errorf("stream %s: %w", s.DeadStream(), err)
-	}
-	m, err := st.GetMsg(ctx, number)
+	m, err := stream.Get(ctx, js, s.DeadStream(), number)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return Letter{}, fmt.Errorf("dead letter %d: %w", number, ErrNone)
+		return Letter{}, fmt.Errorf("dead letter %d: %w", number, ErrNotFound)
 	}
 	if err != nil {
 		return Letter{}, fmt.Errorf("dead letter %d: %w", number, err)
 	}
-	return open(s, m.Subject, m.Header, m.Data, m.Sequence, m.Time), nil
+	return open(s, m), nil
 }
 
 // Read is the letter that Bury published as m. Buried and Number are zero: they are the archive's.
 func Read(s stream.Source, m *nats.Msg) Letter {
-	return open(s, m.Subject, m.Header, m.Data, 0, time.Time{})
+	return open(s, &jetstream.RawStreamMsg{Subject: m.Subject, Header: m.Header, Data: m.Data})
 }
 
-// open reads a letter back. A header that another hand changed leaves its field zero: the event is there anyway.
-func open(s stream.Source, subject string, h nats.Header, body []byte, number uint64, at time.Time) Letter {
+// open reads a letter back. A header that cannot be read leaves its field zero.
+func open(s stream.Source, m *jetstream.RawStreamMsg) Letter {
+	h, e := m.Header, s.OpenRaw(m)
 	attempts, _ := strconv.Atoi(h.Get(HeaderAttempts))
-	sequence, _ := strconv.ParseUint(h.Get(HeaderSequence), 10, 64)
 	first, _ := time.Parse(time.RFC3339Nano, h.Get(HeaderFirstAttempt))
 	last, _ := time.Parse(time.RFC3339Nano, h.Get(HeaderLastAttempt))
 	return Letter{
-		Worker: h.Get(HeaderWorker), Type: s.TypeOf(subject),
-		WebhookID: h.Get(stream.HeaderWebhookID), Redrive: h.Get(stream.HeaderRedrive),
-		Sequence: sequence, Company: stream.Attribute(h, stream.HeaderCESubject),
+		Worker: h.Get(HeaderWorker), Type: e.Head.Type, WebhookID: e.ID, Redrive: e.Redrive,
+		Sequence: e.Sequence, Company: e.Head.Company,
 		Cause: h.Get(HeaderCause), FirstError: h.Get(HeaderFirstError), LastError: h.Get(HeaderLastError),
 		Attempts: attempts, FirstAttempt: first, LastAttempt: last, Host: h.Get(HeaderHost),
-		Buried: at, Number: number, Header: h, Body: body,
+		NoBody: h.Get(HeaderNoBody) != "", Buried: m.Time, Number: m.Sequence, Header: h, Body: m.Data,
 	}
 }
 

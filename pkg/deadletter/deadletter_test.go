@@ -29,7 +29,7 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func letter(worker, typ, id, company string) deadletter.Letter {
 	h := nats.Header{jetstream.MsgIDHeader: {id}, stream.HeaderWebhookID: {id}, stream.HeaderWebhookSignature: {"v1,x"}}
 	if company != "" {
-		h.Set(stream.HeaderCESubject, company)
+		h.Set("ce-subject", company)
 	}
 	return deadletter.Letter{
 		Worker: worker, Type: typ, WebhookID: id, Sequence: 7, Company: company,
@@ -39,12 +39,12 @@ func letter(worker, typ, id, company string) deadletter.Letter {
 	}
 }
 
-type bench struct {
+type archive struct {
 	*streamtest.Server
 	*stream.Publisher
 }
 
-func open(t *testing.T) bench {
+func open(t *testing.T) archive {
 	t.Helper()
 	srv := streamtest.New(t)
 	p, err := stream.NewPublisher(srv.NC, stream.PublisherOptions{})
@@ -52,10 +52,14 @@ func open(t *testing.T) bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	return bench{srv, p}
+	return archive{srv, p}
 }
 
-func (b bench) bury(t *testing.T, letters ...deadletter.Letter) {
+func (b archive) redriver() deadletter.Redriver {
+	return deadletter.Redriver{JS: b.JS, Publisher: b, Source: source}
+}
+
+func (b archive) bury(t *testing.T, letters ...deadletter.Letter) {
 	t.Helper()
 	for _, l := range letters {
 		if err := deadletter.Bury(context.Background(), b, source, l); err != nil {
@@ -64,7 +68,7 @@ func (b bench) bury(t *testing.T, letters ...deadletter.Letter) {
 	}
 }
 
-func (b bench) list(t *testing.T, f deadletter.Filter) []deadletter.Letter {
+func (b archive) list(t *testing.T, f deadletter.Filter) []deadletter.Letter {
 	t.Helper()
 	var all []deadletter.Letter
 	if err := deadletter.List(context.Background(), b.JS, source, f, func(l deadletter.Letter) error {
@@ -76,7 +80,8 @@ func (b bench) list(t *testing.T, f deadletter.Filter) []deadletter.Letter {
 	return all
 }
 
-func TestALetterComesBackAsItWasBuried(t *testing.T) {
+func TestBury_IsReadBackByListAndGet(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	want := letter("w", "bills.write.successful", "msg_1", "company-1")
 	b.bury(t, want, want) // the second time is after a crash
@@ -95,12 +100,13 @@ func TestALetterComesBackAsItWasBuried(t *testing.T) {
 	if got.Header.Get(stream.HeaderWebhookSignature) != "v1,x" {
 		t.Errorf("the letter's headers are %v; want the signature among them", got.Header)
 	}
-	if _, err := deadletter.Get(context.Background(), b.JS, source, 99); !errors.Is(err, deadletter.ErrNone) {
+	if _, err := deadletter.Get(context.Background(), b.JS, source, 99); !errors.Is(err, deadletter.ErrNotFound) {
 		t.Errorf("Get(99) = %v; want ErrNone", err)
 	}
 }
 
-func TestLettersOfSeveralWorkersAndRedrivesAreKeptApart(t *testing.T) {
+func TestBury_StoresALetterOfEachWorkerAndRedrive(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	again := letter("w", "t", "msg_1", "")
 	again.Redrive = "r1"
@@ -111,7 +117,28 @@ func TestLettersOfSeveralWorkersAndRedrivesAreKeptApart(t *testing.T) {
 	}
 }
 
-func TestAFilterChoosesLetters(t *testing.T) {
+// A parked event outlives the stream of the events: its worker can find it half buried after that stream's window.
+func TestBury_StoresALetterOnceAlsoAfterTheWindowOfTheEvents(t *testing.T) {
+	b := open(t)
+	streamtest.Provision(t, b.JS, stream.Layout{Source: source, MaxAge: time.Second})
+	l := letter("bookkeeper", "bills.write.successful", "msg_1", "")
+	b.bury(t, l)
+	event := &nats.Msg{Subject: "codat.events.bills.write.successful", Header: nats.Header{jetstream.MsgIDHeader: {"msg_1"}}}
+	streamtest.Wait(t, func() bool { // the event stream knows the id for its window
+		receipt, err := b.Publish(context.Background(), event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return receipt.Sequence > 1 && !receipt.Duplicate
+	}, "the window of the events to be over")
+	b.bury(t, l)
+	if got := b.list(t, deadletter.Filter{}); len(got) != 1 {
+		t.Errorf("%d letters; want 1", len(got))
+	}
+}
+
+func TestList_Filters(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	if got := b.list(t, deadletter.Filter{}); got != nil {
 		t.Fatalf("letters of an empty archive: %+v", got)
@@ -150,18 +177,19 @@ func TestAFilterChoosesLetters(t *testing.T) {
 	}
 }
 
-func TestARedriveIsTheEventAndNotTheLetter(t *testing.T) {
+func TestRedrive_IsTheEventWithoutTheLettersHeaders(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	b.bury(t, letter("w", "t", "msg_1", "company-1"))
 	l := b.list(t, deadletter.Filter{})[0]
-	first, err := deadletter.Redrive(context.Background(), b.JS, b, source, "r1", l)
+	first, err := b.redriver().Redrive(context.Background(), "r1", l)
 	if err != nil || first.Duplicate {
 		t.Fatalf("Redrive = %+v, %v", first, err)
 	}
-	if again, err := deadletter.Redrive(context.Background(), b.JS, b, source, "r1", l); err != nil || !again.Duplicate {
+	if again, err := b.redriver().Redrive(context.Background(), "r1", l); err != nil || !again.Duplicate {
 		t.Errorf("the same redrive again = %+v, %v; want it stored once", again, err)
 	}
-	if other, err := deadletter.Redrive(context.Background(), b.JS, b, source, "r2", l); err != nil || other.Duplicate {
+	if other, err := b.redriver().Redrive(context.Background(), "r2", l); err != nil || other.Duplicate {
 		t.Errorf("another redrive = %+v, %v; want it stored too", other, err)
 	}
 	st, err := b.JS.Stream(context.Background(), source.Stream())
@@ -182,7 +210,7 @@ func TestARedriveIsTheEventAndNotTheLetter(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	if got := fmt.Sprint(names); got != "[headgate-redrive headgate-sequence]" || m.Header.Get(deadletter.HeaderSequence) != "7" {
+	if got := fmt.Sprint(names); got != "[headgate-redrive headgate-sequence]" || m.Header.Get(stream.HeaderSequence) != "7" {
 		t.Errorf("the redrive has the headers %v; want its id and the event's sequence only", names)
 	}
 	if m.Header.Get(stream.HeaderWebhookID) != "msg_1" || m.Header.Get(jetstream.MsgIDHeader) != "redrive:w:r1:msg_1" {
@@ -190,7 +218,8 @@ func TestARedriveIsTheEventAndNotTheLetter(t *testing.T) {
 	}
 }
 
-func TestARedriveLeavesTheLastTenthToNewEvents(t *testing.T) {
+func TestRedrive_RefusesWhileTheStreamIsNearlyFull(t *testing.T) {
+	t.Parallel()
 	b := open(t)
 	st, err := b.JS.Stream(context.Background(), source.Stream())
 	if err != nil {
@@ -204,8 +233,20 @@ func TestARedriveLeavesTheLastTenthToNewEvents(t *testing.T) {
 	if _, err := b.JS.Publish(context.Background(), "codat.events.t", make([]byte, 9_100)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = deadletter.Redrive(context.Background(), b.JS, b, source, "r1", letter("w", "t", "msg_1", ""))
+	_, err = b.redriver().Redrive(context.Background(), "r1", letter("w", "t", "msg_1", ""))
 	if !errors.Is(err, stream.ErrFull) || !strings.Contains(err.Error(), "headgate provision --max-bytes") {
 		t.Errorf("Redrive into a stream that is 91 %% full = %v; want ErrFull and the cure", err)
+	}
+}
+
+// An event that another publisher stored has no webhook-id: its letter has the id that its worker knows it by.
+func TestBury_ReadsBackTheIDOfAnEventWithoutOne(t *testing.T) {
+	t.Parallel()
+	b := open(t)
+	l := letter("w", "t", "sequence-7", "")
+	l.Header = nil
+	b.bury(t, l)
+	if got := b.list(t, deadletter.Filter{}); len(got) != 1 || got[0].WebhookID != "sequence-7" {
+		t.Errorf("List() = %+v; want the letter of sequence-7", got)
 	}
 }

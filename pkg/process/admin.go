@@ -16,16 +16,16 @@ import (
 	"go.uber.org/zap"
 )
 
-// An Admin is an admin listener that serves. Close it.
+// An Admin is an admin listener that serves until it is closed.
 type Admin struct {
 	server *http.Server
 	ln     net.Listener
 	served sync.WaitGroup
 }
 
-// ServeAdmin listens on address and answers /livez (200 while the process lives), /readyz (200 when it is ready,
-// else 503; the text names every check) and /metrics there. It serves when it returns, and the error of a port that
-// is taken names the port.
+// ServeAdmin listens on address and answers /livez (200 while the process lives), /readyz (200 when it is ready, and
+// 503 when it is not; the text names every check) and /metrics. It serves when it returns. The error for a port in use
+// names the port.
 func (p *Process) ServeAdmin(address string) (*Admin, error) {
 	ln, err := Listen("--admin-listen", address)
 	if err != nil {
@@ -49,10 +49,10 @@ func (p *Process) ServeAdmin(address string) (*Admin, error) {
 	return a, nil
 }
 
-// Addr is the address that it listens on, with the port that the system chose when port 0 was asked for.
+// Addr returns the address of the listener, with the port that the system chose for port 0.
 func (a *Admin) Addr() string { return a.ln.Addr().String() }
 
-// Close stops listening and gives requests that are being answered two seconds to end.
+// Close stops listening and waits up to two seconds for requests in progress.
 func (a *Admin) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -81,7 +81,7 @@ func (p *Process) adminHandler() http.Handler {
 func (h *Health) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 	status, verdict := http.StatusOK, "ready"
 	var detail bytes.Buffer
-	for _, r := range h.answers() {
+	for _, r := range h.check() {
 		if r.err == nil {
 			fmt.Fprintf(&detail, "ok    %s\n", r.name)
 			continue
@@ -95,16 +95,15 @@ func (h *Health) serveReadyz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, "%s\n%s", verdict, detail.String())
+	fmt.Fprintf(Printable{w}, "%s\n%s", verdict, detail.String())
 }
 
-// Listen listens on a TCP address; flag is the flag that set it, for the error's text. When the port is taken, the
-// error names it.
+// Listen listens on a TCP address. flag is the flag that set it; an error names it, and the port when it is in use.
 func Listen(flag, address string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		_, port, _ := net.SplitHostPort(address)
-		return nil, fmt.Errorf("port %s is taken: stop what listens on %s, or give another with %s", port, address, flag)
+		return nil, fmt.Errorf("port %s is in use: stop the process that listens on %s, or set another address with %s", port, address, flag)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)

@@ -11,37 +11,36 @@ import (
 )
 
 const (
-	// checkTimeout is the time that a check has to answer.
+	// checkTimeout bounds the time of a check.
 	checkTimeout = 2 * time.Second
-	// answerAge is how long an answer is given again, so that many probes cost no more than one.
-	answerAge = time.Second
+	// resultAge is the time for which results are used again, so that many probes cost as much as one.
+	resultAge = time.Second
 )
 
-// Health knows whether a process can take work. A process without a check is not ready: nobody has said yet what
-// ready means. Safe for concurrent use.
+// Health tells whether a process can take work. A process without a check is not ready. Safe for concurrent use.
 type Health struct {
 	part string
 	*state
 }
 
-// state is what the parts of a process share.
+// state is shared by the parts of a process.
 type state struct {
 	mu       sync.Mutex
 	checks   []*check
 	draining bool
-	changes  int // of checks; an answer from before a change is not given again
+	version  int // of checks; results of an older version are not used again
 
-	// probe is held while the checks are asked: whoever comes meanwhile waits and shares the answer.
-	probe    sync.Mutex
-	results  []result
-	asked    time.Time
-	askedFor int
+	// probe is held while the checks run: probes that come meanwhile wait and share the results.
+	probe          sync.Mutex
+	results        []result
+	resultsTime    time.Time
+	resultsVersion int
 }
 
 type check struct {
-	name string
-	ask  func(context.Context) error
-	owed chan error // the answer to come, nil when nobody waits for one
+	name    string
+	run     func(context.Context) error
+	pending chan error // result of the running call, nil when none runs
 }
 
 type result struct {
@@ -57,9 +56,9 @@ func (h *Health) named(part string) *Health {
 	return named
 }
 
-// Add makes readiness depend on check, which returns nil when it is well, and else what is wrong, for operators to
-// read; with Warning it is shown and the process is ready all the same. It gets 2 s, and one call runs at a time.
-// Adding a name again replaces its check.
+// Add adds a check, on which readiness depends: it returns nil when all is well, and an error for operators to read
+// when not. An error that Warning marked is shown and does not make the process unready. A check has 2 s, and one call
+// of it runs at a time. A second check of the same name replaces the first.
 func (h *Health) Add(name string, check func(context.Context) error) {
 	if h.part != "" {
 		h.remove(h.part)
@@ -68,12 +67,12 @@ func (h *Health) Add(name string, check func(context.Context) error) {
 	h.put(name, check)
 }
 
-func (s *state) put(name string, ask func(context.Context) error) {
+func (s *state) put(name string, run func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changes++
-	added := &check{name: name, ask: ask}
-	// Probes read the slice without the lock: it is replaced, never written to.
+	s.version++
+	added := &check{name: name, run: run}
+	// Probes read the slice without the lock: it is replaced and never written to.
 	s.checks = slices.Clone(s.checks)
 	if i := slices.IndexFunc(s.checks, func(c *check) bool { return c.name == name }); i >= 0 {
 		s.checks[i] = added
@@ -85,12 +84,12 @@ func (s *state) put(name string, ask func(context.Context) error) {
 func (s *state) remove(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changes++
+	s.version++
 	s.checks = slices.DeleteFunc(slices.Clone(s.checks), func(c *check) bool { return c.name == name })
 }
 
-// Warning marks what a check returns as something that an operator should see, and that does not keep the process from
-// its work. Warning(nil) is nil.
+// Warning marks an error of a check that operators should see and that does not make the process unready.
+// Warning(nil) is nil.
 func Warning(err error) error {
 	if err == nil {
 		return nil
@@ -107,88 +106,88 @@ func isWarning(err error) bool {
 	return ok
 }
 
-// Drain says that the process is stopping: it is not ready from now on, so that nothing new is sent to it.
+// Drain makes the process unready for good: it is stopping and must get no new work.
 func (h *Health) Drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.draining = true
 }
 
-// Ready is nil when no check has more than a warning and the process is not draining; else it says what is wrong. An
-// answer is at most a second old.
+// Ready returns nil when no check has an error other than a warning and the process is not draining, and otherwise an
+// error that names each check that failed. A result is at most a second old.
 func (h *Health) Ready() error {
-	var wrong []string
-	for _, r := range h.answers() {
+	var failed []string
+	for _, r := range h.check() {
 		if r.err != nil && !isWarning(r.err) {
-			wrong = append(wrong, fmt.Sprintf("%s: %v", r.name, r.err))
+			failed = append(failed, fmt.Sprintf("%s: %v", r.name, r.err))
 		}
 	}
-	if wrong == nil {
+	if failed == nil {
 		return nil
 	}
-	return errors.New(strings.Join(wrong, "; "))
+	return errors.New(strings.Join(failed, "; "))
 }
 
-// answers has one result at least.
-func (s *state) answers() []result {
+// check returns one result at least.
+func (s *state) check() []result {
 	s.mu.Lock()
 	draining := s.draining
 	s.mu.Unlock()
 	if draining {
-		// Checks that fail because the process closes things would only hide the reason.
+		// Checks that fail because the process closes its connections would hide the reason.
 		return []result{{"process", errors.New("stopping")}}
 	}
 	s.probe.Lock()
 	defer s.probe.Unlock()
 	s.mu.Lock()
-	checks, changes := s.checks, s.changes
+	checks, version := s.checks, s.version
 	s.mu.Unlock()
 	if len(checks) == 0 {
 		return []result{{"process", errStarting}}
 	}
-	if s.askedFor != changes || time.Since(s.asked) >= answerAge {
-		s.results, s.asked, s.askedFor = ask(checks), time.Now(), changes
+	if s.resultsVersion != version || time.Since(s.resultsTime) >= resultAge {
+		s.results, s.resultsTime, s.resultsVersion = runAll(checks), time.Now(), version
 	}
 	return s.results
 }
 
-// ask asks all checks at once. It does not use the context of the request that wants to know: the answer is for
-// others too.
-func ask(checks []*check) []result {
+// runAll runs all checks at once. It does not use the context of the request that asks: other requests share the
+// results.
+func runAll(checks []*check) []result {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	results := make([]result, len(checks))
 	var wg sync.WaitGroup
 	for i, c := range checks {
-		wg.Go(func() { results[i] = result{c.name, c.answer(ctx)} })
+		wg.Go(func() { results[i] = result{c.name, c.result(ctx)} })
 	}
 	wg.Wait()
 	return results
 }
 
-// answer waits no longer than ctx, also for a check that does not look at it; such a check is not asked again
-// before it has answered.
-func (c *check) answer(ctx context.Context) error {
+// result runs the check and waits until ctx ends at most, also for a check that ignores ctx. Such a check is not run
+// again before it has returned.
+func (c *check) result(ctx context.Context) error {
 	select {
-	case <-c.owed: // too late to be true now
-		c.owed = nil
+	case <-c.pending: // the result of an earlier call is out of date
+		c.pending = nil
 	default:
 	}
-	if c.owed == nil {
-		owed := make(chan error, 1)
-		c.owed = owed
+	if c.pending == nil {
+		pending := make(chan error, 1)
+		c.pending = pending
 		go func() {
 			defer func() {
 				if v := recover(); v != nil {
-					owed <- fmt.Errorf("panic: %v", v)
+					pending <- fmt.Errorf("panic: %v", v)
 				}
 			}()
-			owed <- c.ask(ctx)
+			pending <- c.run(ctx)
 		}()
 	}
 	select {
-	case err := <-c.owed:
-		c.owed = nil
+	case err := <-c.pending:
+		c.pending = nil
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("no answer within %v", checkTimeout)

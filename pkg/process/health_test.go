@@ -21,7 +21,7 @@ func newCounter() prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Name: "events_total", Help: "Events."})
 }
 
-func well(context.Context) error { return nil }
+func healthy(context.Context) error { return nil }
 
 func wantReady(t *testing.T, h *process.Health) {
 	t.Helper()
@@ -37,22 +37,23 @@ func wantNotReady(t *testing.T, h *process.Health, want string) {
 	}
 }
 
-func TestReady(t *testing.T) {
+func TestHealth_Ready(t *testing.T) {
+	t.Parallel()
 	away := errors.New("no server at 127.0.0.1:4222")
 
-	t.Run("not before a check says so", func(t *testing.T) {
+	t.Run("not ready before a check", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
 		wantNotReady(t, h, "process: starting")
-		h.Add("keys", well)
+		h.Add("keys", healthy)
 		wantReady(t, h)
 	})
-	t.Run("not when one check fails, and it is named", func(t *testing.T) {
+	t.Run("not ready with a failed check, which is named", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
-		h.Add("keys", well)
+		h.Add("keys", healthy)
 		h.Add("nats", func(context.Context) error { return away })
 		wantNotReady(t, h, "nats: no server at 127.0.0.1:4222")
 	})
-	t.Run("but with a warning", func(t *testing.T) {
+	t.Run("ready with a warning", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
 		h.Add("files", func(context.Context) error { return process.Warning(away) })
 		wantReady(t, h)
@@ -60,39 +61,40 @@ func TestReady(t *testing.T) {
 			t.Error("Warning does not keep the error, or makes one of nil")
 		}
 	})
-	t.Run("a check added again replaces the first", func(t *testing.T) {
+	t.Run("second check of a name replaces the first", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
 		h.Add("nats", func(context.Context) error { return away })
 		wantNotReady(t, h, "nats: no server at 127.0.0.1:4222")
-		h.Add("nats", well)
+		h.Add("nats", healthy)
 		wantReady(t, h)
 	})
-	t.Run("not before each part says so", func(t *testing.T) {
+	t.Run("not ready before every part", func(t *testing.T) {
 		p := process.New("dev", zap.NewNop())
 		ingress, worker := p.Named("ingress").Health, p.Named("connections").Health
 		wantNotReady(t, p.Health, "ingress: starting; connections: starting")
-		ingress.Add("nats", well)
+		ingress.Add("nats", healthy)
 		wantNotReady(t, p.Health, "connections: starting")
 		worker.Add("nats", func(context.Context) error { return away })
 		wantNotReady(t, p.Health, "connections/nats: no server at 127.0.0.1:4222")
-		worker.Add("nats", well)
+		worker.Add("nats", healthy)
 		wantReady(t, p.Health)
 	})
-	t.Run("not while it drains, whatever the checks say", func(t *testing.T) {
+	t.Run("not ready while it drains", func(t *testing.T) {
 		p := process.New("dev", zap.NewNop())
-		p.Health.Add("keys", well)
+		p.Health.Add("keys", healthy)
 		wantReady(t, p.Health)
 		p.Named("ingress").Health.Drain()
 		wantNotReady(t, p.Health, "process: stopping")
 	})
-	t.Run("a check that panics has failed", func(t *testing.T) {
+	t.Run("check that panics has failed", func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
 		h.Add("nats", func(context.Context) error { panic("nil map") })
 		wantNotReady(t, h, "nats: panic: nil map")
 	})
 }
 
-func TestManyProbesCostOne(t *testing.T) {
+func TestHealth_UsesResultsForASecond(t *testing.T) {
+	t.Parallel()
 	h := process.New("p", zap.NewNop()).Health
 	var calls atomic.Int32
 	h.Add("nats", func(context.Context) error {
@@ -104,17 +106,18 @@ func TestManyProbesCostOne(t *testing.T) {
 			wantReady(t, h)
 		}
 		if got := calls.Load(); got != 1 {
-			t.Errorf("10 probes asked %d times; want 1", got)
+			t.Errorf("10 probes ran the check %d times; want 1", got)
 		}
 		time.Sleep(time.Second)
 		wantReady(t, h)
 		if got := calls.Load(); got != 2 {
-			t.Errorf("a probe a second later had asked %d times; want 2", got)
+			t.Errorf("after a second the check has run %d times; want 2", got)
 		}
 	})
 }
 
-func TestProbesAtOnceShareAnAnswer(t *testing.T) {
+func TestHealth_ConcurrentProbesShareResults(t *testing.T) {
+	t.Parallel()
 	h := process.New("p", zap.NewNop()).Health
 	var calls, running atomic.Int32
 	h.Add("nats", func(context.Context) error {
@@ -132,47 +135,49 @@ func TestProbesAtOnceShareAnAnswer(t *testing.T) {
 	}
 	wg.Wait()
 	if calls.Load() == 0 {
-		t.Error("nobody asked the check")
+		t.Error("the check did not run")
 	}
 }
 
-func TestChecksRunAtOnceAndEndInTime(t *testing.T) {
+func TestHealth_ChecksRunTogetherWithinTheirTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := process.New("p", zap.NewNop()).Health
-		var deafCalls atomic.Int32
-		wake := make(chan struct{})
-		patient := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		h.Add("a", patient)
-		h.Add("b", patient)
-		h.Add("deaf", func(context.Context) error { deafCalls.Add(1); <-wake; return errors.New("late") })
+		var stuckCalls atomic.Int32
+		release := make(chan struct{})
+		slow := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		h.Add("a", slow)
+		h.Add("b", slow)
+		h.Add("stuck", func(context.Context) error { stuckCalls.Add(1); <-release; return errors.New("late") })
 
 		began := time.Now()
 		err := h.Ready()
 		if took := time.Since(began); took != 2*time.Second {
 			t.Errorf("Ready() took %v; want 2s", took)
 		}
-		if err == nil || !strings.Contains(err.Error(), "deaf: no answer within 2s") {
-			t.Errorf("Ready() = %v; want the deaf check named", err)
+		if err == nil || !strings.Contains(err.Error(), "stuck: no answer within 2s") {
+			t.Errorf("Ready() = %v; want the stuck check named", err)
 		}
-		h.Add("a", well)
-		h.Add("b", well)
-		wantNotReady(t, h, "deaf: no answer within 2s")
-		if got := deafCalls.Load(); got != 1 {
-			t.Errorf("the deaf check was asked %d times while it did not answer; want 1", got)
+		h.Add("a", healthy)
+		h.Add("b", healthy)
+		wantNotReady(t, h, "stuck: no answer within 2s")
+		if got := stuckCalls.Load(); got != 1 {
+			t.Errorf("the stuck check ran %d times before it returned; want 1", got)
 		}
 
-		// What it answers at last is about the past: it is asked again.
-		close(wake)
+		// Its late result is out of date, and it runs again.
+		close(release)
 		synctest.Wait()
-		h.Add("c", well)
-		wantNotReady(t, h, "deaf: late")
-		if got := deafCalls.Load(); got != 2 {
-			t.Errorf("the deaf check was asked %d times once it had answered; want 2", got)
+		h.Add("c", healthy)
+		wantNotReady(t, h, "stuck: late")
+		if got := stuckCalls.Load(); got != 2 {
+			t.Errorf("the stuck check ran %d times after it had returned; want 2", got)
 		}
 	})
 }
 
-func TestReadyzNamesEveryCheckAndNoSecret(t *testing.T) {
+func TestAdmin_ReadyzNamesEveryCheckAndNoSecret(t *testing.T) {
+	t.Parallel()
 	p := process.New("p", zap.NewNop())
 	admin, err := p.ServeAdmin("127.0.0.1:0")
 	if err != nil {
@@ -180,7 +185,7 @@ func TestReadyzNamesEveryCheckAndNoSecret(t *testing.T) {
 	}
 	defer admin.Close()
 	probe(t, admin.Addr(), "/readyz", 503, "not ready\nFAIL  process: starting\n")
-	p.Health.Add("keys", well)
+	p.Health.Add("keys", healthy)
 	p.Health.Add("nats", func(context.Context) error {
 		return errors.Join(errors.New("dial nats://user:hunter2@127.0.0.1:4222: refused"), errors.New("whsec_c2VjcmV0"))
 	})
@@ -188,6 +193,6 @@ func TestReadyzNamesEveryCheckAndNoSecret(t *testing.T) {
 	p.Health.Add("nats", func(context.Context) error { return process.Warning(errors.New("far away")) })
 	probe(t, admin.Addr(), "/readyz", 200, "ready\nok    keys\nWARN  nats: far away\n")
 	probe(t, admin.Addr(), "/livez", 200, "alive")
-	p.Health.Add("nats", well)
+	p.Health.Add("nats", healthy)
 	probe(t, admin.Addr(), "/readyz", 200, "ready\nok    keys\nok    nats\n")
 }

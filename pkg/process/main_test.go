@@ -24,8 +24,7 @@ import (
 	"github.com/headgate/headgate/pkg/process"
 )
 
-// The tests run this binary again as a program of its own, with this variable set: only so can exit codes and
-// signals be seen as they are.
+// asProgram is set when a test runs this binary as a program, to see its exit code and its handling of signals.
 const asProgram = "RUN_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -38,38 +37,38 @@ func TestMain(m *testing.M) {
 type settings struct {
 	process.Settings
 
-	Do     string        `default:"serve" enum:"serve,end,fail,cancel,misconfigure,panic,stay,look,dislike" help:"What to do."`
+	Do     string        `default:"serve" enum:"serve,end,fail,cancel,misconfigure,panic,stay,check,check-fails" help:"What to do."`
 	Pause  time.Duration `default:"10s" placeholder:"TIME" help:"Time to wait."`
-	Secret string        `help:"A key that nobody may see."`
+	Secret string        `help:"A key that must not be shown."`
 	URL    string        `name:"nats-url" env:"NATS_URL" default:"nats://127.0.0.1:4222" help:"Where NATS is."`
 }
 
 func (s *settings) Validate() error {
 	if s.Pause <= 0 {
-		return fmt.Errorf("--pause: %v is no time to wait: give more than 0s", s.Pause)
+		return fmt.Errorf("--pause must be greater than 0s (got %v)", s.Pause)
 	}
 	return nil
 }
 
-func (s *settings) Look(w io.Writer) (bool, error) {
+func (s *settings) Check(w io.Writer) (bool, error) {
 	switch s.Do {
-	case "look":
-		fmt.Fprintln(w, "looks good")
+	case "check":
+		fmt.Fprintln(w, "configuration OK")
 		return true, nil
-	case "dislike":
+	case "check-fails":
 		return true, process.Misconfigured(errors.New("the key whsec_c2VjcmV0 is old: give another"))
 	}
 	return false, nil
 }
 
-// Settings that are looked at only open nothing: no port that a process beside it has.
-func TestSettingsThatAreLookedAtOnlyRunNothing(t *testing.T) {
+func TestMain_CheckOpensNothing(t *testing.T) {
+	t.Parallel()
 	for do, want := range map[string]struct {
 		code     int
 		out, err string
 	}{
-		"look":    {0, "looks good\n", ""},
-		"dislike": {2, "", "program: the key whsec_… is old: give another\n"},
+		"check":       {0, "configuration OK\n", ""},
+		"check-fails": {2, "", "program: the key whsec_… is old: give another\n"},
 	} {
 		t.Run(do, func(t *testing.T) {
 			program := exec.Command(os.Args[0], "--do="+do)
@@ -78,7 +77,7 @@ func TestSettingsThatAreLookedAtOnlyRunNothing(t *testing.T) {
 			program.Stdout, program.Stderr = &out, &problems
 			_ = program.Run()
 			if code := program.ProcessState.ExitCode(); code != want.code || out.String() != want.out || problems.String() != want.err {
-				t.Errorf("exit code %d, said %q and %q; want %d, %q, %q", code, out.String(), problems.String(), want.code, want.out, want.err)
+				t.Errorf("exit code %d, wrote %q and %q; want %d, %q, %q", code, out.String(), problems.String(), want.code, want.out, want.err)
 			}
 		})
 	}
@@ -91,7 +90,7 @@ func run(ctx context.Context, s *settings, p *process.Process) error {
 	case "end":
 		return nil
 	case "fail":
-		return errors.New("connecting to nats://user:hunter2@127.0.0.1:1: refused")
+		return errors.New("connecting to nats://user:/hunter2#@127.0.0.1:1: refused")
 	case "misconfigure":
 		return fmt.Errorf("reading keys: %w", process.Misconfigured(errors.New("keys.txt is empty: put a key into it")))
 	case "panic":
@@ -108,7 +107,7 @@ func run(ctx context.Context, s *settings, p *process.Process) error {
 	return nil
 }
 
-// program is the test binary as a program.
+// program returns the command that runs the test binary as a program.
 func program(t *testing.T, environment []string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -118,7 +117,8 @@ func program(t *testing.T, environment []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestExit(t *testing.T) {
+func TestMain_ExitCodeAndMessage(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -133,24 +133,25 @@ func TestExit(t *testing.T) {
 		code        int
 		says        string
 	}{
-		{"it ends by itself", nil, []string{"--do=end"}, 0, `"stopped"`},
-		{"an error ends it, without the password that the error quotes", nil, []string{"--do=fail"}, 1, "nats://…@127.0.0.1:1: refused"},
-		{"a panic ends it, with its stack", nil, []string{"--do=panic"}, 1, "main_test.go"},
-		{"settings that turn out wrong end it", nil, []string{"--do=misconfigure"}, 2, "keys.txt is empty: put a key into it"},
-		{"a flag is misspelt", nil, []string{"--dp=end"}, 2, `did you mean "--do"?`},
-		{"a flag is unknown", nil, []string{"--zzzzzz"}, 2, "program --help lists every setting"},
-		{"a value is no time", nil, []string{"--pause=soon"}, 2, "--pause"},
-		{"a value is refused by the settings", nil, []string{"--pause=0s"}, 2, "give more than 0s"},
-		{"a value in the environment is refused by the settings", []string{"HEADGATE_PAUSE=-1s"}, nil, 2, "give more than 0s"},
-		{"a value is none of those allowed", nil, []string{"--log-level=loud"}, 2, "--log-level"},
-		{"the admin listener is no address", nil, []string{"--admin-listen=9090"}, 2, "give host:port"},
-		{"the admin port is taken", nil, []string{"--do=end", "--admin-listen=" + taken.Addr().String()}, 1, "port " + takenPort + " is taken"},
-		{"a variable is misspelt", []string{"HEADGATE_SERCET=whsec_abc"}, []string{"--do=end"}, 2, "HEADGATE_SERCET is no setting of Headgate: did you mean HEADGATE_SECRET?"},
-		{"a misspelt variable explains more than what follows from it", []string{"HEADGATE_PAUZE=1s"}, []string{"--pause=0s"}, 2, "did you mean HEADGATE_PAUSE?"},
-		{"a variable sets a flag", []string{"HEADGATE_DO=end"}, nil, 0, `"set":["admin-listen","do"]`},
-		{"a flag wins over its variable", []string{"HEADGATE_DO=fail"}, []string{"--do=end"}, 0, `"stopped"`},
-		{"Kubernetes announces a service called headgate", []string{"HEADGATE_PORT=tcp://10.0.0.1:80", "HEADGATE_SERVICE_HOST=10.0.0.1"}, []string{"--do=end"}, 0, `"stopped"`},
-		{"it is asked for its version", nil, []string{"--version"}, 0, process.Version()},
+		{"run returns", nil, []string{"--do=end"}, 0, `"stopped"`},
+		{"error with a password", nil, []string{"--do=fail"}, 1, "nats://…@127.0.0.1:1: refused"},
+		{"panic, with its stack", nil, []string{"--do=panic"}, 1, "main_test.go"},
+		{"wrong settings found by run", nil, []string{"--do=misconfigure"}, 2, "keys.txt is empty: put a key into it"},
+		{"misspelt flag", nil, []string{"--dp=end"}, 2, `did you mean "--do"?`},
+		{"unknown flag", nil, []string{"--zzzzzz"}, 2, "program --help lists every setting"},
+		{"value that is not a duration", nil, []string{"--pause=soon"}, 2, "--pause"},
+		{"value that Validate refuses", nil, []string{"--pause=0s"}, 2, "--pause must be greater than 0s"},
+		{"value of the environment that Validate refuses", []string{"HEADGATE_PAUSE=-1s"}, nil, 2, "--pause must be greater than 0s"},
+		{"value that is not allowed", nil, []string{"--log-level=loud"}, 2, "--log-level"},
+		{"admin listener that is not an address", nil, []string{"--admin-listen=9090"}, 2, "--admin-listen must be host:port"},
+		{"admin port in use", nil, []string{"--do=end", "--admin-listen=" + taken.Addr().String()}, 1, "port " + takenPort + " is in use"},
+		{"variable of a later version", []string{"HEADGATE_LATER=1"}, []string{"--do=end"}, 0, `"unknown environment variable HEADGATE_LATER: program --help lists the known ones"`},
+		{"wrong settings with an unknown variable", []string{"HEADGATE_PAUZE=1s"}, []string{"--pause=0s"}, 2, "greater than 0s (got 0s); unknown environment variable HEADGATE_PAUZE (program --help"},
+		{"variable of its own that does not parse", []string{"HEADGATE_PAUSE=soon", "HEADGATE_LATER=1"}, nil, 2, "HEADGATE_PAUSE"},
+		{"variable that sets a flag", []string{"HEADGATE_DO=end"}, nil, 0, `"set":["admin-listen","do"]`},
+		{"flag that wins over its variable", []string{"HEADGATE_DO=fail"}, []string{"--do=end"}, 0, `"stopped"`},
+		{"variables of a Service called headgate", []string{"HEADGATE_PORT=tcp://10.0.0.1:80", "HEADGATE_SERVICE_HOST=10.0.0.1"}, []string{"--do=end"}, 0, `"stopped"`},
+		{"version", nil, []string{"--version"}, 0, process.Version()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -161,22 +162,23 @@ func TestExit(t *testing.T) {
 			cmd := program(t, tt.environment, args...)
 			out, _ := cmd.CombinedOutput()
 			if got := cmd.ProcessState.ExitCode(); got != tt.code {
-				t.Errorf("exit code = %d; want %d; it said\n%s", got, tt.code, out)
+				t.Errorf("exit code = %d; want %d; it wrote\n%s", got, tt.code, out)
 			}
 			if !strings.Contains(string(out), tt.says) {
-				t.Errorf("it said\n%s\nwant %q in it", out, tt.says)
+				t.Errorf("it wrote\n%s\nwant %q in it", out, tt.says)
 			}
 			if bytes.Contains(out, []byte("hunter2")) || bytes.Contains(out, []byte("whsec_c")) || bytes.Contains(out, []byte("whsec_a")) {
-				t.Errorf("it said\n%s\nwith a secret in it", out)
+				t.Errorf("it wrote\n%s\nwith a secret in it", out)
 			}
-			if lines := bytes.Count(out, []byte("\n")); tt.code == 2 && !strings.Contains(tt.name, "turn out") && lines != 1 {
-				t.Errorf("it said\n%s\nin %d lines; want 1", out, lines)
+			if lines := bytes.Count(out, []byte("\n")); tt.code == 2 && !strings.Contains(tt.name, "found by run") && lines != 1 {
+				t.Errorf("it wrote\n%s\nin %d lines; want 1", out, lines)
 			}
 		})
 	}
 }
 
-func TestHelpIsComplete(t *testing.T) {
+func TestMain_HelpIsComplete(t *testing.T) {
+	t.Parallel()
 	secret := "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
 	cmd := program(t, []string{"HEADGATE_SECRET=" + secret, "HEADGATE_PAUZE=1", "NATS_URL=nats://user:hunter2@nats", "COLUMNS=200"}, "--help")
 	help, err := cmd.Output()
@@ -202,7 +204,7 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
-// A started program is one that logs.
+// A started program runs, and its log is read.
 type started struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -239,7 +241,7 @@ func start(t *testing.T, args ...string) *started {
 	return s
 }
 
-// until reads the log up to the line with this message.
+// until reads the log to the line with the message and returns that line.
 func (s *started) until(msg string) map[string]any {
 	s.t.Helper()
 	for line := range s.lines {
@@ -258,7 +260,7 @@ func (s *started) signal(sig os.Signal) {
 	}
 }
 
-// end waits for the end and returns the exit code.
+// end waits until the program has exited and returns its exit code.
 func (s *started) end() int {
 	for range s.lines {
 	}
@@ -266,10 +268,11 @@ func (s *started) end() int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
-func TestFirstSignalStops(t *testing.T) {
+func TestMain_FirstSignalStops(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		for _, do := range []string{"serve", "cancel"} {
-			t.Run(fmt.Sprintf("%v while it is to %s", sig, do), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%v during %s", sig, do), func(t *testing.T) {
 				s := start(t, "--do="+do)
 				s.until("running")
 				s.signal(sig)
@@ -283,7 +286,8 @@ func TestFirstSignalStops(t *testing.T) {
 	}
 }
 
-func TestSecondSignalStopsAtOnce(t *testing.T) {
+func TestMain_SecondSignalExitsAtOnce(t *testing.T) {
+	t.Parallel()
 	for sig, want := range map[os.Signal]int{syscall.SIGTERM: 143, os.Interrupt: 130} {
 		t.Run(sig.String(), func(t *testing.T) {
 			s := start(t, "--do=stay")
@@ -298,13 +302,14 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	}
 }
 
-func TestProbesAnswerUntilTheEnd(t *testing.T) {
+func TestAdmin_AnswersUntilTheEnd(t *testing.T) {
+	t.Parallel()
 	s := start(t, "--do=stay")
 	address, _ := s.until("admin listener")["address"].(string)
 	s.until("running")
 	probe(t, address, "/livez", 200, "alive")
 	probe(t, address, "/readyz", 200, "ok    door")
-	probe(t, address, "/metrics", 200, `headgate_build_info{goversion="go`, `process="program"`, "go_goroutines", "process_start_time_seconds")
+	probe(t, address, "/metrics", 200, `headgate_build_info{goversion="go`, `process="program"`, `headgate_ready{process="program"} 1`, "go_goroutines", "process_start_time_seconds")
 	s.signal(syscall.SIGTERM)
 	s.until("staying")
 	probe(t, address, "/livez", 200, "alive")
@@ -333,7 +338,8 @@ func probe(t *testing.T, address, path string, status int, says ...string) {
 	}
 }
 
-func TestPartsShareOneProcess(t *testing.T) {
+func TestProcess_PartsShareMetrics(t *testing.T) {
+	t.Parallel()
 	p := process.New("dev", zap.NewNop())
 	admin, err := p.ServeAdmin("127.0.0.1:0")
 	if err != nil {
@@ -350,7 +356,8 @@ func TestPartsShareOneProcess(t *testing.T) {
 	probe(t, admin.Addr(), "/metrics", 200, `events_total{process="ingress"} 1`, `events_total{process="connections"} 1`)
 }
 
-func TestPortTaken(t *testing.T) {
+func TestListen_NamesThePortInUse(t *testing.T) {
+	t.Parallel()
 	taken, err := process.Listen("--listen", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -358,22 +365,23 @@ func TestPortTaken(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	_, err = process.Listen("--listen", taken.Addr().String())
-	if err == nil || !strings.Contains(err.Error(), "port "+port+" is taken") || !strings.Contains(err.Error(), "--listen") {
+	if err == nil || !strings.Contains(err.Error(), "port "+port+" is in use") || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("Listen on a port that is taken = %v; want the port and the flag in it", err)
 	}
 }
 
 func TestExitCode(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name string
 		err  error
 		want int
 	}{
-		{"all is well", nil, 0},
-		{"settings that are well are no error", process.Misconfigured(nil), 0},
-		{"an error", io.EOF, 1},
-		{"bad settings", process.Misconfigured(io.EOF), 2},
-		{"bad settings within another error", fmt.Errorf("starting: %w", process.Misconfigured(io.EOF)), 2},
+		{"nil", nil, 0},
+		{"nil as misconfigured", process.Misconfigured(nil), 0},
+		{"error", io.EOF, 1},
+		{"wrong settings", process.Misconfigured(io.EOF), 2},
+		{"wrong settings within another error", fmt.Errorf("starting: %w", process.Misconfigured(io.EOF)), 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -387,7 +395,8 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-func TestFlagsOfCommands(t *testing.T) {
+func TestFlags_OfCommands(t *testing.T) {
+	t.Parallel()
 	var grammar struct {
 		Send struct {
 			To string `help:"Where."`
@@ -407,7 +416,8 @@ func TestFlagsOfCommands(t *testing.T) {
 	}
 }
 
-func TestConsoleLog(t *testing.T) {
+func TestSettings_ConsoleLog(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	log, err := process.Settings{LogFormat: "console", LogLevel: "warn"}.Logger(&out)
 	if err != nil {
@@ -416,6 +426,6 @@ func TestConsoleLog(t *testing.T) {
 	log.Info("unseen")
 	log.Warn("seen", zap.Duration("took", 1500*time.Millisecond))
 	if got := out.String(); strings.Contains(got, "unseen") || !strings.Contains(got, "WARN\tseen\t{\"took\": \"1.5s\"}") {
-		t.Errorf("the log = %q; want the warning alone, for people", got)
+		t.Errorf("the log = %q; want the warning alone, in the console format", got)
 	}
 }

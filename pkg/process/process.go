@@ -1,6 +1,6 @@
-// Package process is what every Headgate program does beside its work: it reads its settings, keeps a log,
-// answers probes, counts, and stops when it is told to. A program that runs has valid settings, answers /livez
-// before it reaches for NATS, and ends with 0 (stopped as told), 1 (could not go on) or 2 (not with these settings).
+// Package process has what all Headgate programs share: settings, log, probes, metrics, traces and the handling of
+// signals. A program that runs has valid settings and answers /livez before it connects to NATS. It exits with 0 when
+// a signal stopped it or its work is done, with 1 on an error, and with 2 when its settings are wrong.
 package process
 
 import (
@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// A Process is what a Run function gets from the process it runs in.
+// A Process is what a Run function uses of the process it runs in.
 type Process struct {
 	Name    string
 	Version string
@@ -32,14 +32,16 @@ type Process struct {
 	Metrics prometheus.Registerer
 	// Gatherer has the metrics of the whole process, as /metrics shows them.
 	Gatherer prometheus.Gatherer
-	// Traces are the process's OpenTelemetry traces; they go nowhere unless its variables name a collector.
+	// Traces are off unless OpenTelemetry's variables name a collector.
 	Traces trace.TracerProvider
+	// Observer is called for every request and delivery; nil in production.
+	Observer Observer
 
 	registry *prometheus.Registry
 }
 
-// New makes a process that logs to log and has a registry and a health of its own. Nothing is global: a test can
-// have as many as it likes.
+// New returns a process that logs to log, with a registry and a health of its own. It sets nothing global: a test can
+// make several.
 func New(name string, log *zap.Logger) *Process {
 	registry := prometheus.NewRegistry()
 	version := Version()
@@ -59,7 +61,15 @@ func New(name string, log *zap.Logger) *Process {
 		Traces:   noop.NewTracerProvider(),
 		registry: registry,
 	}
-	p.Metrics.MustRegister(build)
+	p.Metrics.MustRegister(build, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headgate_ready",
+		Help: "1 when the process is ready, 0 when /readyz says why it is not.",
+	}, func() float64 {
+		if p.Health.Ready() != nil {
+			return 0
+		}
+		return 1
+	}))
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -67,8 +77,8 @@ func New(name string, log *zap.Logger) *Process {
 	return p
 }
 
-// Named is a part of the process that runs under a name of its own: its log, checks and metrics carry the name,
-// and the process is not ready before the part is. This is how headgate dev runs what production runs apart.
+// Named returns a part of the process. Its log, checks and metrics have the name, and the process is not ready before
+// the part is. headgate dev runs in one process what are several in production.
 func (p *Process) Named(name string) *Process {
 	part := *p
 	part.Name = name
@@ -82,38 +92,51 @@ func labelled(registry *prometheus.Registry, name string) prometheus.Registerer 
 	return prometheus.WrapRegistererWith(prometheus.Labels{"process": name}, registry)
 }
 
-// Main is a whole main. It reads and validates the settings, opens the admin listener, runs until SIGTERM or
-// SIGINT, and exits: 0 when it was stopped or done, 1 for an error or a panic, 2 with one line that names the cure
-// for settings that it cannot run with. A second signal ends it at once with 128 and the signal's number.
+// A Checker is a pointer to settings that can be checked without running the program.
+type Checker interface {
+	// Check returns false when no check was asked for. After a check it returns true, with the report written to w,
+	// and the program ends: it opens no listener and connects to no server.
+	Check(w io.Writer) (checked bool, err error)
+}
+
+// Main is a whole main. It reads and validates the settings, opens the admin listener, calls run, and exits: with 0
+// after SIGTERM or SIGINT and when run returns nil, with 1 for an error or a panic, and with 2 for wrong settings, with
+// one line that names the cure. A second signal ends the process at once, with 128 and the signal's number.
 //
-// The settings are a pointer to a struct with kong's tags that embeds Settings; each struct in it can have a
-// Validate() error, which is called before anything is opened. Settings that are to be looked at only have a method
-// Look(io.Writer) (bool, error), which returns true when that was all: nothing is opened or run then.
+// The settings are a pointer to a struct with kong's tags that embeds Settings. Each struct in it can have a method
+// Validate() error, which is called before anything is opened. Settings that are a Checker are asked first.
 func Main[S interface{ base() Settings }](name, help string, settings S, run func(context.Context, S, *Process) error) {
 	if _, err := Parse(name, help, settings, os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		os.Exit(ExitCode(err))
+		exit(name, err)
 	}
-	if l, ok := any(settings).(interface {
-		Look(w io.Writer) (bool, error)
-	}); ok {
-		if looked, err := l.Look(os.Stdout); looked || err != nil {
-			if err != nil {
-				fmt.Fprintf(os.Stderr, "%s: %s\n", name, redact(err.Error()))
+	if c, ok := any(settings).(Checker); ok {
+		if checked, err := c.Check(os.Stdout); checked || err != nil {
+			for _, variable := range settings.base().Unknown {
+				fmt.Fprintf(os.Stderr, "%s: %s\n", name, unknownVariable(name, variable))
 			}
-			os.Exit(ExitCode(err))
+			exit(name, err)
 		}
 	}
-	collectLess()
+	if c, ok := any(settings).(Printer); ok && c.Prints() {
+		exit(name, run(context.Background(), settings, New(name, zap.NewNop())))
+	}
+	setGCPercent()
 	err := Serve(name, settings.base(), os.Stderr, func(ctx context.Context, p *Process) error {
 		return run(ctx, settings, p)
 	})
 	os.Exit(ExitCode(err))
 }
 
-// Serve is Main once the settings are read: it opens the log, which goes to w, and the admin listener, runs, and
-// stops at a signal. Readiness fails from the first signal on; the admin listener is the last thing to close. The
-// error has been logged when it is returned.
+// exit prints err, if any, without a secret, and ends the process with its code.
+func exit(name string, err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, redact(err.Error()))
+	}
+	os.Exit(ExitCode(err))
+}
+
+// Serve does what Main does once the settings are read, except to exit. The log goes to w. Readiness fails from the
+// first signal on, and the admin listener closes last. The error has been logged when Serve returns it.
 func Serve(name string, s Settings, w io.Writer, run func(context.Context, *Process) error) error {
 	log, err := s.Logger(w)
 	if err != nil {
@@ -124,7 +147,10 @@ func Serve(name string, s Settings, w io.Writer, run func(context.Context, *Proc
 	log = p.Log
 	began := time.Now()
 	log.Info("starting", zap.String("version", p.Version), zap.String("go", runtime.Version()),
-		zap.Strings("set", s.Given), zap.Int64("memory_limit", limitMemory(os.DirFS("/"))))
+		zap.Strings("set", s.Given), zap.Int64("memory_limit", setMemoryLimit(log)))
+	for _, variable := range s.Unknown {
+		log.Warn(unknownVariable(name, variable))
+	}
 
 	err = p.serve(s.AdminListen, run)
 	ran := zap.Duration("ran", time.Since(began))
@@ -145,10 +171,7 @@ func (p *Process) serve(adminListen string, run func(context.Context, *Process) 
 	}
 	defer admin.Close()
 	defer context.AfterFunc(ctx, p.Health.Drain)()
-	provider, flush, err := traces(ctx, p.Name, p.Version, p.Log)
-	if err != nil {
-		return err
-	}
+	provider, flush := traces(ctx, p.Name, p.Version, p.Log)
 	p.Traces = provider
 	defer func() {
 		if err := flush(); err != nil {
@@ -158,13 +181,12 @@ func (p *Process) serve(adminListen string, run func(context.Context, *Process) 
 
 	err = p.guard(ctx, run)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		// It was told to stop and says that it did.
-		return nil
+		return nil // a signal stopped it
 	}
 	return err
 }
 
-// guard turns a panic into an error, so that the process ends as it does for any other: logged, with exit 1.
+// guard calls run and returns a panic as an error, so that the process ends as for any other error.
 func (p *Process) guard(ctx context.Context, run func(context.Context, *Process) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -175,8 +197,8 @@ func (p *Process) guard(ctx context.Context, run func(context.Context, *Process)
 	return run(ctx, p)
 }
 
-// Misconfigured marks an error as one that only other settings can cure: the process ends with exit 2, and the text
-// of err should name the cure. Misconfigured(nil) is nil.
+// Misconfigured marks an error that only other settings can cure: the process exits with 2. The text of err should
+// name the cure. Misconfigured(nil) is nil.
 func Misconfigured(err error) error {
 	if err == nil {
 		return nil
@@ -188,7 +210,8 @@ type misconfigured struct{ error }
 
 func (m misconfigured) Unwrap() error { return m.error }
 
-// ExitCode is the code that a process ends with for err: 0 for nil, 2 for what Misconfigured marked, else 1.
+// ExitCode returns the code with which a process exits for err: 0 for nil, 2 for an error that Misconfigured marked,
+// and 1 for any other.
 func ExitCode(err error) int {
 	if err == nil {
 		return 0

@@ -15,45 +15,51 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Settings are the settings that every process has. Embed them.
+// Settings are the settings that every process has. A program embeds them in its own.
 type Settings struct {
 	AdminListen string `name:"admin-listen" default:":9090" help:"Address (host:port) of /livez, /readyz and /metrics; keep it away from the public."`
-	LogLevel    string `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
-	LogFormat   string `name:"log-format" default:"json" enum:"json,console" help:"How a log line looks: json for programs, console for people."`
+	LogLevel    string `name:"log-level" default:"info" enum:"debug,info,warn,error" help:"Lowest level that is logged: debug, info, warn or error."`
+	LogFormat   string `name:"log-format" default:"json" enum:"json,console" help:"Format of the log: json for programs, console for people."`
 
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
 
-	// Given are the names of the settings that flags and environment set. Parse fills it, for the log's first line:
-	// the names, because a value may be a secret.
+	// Given are the names of the settings that flags and environment set, for the log's first line. It has no values:
+	// one can be a secret. Parse sets it.
 	Given []string `kong:"-"`
+	// Unknown are the HEADGATE_ variables in the environment that the program does not read. Parse sets it.
+	Unknown []string `kong:"-"`
 }
 
 func (s Settings) base() Settings { return s }
 
-func (s *Settings) given(names []string) { s.Given = names }
+// parsedSettings are a pointer to a struct that embeds Settings.
+type parsedSettings interface{ parsed(given, unknown []string) }
 
-// Validate reports an admin listener that is no address.
+func (s *Settings) parsed(given, unknown []string) { s.Given, s.Unknown = given, unknown }
+
+// Validate returns an error for an admin listener that is not an address.
 func (s Settings) Validate() error {
 	return ValidateListen("--admin-listen", s.AdminListen)
 }
 
-// ValidateListen reports an address that nothing can listen on; flag is the flag that set it.
+// ValidateListen returns an error for an address that no listener can have. flag is the flag that set it.
 func ValidateListen(flag, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %q is no address to listen on: give host:port, as in 127.0.0.1:8080 or :8080", flag, address)
+		return fmt.Errorf("%s must be host:port, as 127.0.0.1:8080 or :8080 (got %q)", flag, address)
 	}
 	return nil
 }
 
-// Logger makes the log that the settings describe and that writes to w. Every line is written: nothing is sampled.
+// Logger returns the log that the settings describe. It writes every line to w, through Printable, and
+// samples none.
 func (s Settings) Logger(w io.Writer) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(s.LogLevel)
 	if err != nil {
-		return nil, Misconfigured(fmt.Errorf("--log-level: %w: give debug, info, warn or error", err))
+		return nil, Misconfigured(fmt.Errorf("--log-level must be debug, info, warn or error: %w", err))
 	}
 	format := zap.NewProductionEncoderConfig()
 	format.TimeKey = "time"
@@ -65,35 +71,61 @@ func (s Settings) Logger(w io.Writer) (*zap.Logger, error) {
 		format.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(format)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(Printable{w})), level)), nil
+}
+
+// A PrintFlag is a flag with which a program prints something about itself and ends. No other setting is required with it.
+// Settings with such a flag are a Printer.
+type PrintFlag bool
+
+// BeforeReset is kong's hook for a flag that is given: it makes every other flag optional.
+func (PrintFlag) BeforeReset(app *kong.Kong) error {
+	for _, f := range flags(app) {
+		f.Required = false
+	}
+	return nil
+}
+
+// A Printer is settings with a PrintFlag.
+type Printer interface {
+	// Prints reports whether the flag is given. Main then calls run at once, without log, probes and metrics: run prints to
+	// standard output and returns.
+	Prints() bool
 }
 
 // Parse reads args and the environment into grammar, a pointer to a struct with kong's tags, and validates what it
 // read. The environment variable of a flag is HEADGATE_ and the flag's name in capitals, unless its tag says
-// otherwise. --help and --version print and exit 0. An error is Misconfigured, and its text is one line that names
-// the cure and no secret.
-func Parse(name, help string, grammar any, args []string, options ...kong.Option) (*kong.Context, error) {
-	parser, err := parser(grammar, append([]kong.Option{kong.Name(name), kong.Description(help)}, options...)...)
+// otherwise. --help and --version print and exit 0. Parse sets Given and Unknown of Settings that grammar embeds, and
+// Given of Settings that the selected command embeds. An error is Misconfigured; its text is one line that names the cure, the
+// unknown variables, and no secret.
+func Parse(name, help string, grammar any, args []string) (*kong.Context, error) {
+	parser, err := parser(grammar, kong.Name(name), kong.Description(help))
 	if err != nil {
 		return nil, err
 	}
 	ctx, err := parser.Parse(args)
-	// A misspelt variable comes first: it is often why something else is missing.
-	if unknown := checkEnvironment(os.Environ(), variables(parser)); unknown != nil {
-		err = unknown
-	}
+	unknown := unknownVariables(os.Environ(), variables(flags(parser)))
 	if err != nil {
 		line := strings.Join(strings.Fields(redact(err.Error())), " ")
+		// A misspelt variable is often the reason why a setting is missing.
+		for _, variable := range unknown {
+			line += "; unknown environment variable " + variable
+		}
 		return nil, Misconfigured(fmt.Errorf("%s (%s --help lists every setting)", line, name))
 	}
-	if s, ok := grammar.(interface{ given([]string) }); ok {
-		s.given(given(ctx))
+	if s, ok := grammar.(parsedSettings); ok {
+		s.parsed(given(ctx), unknown)
+	}
+	if command := ctx.Selected(); command != nil {
+		if s, ok := command.Target.Addr().Interface().(parsedSettings); ok {
+			s.parsed(given(ctx), nil)
+		}
 	}
 	return ctx, nil
 }
 
-// Flags are all flags of grammar and its commands as Parse knows them, with their help and environment variables.
-// Tests and tables in the documentation are made from it.
+// Flags returns all flags of grammar and its commands as Parse reads them, with their help and environment variables.
+// docs/settings.md is generated from it.
 func Flags(grammar any) ([]*kong.Flag, error) {
 	parser, err := parser(grammar)
 	if err != nil {
@@ -111,7 +143,7 @@ func parser(grammar any, options ...kong.Option) (*kong.Kong, error) {
 	}, options...)...)
 }
 
-// describe is kong's line of help, with the default also where a placeholder hides it.
+// describe is kong's help for a flag, and adds the default where a placeholder hides it.
 func describe(v *kong.Value) string {
 	text := kong.DefaultHelpValueFormatter(v)
 	if v.Flag != nil && v.HasDefault && v.Flag.PlaceHolder != "" {
@@ -137,14 +169,6 @@ func flags(parser *kong.Kong) []*kong.Flag {
 	return all
 }
 
-func variables(parser *kong.Kong) []string {
-	var names []string
-	for _, f := range flags(parser) {
-		names = append(names, f.Envs...)
-	}
-	return names
-}
-
 func given(ctx *kong.Context) []string {
 	names := []string{}
 	for _, f := range ctx.Flags() {
@@ -159,11 +183,12 @@ func given(ctx *kong.Context) []string {
 }
 
 var (
-	userinfo   = regexp.MustCompile(`://[^/\s@"]+@`)
-	signingKey = regexp.MustCompile(`whsec_[A-Za-z0-9+/=_-]*`)
+	userinfo   = regexp.MustCompile(`://[^\s"]+@`)
+	signingKey = regexp.MustCompile(`whsec_[A-Za-z0-9+/=_-]+`)
 )
 
-// redact takes out what an error's text may carry along: the user and password of an address, a signing key.
+// redact removes secrets that an error's text can contain: the user and password of a URL, also when the password is not
+// encoded, and signing keys.
 func redact(text string) string {
 	text = userinfo.ReplaceAllString(text, "://…@")
 	return signingKey.ReplaceAllString(text, "whsec_…")

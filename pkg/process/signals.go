@@ -10,9 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// untilSignal is a context that ends at the first SIGTERM or SIGINT. A second one ends the process on the spot, for
-// whoever cannot wait. The process exits by itself then, and not by the signal's default action, which the kernel
-// withholds from process 1 of a container.
+// untilSignal returns a context that ends at the first SIGTERM or SIGINT. A second one ends the process at once, by
+// os.Exit and not by the signal's default action, which the kernel does not apply to process 1 of a container.
 func untilSignal(parent context.Context, log *zap.Logger) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)

@@ -19,38 +19,38 @@ import (
 
 const (
 	keyPrefix   = "whsec_"
-	minKeyBytes = 24 // what Svix makes, and the least that Standard Webhooks allows
+	minKeyBytes = 24 // the size of Svix's keys, and the minimum of Standard Webhooks
 
 	sumSize        = sha256.Size
 	encodedSumSize = 44
 )
 
-// A Key signs and proves. However it is printed, marshalled or logged, only its fingerprint is seen.
-// The zero Key is no key: it proves nothing, and what it signs is empty.
+// A Key signs and verifies. Printed, marshalled or logged, it shows only its fingerprint. The zero Key verifies nothing,
+// and its signatures are empty.
 type Key struct {
 	*key
 }
 
-// key holds what is secret behind pointers and closures only: fmt calls no method of an unexported
-// field, and with an unfit verb it even follows one pointer.
+// key holds secrets behind pointers and closures only: fmt calls no method of an unexported field, and follows one
+// pointer for a verb that does not fit.
 type key struct {
-	digest      [sha256.Size]byte // of the key's bytes: what it is known by
+	digest      [sha256.Size]byte // of the key's bytes: its identity
 	fingerprint string
 	webhook     *svix.Webhook
 	sums        sync.Pool // of *sum
 }
 
-// A sum is an HMAC with its key set, and room for what it gives.
+// A sum is an HMAC with its key set, and buffers for its result.
 type sum struct {
 	hash.Hash
 	bytes   [sumSize]byte
 	encoded [encodedSumSize]byte
 }
 
-// ParseKey reads a signing secret as Codat's Portal shows it: whsec_ and the standard base64 of 24
-// bytes or more. White space around it is dropped. An error names the cure and never the key.
+// ParseKey reads a signing secret as Codat's Portal shows it: whsec_ and the standard base64 of at least 24 bytes. It
+// ignores white space around it and a byte order mark before it. An error names the cure and never the key.
 func ParseKey(s string) (Key, error) {
-	s = strings.TrimSpace(s)
+	s = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "\uFEFF"))
 	encoded, ok := strings.CutPrefix(s, keyPrefix)
 	switch {
 	case s == "":
@@ -59,10 +59,10 @@ func ParseKey(s string) (Key, error) {
 		return Key{}, errors.New("key has white space inside: give one key at a time")
 	case strings.ContainsAny(s, `"'`):
 		return Key{}, errors.New("key has quotes in it: give it without them")
+	case strings.HasPrefix(s, "v1a,"), strings.HasPrefix(s, "whsk_"), strings.HasPrefix(s, "whpk_"):
+		return Key{}, errors.New("key is one of an asymmetric pair (ed25519, signatures v1a), which Codat does not sign with: give the signing secret of the endpoint, whsec_…")
 	case strings.HasPrefix(s, "v1,"):
-		return Key{}, errors.New("key begins with v1, and should not: give the part from whsec_ on")
-	case strings.HasPrefix(s, "whsk_"), strings.HasPrefix(s, "whpk_"):
-		return Key{}, errors.New("key is one of an asymmetric pair: give the signing secret of the endpoint, whsec_…")
+		return Key{}, errors.New("key begins with v1,: give the part from whsec_ on")
 	case !ok:
 		return Key{}, errors.New("key does not begin with whsec_: give the signing secret of the endpoint, all of it")
 	case encoded == "":
@@ -72,10 +72,10 @@ func ParseKey(s string) (Key, error) {
 	}
 	b, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return Key{}, errors.New("key is not standard base64 after whsec_: perhaps it was cut; give all of it, with = at the end if it has that")
+		return Key{}, errors.New("key is not standard base64 after whsec_: it may be cut off, give all of it, with = at the end if it has one")
 	}
 	if len(b) < minKeyBytes {
-		return Key{}, fmt.Errorf("key is %d bytes long, at least %d are needed: perhaps it was cut, give all of it", len(b), minKeyBytes)
+		return Key{}, fmt.Errorf("key is %d bytes long, at least %d are needed: it may be cut off, give all of it", len(b), minKeyBytes)
 	}
 	webhook, err := svix.NewWebhookRaw(b)
 	if err != nil {
@@ -90,8 +90,7 @@ func ParseKey(s string) (Key, error) {
 	}}, nil
 }
 
-// Fingerprint tells keys apart without giving one away: the first 8 hexadecimal digits of the
-// SHA-256 of the key's bytes.
+// Fingerprint identifies a key without revealing it: the first 8 hexadecimal digits of the SHA-256 of the key's bytes.
 func (k Key) Fingerprint() string {
 	if k.key == nil {
 		return ""
@@ -99,14 +98,14 @@ func (k Key) Fingerprint() string {
 	return k.fingerprint
 }
 
-// Sign returns the signature, "v1,…", as the sender puts it into the header webhook-signature, with
-// id in webhook-id and at, in whole seconds since 1970, in webhook-timestamp.
+// Sign returns the signature, "v1,…", for the header webhook-signature of a request with id in webhook-id and at, in
+// whole seconds since 1970, in webhook-timestamp.
 func (k Key) Sign(id string, at time.Time, body []byte) string {
 	if k.key == nil {
 		return ""
 	}
 	signature, err := k.webhook.Sign(id, at, body)
-	if err != nil { // the library declares an error and has none to return
+	if err != nil { // the library never returns one
 		return ""
 	}
 	return signature
@@ -123,9 +122,9 @@ func (k Key) MarshalText() ([]byte, error) { return []byte(k.Fingerprint()), nil
 
 func (k *key) same(other *key) bool { return k.digest == other.digest }
 
-// signed reports whether one of the signatures is this key's over prefix and body. It allocates
-// nothing. It sifts: what it lets through, the library still has to prove.
-func (k *key) signed(prefix, body []byte, signatures []string) bool {
+// prefiltered reports whether one of the signatures is this key's over prefix and body. It allocates nothing. It is a
+// filter only: the library verifies what it lets through.
+func (k *key) prefiltered(prefix, body []byte, signatures []string) bool {
 	s := k.sums.Get().(*sum)
 	defer k.sums.Put(s)
 	s.Reset()
@@ -142,7 +141,7 @@ func (k *key) signed(prefix, body []byte, signatures []string) bool {
 
 const idLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// NewID returns a new webhook-id in the form of Svix's: msg_ and 27 letters and digits.
+// NewID returns a new webhook-id in Svix's form: msg_ and 27 letters and digits.
 func NewID() string {
 	id := []byte("msg_")
 	for range 27 {

@@ -43,7 +43,8 @@ func key(t testing.TB, n int) signature.Key {
 	return parse(t, "whsec_"+base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "the bytes of test key %06d", n)))
 }
 
-func TestSignIsTheDocumentedVector(t *testing.T) {
+func TestKey_SignsTheDocumentedVector(t *testing.T) {
+	t.Parallel()
 	got := parse(t, vectorKey).Sign(vectorID, vectorTime, []byte(vectorBody))
 	if got != vectorSignature {
 		t.Errorf("Sign(…) = %s; want %s", got, vectorSignature)
@@ -51,15 +52,17 @@ func TestSignIsTheDocumentedVector(t *testing.T) {
 }
 
 func TestParseKey(t *testing.T) {
+	t.Parallel()
 	long := base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
 	tests := []struct {
 		name string
 		in   string
-		want string // a part of the error; "" when the key is good
+		want string // a part of the error, "" for a valid key
 	}{
 		{"24 bytes", vectorKey, ""},
 		{"32 bytes, padded", "whsec_" + long, ""},
 		{"white space around it, as a file has it", "\t " + vectorKey + "\r\n", ""},
+		{"a byte order mark before it, as some editors write", "\uFEFF" + vectorKey + "\r\n", ""},
 		{"empty", "", "key is empty"},
 		{"white space only", " \n", "key is empty"},
 		{"prefix only", "whsec_", "empty after whsec_"},
@@ -67,6 +70,8 @@ func TestParseKey(t *testing.T) {
 		{"prefix in capitals", "WHSEC_" + long, "does not begin with whsec_"},
 		{"an asymmetric key", "whsk_" + long, "asymmetric"},
 		{"the public half of one", "whpk_" + long, "asymmetric"},
+		{"a signature of one", "v1a," + long, "asymmetric"},
+		{"a public key of one with its version in front", "v1a,whpk_" + long, "asymmetric"},
 		{"v1 in front", "v1," + vectorKey, "from whsec_ on"},
 		{"quotes around it", `"` + vectorKey + `"`, "quotes"},
 		{"two keys in one", vectorKey + "\n" + vectorKey, "one key at a time"},
@@ -99,7 +104,8 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-func TestFingerprintIsShortAndStable(t *testing.T) {
+func TestKey_FingerprintIsShortAndStable(t *testing.T) {
+	t.Parallel()
 	if got := parse(t, vectorKey).Fingerprint(); !regexp.MustCompile(`^[0-9a-f]{8}$`).MatchString(got) {
 		t.Errorf("Fingerprint() = %q; want 8 hexadecimal digits", got)
 	}
@@ -108,7 +114,8 @@ func TestFingerprintIsShortAndStable(t *testing.T) {
 	}
 }
 
-func TestKeyIsNeverPrinted(t *testing.T) {
+func TestKey_IsNeverPrinted(t *testing.T) {
+	t.Parallel()
 	k := parse(t, vectorKey)
 	secret := strings.TrimPrefix(vectorKey, "whsec_")
 	raw, err := base64.StdEncoding.DecodeString(secret)
@@ -117,10 +124,10 @@ func TestKeyIsNeverPrinted(t *testing.T) {
 	}
 	v := signature.NewVerifier(time.Minute, nil, k)
 	type settings struct {
-		Key     signature.Key
-		Keys    []signature.Key
-		private signature.Key
-		proves  *signature.Verifier
+		Key      signature.Key
+		Keys     []signature.Key
+		private  signature.Key
+		verifier *signature.Verifier
 	}
 	all := settings{k, []signature.Key{k}, k, v}
 
@@ -163,7 +170,8 @@ func TestKeyIsNeverPrinted(t *testing.T) {
 	}
 }
 
-func TestZeroKeyIsNoKey(t *testing.T) {
+func TestKey_ZeroValueVerifiesNothing(t *testing.T) {
+	t.Parallel()
 	var none signature.Key
 	if got := none.Fingerprint() + none.String() + none.Sign("msg_1", vectorTime, nil); got != "" {
 		t.Errorf("a zero Key prints or signs %q; want nothing", got)
@@ -173,7 +181,8 @@ func TestZeroKeyIsNoKey(t *testing.T) {
 	}
 }
 
-func TestNewIDIsInTheFormOfSvix(t *testing.T) {
+func TestNewID_HasTheFormOfSvix(t *testing.T) {
+	t.Parallel()
 	form := regexp.MustCompile(`^msg_[0-9A-Za-z]{27}$`)
 	seen := map[string]bool{}
 	for range 1000 {

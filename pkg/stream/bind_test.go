@@ -8,11 +8,13 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestBind(t *testing.T) {
+func TestBind_AcceptsWhatIsProvisioned(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, connections, writes)
 	events, parked, err := stream.Bind(within(t, patience), s.JS, codatSource, connections)
 	if err != nil {
@@ -22,39 +24,35 @@ func TestBind(t *testing.T) {
 		t.Errorf("Bind() = %s on %s and %s on %s", e.Name, e.Stream, p.Name, p.Stream)
 	}
 	one := writes
-	one.Types = []string{"bills.write.successful"}
+	one.Types = []codat.Pattern{"bills.write.successful"}
 	if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, one); err != nil {
 		t.Errorf("Bind() of a version that handles less = %v; want the wider filter to do", err)
 	}
+	other := connections
+	other.AckWait, other.MaxAckPending = 2*time.Minute, 9999
+	if events, _, err := stream.Bind(within(t, patience), s.JS, codatSource, other); err != nil || events.CachedInfo().Config.AckWait != time.Minute {
+		t.Errorf("Bind() of a version with another ack wait and limit of pending acks = %v; want the consumer as it is", err)
+	}
 }
 
-func TestBindRefuses(t *testing.T) {
-	with := func(change func(*stream.WorkerPlan)) stream.WorkerPlan {
+func TestBind_Refuses(t *testing.T) {
+	t.Parallel()
+	with := func(change func(*stream.WorkerSpec)) stream.WorkerSpec {
 		w := connections
 		change(&w)
 		return w
 	}
 	tests := []struct {
 		name   string
-		worker stream.WorkerPlan
+		worker stream.WorkerSpec
 		is     error
 		says   string
 	}{
 		{"a worker that is not provisioned", writes, stream.ErrNotProvisioned, "consumer writes on CODAT"},
 		{
 			"a version that handles more",
-			with(func(w *stream.WorkerPlan) { w.Types = []string{"connection.connected", "*.connected"} }),
+			with(func(w *stream.WorkerSpec) { w.Types = []codat.Pattern{"connection.connected", "*.connected"} }),
 			stream.ErrDrift, "it does not take codat.events.*.connected",
-		},
-		{
-			"a version that waits longer for acks",
-			with(func(w *stream.WorkerPlan) { w.AckWait = 2 * time.Minute }),
-			stream.ErrDrift, "ack wait is 1m0s, this version needs 2m0s",
-		},
-		{
-			"a version with more out at once",
-			with(func(w *stream.WorkerPlan) { w.MaxAckPending = 9999 }),
-			stream.ErrDrift, "max ack pending is 5000, this version needs 9999",
 		},
 	}
 	s := streamtest.New(t, connections)
@@ -67,6 +65,18 @@ func TestBindRefuses(t *testing.T) {
 		})
 	}
 
+	t.Run("an ack wait that ends before it is extended", func(t *testing.T) {
+		c := consumerConfig(t, s.JS, "CODAT", "connections")
+		c.AckWait = 10 * time.Millisecond
+		if _, err := s.JS.UpdateConsumer(t.Context(), "CODAT", c); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := stream.Bind(within(t, patience), s.JS, codatSource, connections)
+		if !errors.Is(err, stream.ErrDrift) || !strings.Contains(err.Error(), "ack wait is 10ms, this version needs 1m0s") {
+			t.Errorf("Bind() = %v; want ErrDrift and the ack wait", err)
+		}
+		provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}})
+	})
 	t.Run("a consumer that gives up by itself", func(t *testing.T) {
 		c := consumerConfig(t, s.JS, "CODAT", "connections")
 		c.MaxDeliver, c.BackOff = 3, []time.Duration{time.Second}
@@ -76,7 +86,7 @@ func TestBindRefuses(t *testing.T) {
 		if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, connections); !errors.Is(err, stream.ErrDrift) {
 			t.Errorf("Bind() = %v; want ErrDrift", err)
 		}
-		provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{connections}})
+		provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}})
 		if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, connections); err != nil {
 			t.Errorf("Bind() after Provision() = %v", err)
 		}
@@ -98,13 +108,14 @@ func TestBindRefuses(t *testing.T) {
 		}
 	})
 	t.Run("a worker without a name", func(t *testing.T) {
-		if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, stream.WorkerPlan{}); err == nil {
+		if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, stream.WorkerSpec{}); err == nil {
 			t.Error("Bind() = nil")
 		}
 	})
 }
 
-func TestCheck(t *testing.T) {
+func TestCheck_NamesWhyNoEventIsStored(t *testing.T) {
+	t.Parallel()
 	const limitOfBody = 1 << 20
 	s := streamtest.New(t)
 	if err := codatSource.Check(within(t, patience), s.JS, limitOfBody); err != nil {

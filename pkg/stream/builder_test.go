@@ -15,7 +15,8 @@ import (
 )
 
 // A message that is made in the place of another has nothing of it.
-func TestABuilderLeavesNothingBehind(t *testing.T) {
+func TestBuilder_ReusesNoValue(t *testing.T) {
+	t.Parallel()
 	text := func(t *rapid.T, name string) string {
 		return rapid.SampledFrom([]string{"", "", "a", "b", "\x01", "\u00e9 %"}).Draw(t, name)
 	}
@@ -43,12 +44,13 @@ func TestABuilderLeavesNothingBehind(t *testing.T) {
 }
 
 // However often a connection was lost, a publish has a place for the answer that comes then.
-func TestALossLeavesRoomForAnAnswer(t *testing.T) {
+func TestPublisher_HasSpaceForAnAnswerAfterLostConnections(t *testing.T) {
+	t.Parallel()
 	p := &Publisher{inbox: "_INBOX.x", slots: make([]atomic.Pointer[slot], 1), free: make(chan *slot, 1)}
 	s := p.take()
-	subject := s.next()
+	subject := s.begin()
 	for range 5 {
-		p.wake()
+		p.wakeAll()
 	}
 	ack := &nats.Msg{Subject: subject}
 	p.deliver(ack)
@@ -64,7 +66,8 @@ func TestALossLeavesRoomForAnAnswer(t *testing.T) {
 	}
 }
 
-func TestNoTimeIsLeftAtTheEndOfAPublish(t *testing.T) {
+func TestPublisher_EndsAtDeadline(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -79,7 +82,7 @@ func TestNoTimeIsLeftAtTheEndOfAPublish(t *testing.T) {
 		{"past", t.Context(), now, context.DeadlineExceeded},
 		{"cancelled", cancelled, now.Add(time.Hour), context.Canceled},
 	} {
-		if got := ended(tt.ctx, tt.until); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
+		if got := expired(tt.ctx, tt.until); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
 			t.Errorf("%s: ended() = %v; want %v", tt.name, got, tt.want)
 		}
 	}

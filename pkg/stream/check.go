@@ -9,13 +9,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// HeaderRoom is how much larger than the largest body a message may be: all headers together have at most this.
+// HeaderRoom is the most bytes that all headers of a message have together.
 const HeaderRoom = 64 << 10
 
-// Check says in words why an event with a body of up to bodyLimit bytes could not be stored now, and nil when it could:
-// the server is there and takes messages of that size, the stream is there, takes what this source publishes and says
-// so, has a leader and has room. It needs no more permission than to ask for the stream by name. Give ctx a deadline
-// shorter than the caller's own.
+// Check returns nil when an event with a body of up to bodyLimit bytes can be stored now: the server is connected and takes
+// messages of that size, and the stream exists, takes the subjects of this source, acknowledges, has a leader and is not
+// full. It needs permission for STREAM.INFO. Give ctx a deadline shorter than the caller's own.
 func (s Source) Check(ctx context.Context, js jetstream.JetStream, bodyLimit int64) error {
 	nc := js.Conn()
 	if !nc.IsConnected() {
@@ -35,8 +34,8 @@ func (s Source) Check(ctx context.Context, js jetstream.JetStream, bodyLimit int
 	if err := s.takesEvents(&info.Config, bodyLimit); err != nil {
 		return fmt.Errorf("stream %s: %w", s.Stream(), err)
 	}
-	if info.Cluster != nil && info.Config.Replicas > 1 && info.Cluster.Leader == "" {
-		return fmt.Errorf("stream %s: it has no leader now", s.Stream())
+	if err := leads(info.Cluster); err != nil {
+		return fmt.Errorf("stream %s: %w", s.Stream(), err)
 	}
 	if limit := info.Config.MaxBytes; limit > 0 && info.State.Bytes+uint64(bodyLimit+HeaderRoom) > uint64(limit) {
 		return fmt.Errorf("stream %s: %w: %v of %v: raise it with headgate provision --max-bytes", s.Stream(), ErrFull, size(info.State.Bytes), size(limit))
@@ -47,13 +46,13 @@ func (s Source) Check(ctx context.Context, js jetstream.JetStream, bodyLimit int
 	return nil
 }
 
-// takesEvents says why a stream made like this stores no event of the source, or does not say that it has.
+// takesEvents returns an error for a stream that cannot store the events of the source, or does not acknowledge them.
 func (s Source) takesEvents(c *jetstream.StreamConfig, bodyLimit int64) error {
 	switch need := bodyLimit + HeaderRoom; {
 	case c.Sealed:
-		return fmt.Errorf("%w: it is sealed, which cannot be undone: copy what it has, delete it and run headgate provision", ErrDrift)
+		return fmt.Errorf("%w: it is sealed, which cannot be undone: copy its messages, delete it and run headgate provision", ErrDrift)
 	case c.NoAck:
-		return fmt.Errorf("%w: it has no_ack, so that nobody knows what is stored: run headgate provision", ErrDrift)
+		return fmt.Errorf("%w: it has no_ack, so it does not say what is stored: run headgate provision", ErrDrift)
 	case c.MaxMsgSize > 0 && int64(c.MaxMsgSize) < need:
 		return fmt.Errorf("%w: it takes messages of %v, but a body of %v with its headers needs %v: lift that limit with nats stream edit %s --max-msg-size=-1, or lower the body limit",
 			ErrDrift, size(c.MaxMsgSize), size(bodyLimit), size(need), s.Stream())

@@ -11,7 +11,8 @@ import (
 )
 
 // A stream that is there and has room, and yet stores no event or does not say that it has.
-func TestCheckOfAStreamThatIsMadeDifferently(t *testing.T) {
+func TestCheck_NamesSettingsThatRefuseEvents(t *testing.T) {
+	t.Parallel()
 	const limitOfBody = 1 << 20
 	tests := []struct {
 		name   string
@@ -70,13 +71,14 @@ func TestCheckOfAStreamThatIsMadeDifferently(t *testing.T) {
 }
 
 // What Check says to run mends what it says.
-func TestProvisionMendsWhatCheckFinds(t *testing.T) {
+func TestProvision_CuresWhatCheckFinds(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	limit(t, s, func(c *jetstream.StreamConfig) { c.NoAck, c.Subjects = true, []string{"codat.redrive.>"} })
 	if err := codatSource.Check(within(t, patience), s.JS, 1<<20); err == nil {
 		t.Error("Check() = nil")
 	}
-	streamtest.Provision(t, s.JS, stream.Plan{Source: codatSource})
+	streamtest.Provision(t, s.JS, stream.Layout{Source: codatSource})
 	if err := codatSource.Check(within(t, patience), s.JS, 1<<20); err != nil {
 		t.Errorf("Check() after headgate provision = %v", err)
 	}

@@ -26,8 +26,8 @@ type NATS struct {
 	NATSKey   string `name:"nats-key"   env:"NATS_KEY"   placeholder:"FILE" help:"File with the key of the client certificate (PEM). Needs --nats-cert."`
 }
 
-// Validate refuses settings with which no connection can be made: no address, files that cannot be read, a certificate
-// without its key, two ways to log in.
+// Validate returns an error for settings with which no connection can be made: no address, a file that cannot be read, a
+// certificate without its key, or two ways to log in.
 func (s NATS) Validate() error {
 	if strings.Trim(s.NATSURL, " ,") == "" {
 		return errors.New("--nats-url (NATS_URL) is empty: set it to the address of the NATS server, as nats://127.0.0.1:4222")
@@ -37,17 +37,19 @@ func (s NATS) Validate() error {
 		if !strings.Contains(server, "://") {
 			server = "nats://" + server
 		}
-		var wrong *url.Error
-		if _, err := url.Parse(server); errors.As(err, &wrong) {
-			// Only the reason: the address may hold a password.
-			return fmt.Errorf("--nats-url (NATS_URL) is not an address as nats://127.0.0.1:4222: %w", wrong.Err)
+		// The parser's error is left out, because it may quote a part of the password.
+		switch u, err := url.Parse(server); {
+		case err != nil, u.Hostname() == "":
+			return errors.New("--nats-url (NATS_URL) must be an address as nats://127.0.0.1:4222" + encodePassword)
+		case u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.HasSuffix(server, "#"), strings.Trim(u.Path, "/") != "":
+			return errors.New("--nats-url (NATS_URL) must end after host and port" + encodePassword)
 		}
 	}
 	if s.NATSCreds != "" && s.NATSNKey != "" {
 		return errors.New("--nats-creds and --nats-nkey are both set: a user logs in with one of them")
 	}
 	if (s.NATSCert == "") != (s.NATSKey == "") {
-		return errors.New("--nats-cert and --nats-key belong together: set both or none")
+		return errors.New("--nats-cert and --nats-key belong together: set both or neither")
 	}
 	for _, f := range []struct{ flag, name string }{
 		{"--nats-creds", s.NATSCreds},
@@ -70,8 +72,11 @@ func (s NATS) Validate() error {
 	return nil
 }
 
-// Check is Validate that also reads what the files hold, as Connect and the login do. It connects to nothing, and what is
-// in a file stays out of its error.
+// encodePassword is the cure for a password that ends the address early.
+const encodePassword = ": in a user or password, write / as %2F, # as %23, ? as %3F, @ as %40, a comma as %2C and % as %25"
+
+// Check does what Validate does, and also reads the files as Connect and the login do. It opens no connection, and its
+// error never quotes a file.
 func (s NATS) Check() error {
 	if err := s.Validate(); err != nil {
 		return err
@@ -102,12 +107,13 @@ func (s NATS) Check() error {
 	return nil
 }
 
-// Connect makes a connection for the process called name, a role such as "ingress" or the name of a worker: its inbox is
+// Connect makes a connection for the process called name, a role such as "ingress" or the name of a worker. Its inbox is
 // under _INBOX_<name>, so that permissions can keep it private.
 //
-// It returns before a server was reached, and from then on connects again for ever, also when the server refuses the
-// user, because secrets rotate. While it is not connected, what is published fails at once and is never sent later. What
-// becomes of the connection, and every permission that is missing, goes to log; log may be nil. Connected waits for it.
+// Connect returns before a server is reached; Connected waits for one. The connection reconnects for ever, also when the
+// server refuses the user, because secrets rotate. While it is not connected, a publish fails at once and is never sent
+// later. When JetStream has not answered for longer than an election takes and the connection knows other servers, it
+// connects to another one. log gets the changes of the connection and every missing permission; it may be nil.
 func Connect(ctx context.Context, s NATS, name string, log *zap.Logger) (*nats.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -126,12 +132,12 @@ func Connect(ctx context.Context, s NATS, name string, log *zap.Logger) (*nats.C
 	return nc, nil
 }
 
-// deafFor is how long a connection stays that may not hear answers. A server tells nobody who may now: only a new
-// connection subscribes again.
-const deafFor = 5 * time.Second
+// reconnectAfter is how long a connection stays that may not subscribe to its inbox. A server does not announce that the
+// permission was given: only a new connection subscribes again.
+const reconnectAfter = 5 * time.Second
 
-// connectTimeout is for one try to connect to one server. As with sendTimeout, a publish can return as much later than its
-// end: nats.go keeps everybody waiting while it talks to a server that it has reached.
+// connectTimeout bounds one attempt to connect to one server. nats.go blocks publishes while it talks to a server that it
+// has reached, so a publish can return this much after its deadline, as with sendTimeout.
 const connectTimeout = 1500 * time.Millisecond
 
 func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
@@ -141,60 +147,64 @@ func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	log = log.Named("nats")
-	var deaf atomic.Bool // to answers, until the connection is made anew
 	opts := []nats.Option{
 		nats.Name(name),
-		nats.CustomInboxPrefix("_INBOX_" + name), // else every service could read every other's replies
+		nats.CustomInboxPrefix("_INBOX_" + name), // so that permissions can keep the replies to it private
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(500 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, time.Second),
-		nats.ReconnectBufSize(-1),           // what was answered with an error is never sent afterwards
+		nats.ReconnectBufSize(-1),           // a publish that returned an error is never sent later
 		nats.PingInterval(10 * time.Second), // a dead server is noticed in half a minute, not in four
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&gathering{net.Dialer{Timeout: connectTimeout}}),
+		nats.SetCustomDialer(&coalescingDialer{net.Dialer{Timeout: connectTimeout}, &leaver{log: log.Named("nats")}}),
 		nats.DrainTimeout(25 * time.Second),
+	}
+	opts = append(opts, logOptions(log.Named("nats"))...)
+	login, err := s.loginOptions()
+	return append(opts, login...), err
+}
+
+// logOptions log what becomes of the connection, and make it new when it may not subscribe to its inbox.
+func logOptions(log *zap.Logger) []nats.Option {
+	var reconnecting atomic.Bool
+	server := func(nc *nats.Conn) zap.Field { return zap.String("server", nc.ConnectedUrlRedacted()) }
+	return []nats.Option{
 		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
 			fields := []zap.Field{zap.Error(err)}
 			if sub != nil {
 				fields = append(fields, zap.String("subject", sub.Subject))
 			}
-			if errors.Is(err, nats.ErrPermissionViolation) {
-				log.Error("permission missing", fields...) // the error names the subject
-				if isInbox(nc, err) && deaf.CompareAndSwap(false, true) {
-					time.AfterFunc(deafFor, func() {
-						deaf.Store(false)
-						_ = nc.ForceReconnect() // it fails when it is closed or reconnects already
-					})
-				}
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				log.Error("connection error", fields...)
 				return
 			}
-			log.Error("connection error", fields...)
+			log.Error("permission missing", fields...) // the error names the subject
+			if isInbox(nc, err) && reconnecting.CompareAndSwap(false, true) {
+				time.AfterFunc(reconnectAfter, func() {
+					reconnecting.Store(false)
+					_ = nc.ForceReconnect() // it fails when the connection is closed or reconnects already
+				})
+			}
 		}),
-		nats.ConnectHandler(func(nc *nats.Conn) {
-			log.Info("connected", zap.String("server", nc.ConnectedUrlRedacted()))
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info("connected again", zap.String("server", nc.ConnectedUrlRedacted()))
-		}),
+		nats.ConnectHandler(func(nc *nats.Conn) { log.Info("connected", server(nc)) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected again", server(nc)) }),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if err != nil {
 				log.Warn("disconnected", zap.Error(err))
 			}
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Debug("not connected yet", zap.Error(err))
-		}),
-		nats.LameDuckModeHandler(func(nc *nats.Conn) {
-			log.Info("the server will stop soon", zap.String("server", nc.ConnectedUrlRedacted()))
-		}),
-		nats.ClosedHandler(func(nc *nats.Conn) {
-			log.Info("connection closed")
-		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Debug("not connected yet", zap.Error(err)) }),
+		nats.LameDuckModeHandler(func(nc *nats.Conn) { log.Info("the server will stop soon", server(nc)) }),
+		nats.ClosedHandler(func(*nats.Conn) { log.Info("connection closed") }),
 	}
+}
+
+// loginOptions are the credentials and certificates of the settings.
+func (s NATS) loginOptions() ([]nats.Option, error) {
+	var opts []nats.Option
 	if s.NATSCreds != "" {
 		opts = append(opts, nats.UserCredentials(s.NATSCreds))
 	}
@@ -214,7 +224,7 @@ func (s NATS) options(name string, log *zap.Logger) ([]nats.Option, error) {
 	return opts, nil
 }
 
-// Connected waits until the connection has a server, or says why it has none when ctx ends first.
+// Connected waits until the connection has a server. When ctx ends first, the error says why it has none.
 func Connected(ctx context.Context, nc *nats.Conn) error {
 	status := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer nc.RemoveStatusListener(status)
@@ -233,7 +243,42 @@ func Connected(ctx context.Context, nc *nats.Conn) error {
 	}
 }
 
-// notConnected says what is known about why a connection has no server.
+// Refused connects to each server once, and returns the error with which one of them refuses the user, or nil. A connection
+// forgets this error when it waits for its next try or another server does not answer. It takes 1.5 s for each server at most.
+func Refused(s NATS, name string) error {
+	opts, err := s.options(name, nil)
+	if err != nil {
+		return nil // Connect returns it
+	}
+	opts = append(opts, nats.RetryOnFailedConnect(false))
+	for _, server := range strings.Split(s.NATSURL, ",") {
+		nc, err := nats.Connect(strings.TrimSpace(server), opts...)
+		if err == nil {
+			nc.Close()
+		}
+		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+			return err
+		}
+	}
+	return nil
+}
+
+// NotConnected returns an error that says why nc has no server and wraps err, when err is that of nats.go for what is sent
+// meanwhile (outbound buffer limit exceeded), and otherwise err.
+func NotConnected(nc *nats.Conn, err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return &notConnectedError{notConnected(nc), err}
+	}
+	return err
+}
+
+type notConnectedError struct{ reason, err error }
+
+func (e *notConnectedError) Error() string { return "not connected to NATS: " + e.reason.Error() }
+
+func (e *notConnectedError) Unwrap() error { return e.err }
+
+// notConnected is the reason, as far as it is known, why a connection has no server.
 func notConnected(nc *nats.Conn) error {
 	if err := nc.LastError(); err != nil {
 		return fmt.Errorf("no server: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -18,7 +19,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestSettingsAreFlagsAndTheVariablesOfNATSTools(t *testing.T) {
+func TestNATS_FlagsAndVariables(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -56,7 +57,8 @@ func TestSettingsAreFlagsAndTheVariablesOfNATSTools(t *testing.T) {
 	}
 }
 
-func TestConnectRefusesBeforeItConnects(t *testing.T) {
+func TestConnect_RefusesInvalidSettings(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing")
 	empty := filepath.Join(dir, "empty")
@@ -72,16 +74,25 @@ func TestConnectRefusesBeforeItConnects(t *testing.T) {
 	}{
 		{"no address", stream.NATS{}, "ingress", "--nats-url"},
 		{"an address of commas", stream.NATS{NATSURL: ", "}, "ingress", "--nats-url"},
-		{"an address that is none", stream.NATS{NATSURL: server + ",nats://user:hunter2@127.0.0.1:port"}, "ingress", "--nats-url"},
+		{"an invalid address", stream.NATS{NATSURL: server + ",nats://user:hunter2@127.0.0.1:port"}, "ingress", "--nats-url"},
 		{"an address with a password that is not encoded", stream.NATS{NATSURL: "nats://user:hunter2%zz@127.0.0.1:1"}, "ingress", "--nats-url"},
+		{"a password with a slash", stream.NATS{NATSURL: "nats://user:hunter2/x@127.0.0.1:1"}, "ingress", "write / as %2F"},
+		{"a password of digits and a slash", stream.NATS{NATSURL: "nats://user:1/hunter2@127.0.0.1:1"}, "ingress", "write / as %2F"},
+		{"a password with a hash", stream.NATS{NATSURL: "nats://user:hunter2#x@127.0.0.1:1"}, "ingress", "# as %23"},
+		{"a password of digits and a hash", stream.NATS{NATSURL: "nats://user:1#hunter2@127.0.0.1:1"}, "ingress", "# as %23"},
+		{"a password with a question mark", stream.NATS{NATSURL: "user:hunter2?x@127.0.0.1:1"}, "ingress", "? as %3F"},
+		{"a password of digits and a question mark", stream.NATS{NATSURL: "user:1?hunter2@127.0.0.1:1"}, "ingress", "? as %3F"},
+		{"a fragment", stream.NATS{NATSURL: "nats://127.0.0.1:1#hunter2"}, "ingress", "must end after host and port"},
+		{"an empty fragment", stream.NATS{NATSURL: "nats://127.0.0.1:1#"}, "ingress", "must end after host and port"},
+		{"an address without a host", stream.NATS{NATSURL: "nats://:1"}, "ingress", "must be an address"},
 		{"credentials that are not there", stream.NATS{NATSURL: server, NATSCreds: missing}, "ingress", "--nats-creds: open"},
 		{"a seed that is not there", stream.NATS{NATSURL: server, NATSNKey: missing}, "ingress", "--nats-nkey: open"},
-		{"a seed that is none", stream.NATS{NATSURL: server, NATSNKey: empty}, "ingress", "no nkey seed"},
+		{"an invalid seed", stream.NATS{NATSURL: server, NATSNKey: empty}, "ingress", "no nkey seed"},
 		{"authorities that are not there", stream.NATS{NATSURL: server, NATSCA: missing}, "ingress", "--nats-ca: open"},
-		{"authorities that are none", stream.NATS{NATSURL: server, NATSCA: empty}, "ingress", "root certificate"},
+		{"invalid authorities", stream.NATS{NATSURL: server, NATSCA: empty}, "ingress", "root certificate"},
 		{"a certificate that is not there", stream.NATS{NATSURL: server, NATSCert: missing, NATSKey: empty}, "ingress", "--nats-cert: open"},
 		{"a key that is not there", stream.NATS{NATSURL: server, NATSCert: empty, NATSKey: missing}, "ingress", "--nats-key: open"},
-		{"a certificate that is none", stream.NATS{NATSURL: server, NATSCert: empty, NATSKey: empty}, "ingress", "certificate"},
+		{"an invalid certificate", stream.NATS{NATSURL: server, NATSCert: empty, NATSKey: empty}, "ingress", "certificate"},
 		{"a certificate without its key", stream.NATS{NATSURL: server, NATSCert: empty}, "ingress", "belong together"},
 		{"two ways to log in", stream.NATS{NATSURL: server, NATSCreds: empty, NATSNKey: empty}, "ingress", "both set"},
 		{"a name that is no token", stream.NATS{NATSURL: server}, "two words", "cannot be the name"},
@@ -111,7 +122,8 @@ func TestConnectRefusesBeforeItConnects(t *testing.T) {
 	}
 }
 
-func TestCheckReadsCredentials(t *testing.T) {
+func TestNATS_CheckReadsCredentials(t *testing.T) {
+	t.Parallel()
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +149,8 @@ func TestCheckReadsCredentials(t *testing.T) {
 	}
 }
 
-func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
+func TestConnect_WaitsForServer(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	s.Stop()
 	logged, logs := observer.New(zap.InfoLevel)
@@ -148,6 +161,14 @@ func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	defer nc.Close()
 	if err := nc.Publish("codat.events.x", nil); !errors.Is(err, nats.ErrReconnectBufExceeded) {
 		t.Errorf("Publish() while the server is away = %v; want it to fail at once", err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Bucket(within(t, patience), js, "CODAT_connections")
+	if !errors.Is(err, nats.ErrReconnectBufExceeded) || strings.Contains(err.Error(), "buffer") || !strings.Contains(err.Error(), "not connected to NATS: no server") {
+		t.Errorf("Bucket() while the server is away = %v; want it to say that there is no server", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -177,7 +198,8 @@ func TestConnectWaitsForAServerThatIsNotThereYet(t *testing.T) {
 	}
 }
 
-func TestConnectWithAnNKey(t *testing.T) {
+func TestConnect_WithNKey(t *testing.T) {
+	t.Parallel()
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +228,8 @@ func TestConnectWithAnNKey(t *testing.T) {
 }
 
 // A user that the server refuses is not given up: secrets rotate.
-func TestConnectAsksAgainWhenTheUserIsRefused(t *testing.T) {
+func TestConnect_RetriesRefusedUser(t *testing.T) {
+	t.Parallel()
 	url, _ := streamtest.Configured(t, `authorization: { user: "u", password: "right" }`)
 	logged, logs := observer.New(zap.InfoLevel)
 	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: strings.Replace(url, "nats://", "nats://u:hunter2@", 1)}, "ingress", zap.New(logged))

@@ -61,7 +61,7 @@ func codatWithOneWrite(ctx context.Context) (address string, end func()) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, err := stream.Provision(ctx, js, stream.Plan{Source: "codat"}, false); err != nil {
+	if _, err := stream.Provision(ctx, js, stream.Layout{Source: "codat"}, false); err != nil {
 		log.Fatal(err)
 	}
 	head := codat.Head{Type: "invoices.write.successful"}

@@ -1,10 +1,7 @@
 package stream_test
 
 import (
-	"context"
-	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,7 +14,8 @@ import (
 )
 
 // The stream has the event, and its ack is lost: the publisher asks again with the same id, and is told.
-func TestALostAckIsAskedForAgain(t *testing.T) {
+func TestPublisher_RetriesLostAck(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	proxy := streamtest.NewProxy(t, strings.TrimPrefix(s.URL, "nats://"))
 	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: proxy.URL()}, "ingress", nil)
@@ -54,7 +52,8 @@ func TestALostAckIsAskedForAgain(t *testing.T) {
 }
 
 // A connection that breaks is noticed at once, and not when the ack is late.
-func TestALostConnectionIsNoticed(t *testing.T) {
+func TestPublisher_NoticesLostConnection(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	proxy := streamtest.NewProxy(t, strings.TrimPrefix(s.URL, "nats://"))
 	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: proxy.URL()}, "ingress", nil)
@@ -98,81 +97,9 @@ func watchTries(t testing.TB, s *streamtest.Server, id string) *atomic.Int64 {
 	return &tries
 }
 
-// While events are published, the leader of their stream is killed and comes back: each event that was acknowledged is
-// stored, once, and so is each other that is stored.
-func TestTheLeaderIsKilledWhileEventsArePublished(t *testing.T) {
-	c := streamtest.NewCluster(t)
-	nc, err := stream.Connect(t.Context(), stream.NATS{NATSURL: c.URL}, "ingress", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	if err := stream.Connected(within(t, patience), nc); err != nil {
-		t.Fatal(err)
-	}
-	p := publisher(t, nc, stream.PublisherOptions{})
-
-	var acked sync.Map // id -> sequence
-	var count, failed atomic.Int64
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	for w := range 16 {
-		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
-				id := fmt.Sprintf("msg_%d_%d", w, i)
-				m := event(t, id)
-				r, err := p.Publish(within(t, patience), m) // the event is finished also when the test stops
-				if err != nil {
-					failed.Add(1)
-					continue
-				}
-				acked.Store(id, r.Sequence)
-				count.Add(1)
-			}
-		})
-	}
-	more := func(why string) {
-		t.Helper()
-		from := count.Load()
-		streamtest.Wait(t, func() bool { return count.Load() >= from+200 }, why)
-	}
-	more("events are published")
-	leader := c.LeaderOf("CODAT")
-	c.Kill(leader)
-	more("events are published without the leader")
-	c.Restart(leader)
-	c.WaitReady()
-	more("events are published when it is back")
-	stop()
-	wg.Wait()
-	c.WaitReady()
-
-	seen := map[string]uint64{}
-	each(t, c.JS, "CODAT", func(m jetstream.Msg) {
-		meta, err := m.Metadata()
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := m.Headers().Get(stream.HeaderWebhookID)
-		if at, ok := seen[id]; ok {
-			t.Errorf("%s is stored at %d and at %d", id, at, meta.Sequence.Stream)
-		}
-		seen[id] = meta.Sequence.Stream
-	})
-	acked.Range(func(id, at any) bool {
-		if seen[id.(string)] != at.(uint64) {
-			t.Errorf("%s was acknowledged at %d and is stored at %d", id, at, seen[id.(string)])
-		}
-		return true
-	})
-	t.Logf("%d events acknowledged, %d not, %d stored", count.Load(), failed.Load(), len(seen))
-	if failed.Load() > 0 {
-		t.Errorf("%d events were not acknowledged in %v", failed.Load(), patience)
-	}
-}
-
 // What fails stays failed: nothing of it is sent when the connection is back.
-func TestNothingIsSentAfterPublishHasFailed(t *testing.T) {
+func TestPublisher_SendsNothingAfterFailure(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	s.Stop()

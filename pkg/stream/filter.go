@@ -1,54 +1,48 @@
 package stream
 
-import "strings"
+import (
+	"slices"
 
-// covers reports whether filter matches every subject that other matches. In both, "*" stands for exactly one token and
-// ">" at the end for one or more.
-func covers(filter, other string) bool {
-	for {
-		f, fRest, fMore := strings.Cut(filter, ".")
-		o, oRest, oMore := strings.Cut(other, ".")
-		switch {
-		case f == ">":
-			return true
-		case o == ">":
-			return false // other goes on without end, filter does not
-		case f != "*" && f != o:
-			return false
-		case !fMore || !oMore:
-			return fMore == oMore
-		}
-		filter, other = fRest, oRest
-	}
-}
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/codat"
+)
+
+// covers reports whether filter matches every subject that other, a filter or a subject, matches.
+func covers(filter, other string) bool { return codat.Pattern(filter).Covers(codat.Pattern(other)) }
+
+// overlap reports whether some subject is matched by both filters.
+func overlap(a, b string) bool { return codat.Pattern(a).Overlaps(codat.Pattern(b)) }
 
 // uncovered returns those of others that none of filters covers by itself.
 func uncovered(filters, others []string) (missing []string) {
 	for _, o := range others {
-		found := false
-		for _, f := range filters {
-			found = found || covers(f, o)
-		}
-		if !found {
+		if !slices.ContainsFunc(filters, func(f string) bool { return covers(f, o) }) {
 			missing = append(missing, o)
 		}
 	}
 	return missing
 }
 
-// overlap reports whether some subject is matched by both filters.
-func overlap(a, b string) bool {
-	for {
-		x, xRest, xMore := strings.Cut(a, ".")
-		y, yRest, yMore := strings.Cut(b, ".")
-		switch {
-		case x == ">" || y == ">":
-			return true
-		case x != "*" && y != "*" && x != y:
-			return false
-		case !xMore || !yMore:
-			return xMore == yMore
+// widest sorts filters and drops those that another one covers: a server refuses filters that overlap.
+func widest(filters []string) []string {
+	filters = slices.Compact(slices.Sorted(slices.Values(filters)))
+	var kept []string
+	for _, f := range filters {
+		if !slices.ContainsFunc(filters, func(g string) bool { return g != f && covers(g, f) }) {
+			kept = append(kept, f)
 		}
-		a, b = xRest, yRest
 	}
+	return kept
+}
+
+// filtersOf are the filters of a consumer, however it names them; one without any takes everything.
+func filtersOf(c *jetstream.ConsumerConfig) []string {
+	switch {
+	case len(c.FilterSubjects) > 0:
+		return c.FilterSubjects
+	case c.FilterSubject != "":
+		return []string{c.FilterSubject}
+	}
+	return []string{">"}
 }

@@ -1,21 +1,22 @@
 package stream
 
-// The headers of a stored message. The webhook-* ones are those of the family that proved, so that anyone with the key
-// can prove the stored bytes again; the ce-* ones are CloudEvents in the NATS binary binding. A header whose value is
-// unknown is absent.
+// The headers of a stored message. The webhook-* headers are those of the header family that was verified, so that a
+// holder of the key can verify the stored bytes again. The ce-* headers are CloudEvents in the NATS binary binding. A
+// header whose value is unknown is absent. Message writes them and Open reads them.
 const (
 	HeaderWebhookID        = "webhook-id"
 	HeaderWebhookTimestamp = "webhook-timestamp"
 	HeaderWebhookSignature = "webhook-signature"
 
-	HeaderCESpecVersion  = "ce-specversion"
-	HeaderCEID           = "ce-id"
-	HeaderCESource       = "ce-source"
-	HeaderCEType         = "ce-type"
-	HeaderCETime         = "ce-time"
-	HeaderCESubject      = "ce-subject"
-	HeaderCEConnectionID = "ce-connectionid"
-	HeaderCEReceivedTime = "ce-receivedtime"
+	headerCESpecVersion  = "ce-specversion"
+	headerCEID           = "ce-id"
+	headerCESource       = "ce-source"
+	headerCEType         = "ce-type"
+	headerCETime         = "ce-time"
+	headerCESubject      = "ce-subject"
+	headerCEConnectionID = "ce-connectionid"
+	headerCEPushKey      = "ce-pushoperationkey"
+	headerCEReceivedTime = "ce-receivedtime"
 
 	HeaderContentType     = "content-type"
 	HeaderContentEncoding = "content-encoding"
@@ -23,4 +24,6 @@ const (
 
 	HeaderQuarantineReason = "headgate-quarantine-reason"
 	HeaderRedrive          = "headgate-redrive"
+	// HeaderSequence is the event's place in its stream. Redrives, parked copies and dead letters have it.
+	HeaderSequence = "headgate-sequence"
 )

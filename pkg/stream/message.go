@@ -1,7 +1,7 @@
 package stream
 
 import (
-	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -12,16 +12,20 @@ import (
 )
 
 const (
-	maxAttribute = 512     // bytes of a header that we write, encoded; a longer one is absent
-	maxProof     = 8 << 10 // bytes of a webhook-* header; all headers together must stay under 64 KiB
+	maxAttribute = 512 // bytes of a header, encoded; a longer one is absent
+	// Bytes of the webhook-* headers; a longer one is absent. The id may be as long as the headers of a request, because
+	// without it the body could not be verified again. All headers together must stay under HeaderRoom.
+	maxWebhookID = 32 << 10
+	maxSignature = 8 << 10
 )
 
-// Stored is what is known of an event when it is stored. Only what is set becomes a header.
+// Stored is what the subject and the headers of a stored message say. Message writes them, and only what is set becomes a
+// header; Open reads them. Of Head, both know Type, Company, Connection, PushOperation and Generated.
 type Stored struct {
 	ID        string // of the webhook, as the signature covers it
-	Timestamp string // as the proving headers carried it
-	Signature string // as the proving headers carried it, several of them joined by a space
-	MsgID     string // by which the stream knows the event again; ID if empty
+	Timestamp string // as in the verified headers
+	Signature string // of version 1, several joined by a space
+	MsgID     string // by which the stream recognizes the event; ID if empty
 
 	Head     codat.Head
 	Received time.Time
@@ -31,27 +35,42 @@ type Stored struct {
 	TraceParent     string
 
 	Quarantine string // the reason why it cannot be stored as an event; "" for an event
+
+	// Message does not write these: redrives, parked copies and dead letters set them on a copy of the event.
+
+	Redrive  string // of the redrive that gave the event to a worker again; "" for the event itself
+	Sequence uint64 // of the event in the source's stream
 }
 
-// Message is the message that stores an event: its subject, its headers, and the body as it came. The body is not
-// copied and must not change until the message is published. It returns ErrBadType when the event is not for the
-// quarantine and its type cannot be a subject.
+// Encoded reports whether the body is encoded. The coding identity is no encoding.
+func (e Stored) Encoded() bool {
+	for coding := range strings.SplitSeq(e.ContentEncoding, ",") {
+		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+// Message returns the message that stores an event: its subject, its headers, and the body unchanged. It does not copy
+// the body, which must not change until the message is published. It returns codat.ErrBadType when the event is not for
+// the quarantine and its type cannot be part of a subject.
 //
-// The values of ce-* headers are percent-encoded as CloudEvents asks for: Attribute reads them. A header that would be
-// longer than 512 bytes is absent; the body still says what it would have said.
+// The values of ce-* headers are percent-encoded, as CloudEvents specifies; Open decodes them. A header that would be
+// longer than 512 bytes is absent; the webhook-* headers may be longer.
 func (s Source) Message(e Stored, body []byte) (*nats.Msg, error) {
 	return new(Builder).Message(s, e, body)
 }
 
-// A Builder makes messages one after the other, each in the place of the one before. The zero value is ready for use.
+// A Builder makes messages and reuses the memory of one for the next. The zero value is ready to use.
 type Builder struct {
 	msg    nats.Msg
-	values [16]string // of the headers, in the order in which Message sets them
-	there  [16]bool   // in msg.Header, whose values are slices of the above: so most messages need no change of the map
+	values [17]string // of the headers, in the order in which Message sets them
+	there  [17]bool   // whether msg.Header has the value: most messages need no change of the map
 	next   int
 }
 
-// Message is the same as that of the source. The message is good until the next one is made.
+// Message does what Source.Message does. The message is valid until the next call.
 func (b *Builder) Message(s Source, e Stored, body []byte) (*nats.Msg, error) {
 	subject, err := s.subject(e)
 	if err != nil {
@@ -62,24 +81,25 @@ func (b *Builder) Message(s Source, e Stored, body []byte) (*nats.Msg, error) {
 		id = e.ID
 	}
 	if id == "" || len(id) > maxAttribute {
-		// Without it the stream would store the event again each time that it comes.
-		return nil, errors.New("an event without an id, or with one that is too long, to know it again by")
+		// Without it the stream would store every delivery of the event.
+		return nil, fmt.Errorf("the message id of an event must have 1 to %d bytes (got %d)", maxAttribute, len(id))
 	}
 
 	b.begin()
 	b.plain(jetstream.MsgIDHeader, id, maxAttribute)
-	b.plain(HeaderWebhookID, e.ID, maxProof)
-	b.plain(HeaderWebhookTimestamp, e.Timestamp, maxProof)
-	b.plain(HeaderWebhookSignature, e.Signature, maxProof)
+	b.plain(HeaderWebhookID, e.ID, maxWebhookID)
+	b.plain(HeaderWebhookTimestamp, e.Timestamp, maxSignature)
+	b.plain(HeaderWebhookSignature, e.Signature, maxSignature)
 
-	b.plain(HeaderCESpecVersion, "1.0", maxAttribute)
-	b.encoded(HeaderCEID, e.ID)
-	b.plain(HeaderCESource, "/headgate/"+string(s), maxAttribute)
-	b.encoded(HeaderCEType, e.Head.Type)
-	b.time(HeaderCETime, e.Head.Generated)
-	b.encoded(HeaderCESubject, e.Head.Company)
-	b.encoded(HeaderCEConnectionID, e.Head.Connection)
-	b.time(HeaderCEReceivedTime, e.Received)
+	b.plain(headerCESpecVersion, "1.0", maxAttribute)
+	b.encoded(headerCEID, e.ID)
+	b.plain(headerCESource, "/headgate/"+string(s), maxAttribute)
+	b.encoded(headerCEType, e.Head.Type)
+	b.time(headerCETime, e.Head.Generated)
+	b.encoded(headerCESubject, e.Head.Company)
+	b.encoded(headerCEConnectionID, e.Head.Connection)
+	b.encoded(headerCEPushKey, e.Head.PushOperation)
+	b.time(headerCEReceivedTime, e.Received)
 
 	b.plain(HeaderContentType, e.ContentType, maxAttribute)
 	b.plain(HeaderContentEncoding, e.ContentEncoding, maxAttribute)
@@ -96,15 +116,6 @@ func (s Source) subject(e Stored) (string, error) {
 	return s.EventSubject(e.Head.Type)
 }
 
-// Attribute is the value of a header as it was before Message encoded it, and "" when the header is absent.
-func Attribute(h nats.Header, name string) string {
-	v := h.Get(name)
-	if !strings.HasPrefix(name, "ce-") && name != HeaderQuarantineReason {
-		return v
-	}
-	return decodeAttribute(v)
-}
-
 func (b *Builder) begin() {
 	if b.msg.Header == nil {
 		b.msg.Header = make(nats.Header, len(b.values))
@@ -112,7 +123,7 @@ func (b *Builder) begin() {
 	b.next = 0
 }
 
-// set sets a header, or takes it out when value is empty. It is called for each header in each message.
+// set sets a header, and deletes it when value is empty. It is called for every header of every message.
 func (b *Builder) set(name, value string) {
 	i := b.next
 	b.next++
@@ -128,8 +139,7 @@ func (b *Builder) set(name, value string) {
 	b.there[i] = !b.there[i]
 }
 
-// plain sets a header whose value is written as it is. One with a control character is left out: it could not be read
-// back as it was.
+// plain sets a header without encoding it. It omits a value with a control character, which could not be read back.
 func (b *Builder) plain(name, value string, limit int) {
 	if len(value) > limit {
 		value = ""
@@ -162,8 +172,8 @@ func (b *Builder) time(name string, t time.Time) {
 
 const hexDigits = "0123456789ABCDEF"
 
-// mustEncode reports whether CloudEvents wants a byte encoded in a header: all but printable ASCII, and of that the
-// space, the double quote and the percent sign.
+// mustEncode reports whether CloudEvents encodes a byte in a header: everything except printable ASCII, and the space, the
+// double quote and the percent sign.
 func mustEncode(c byte) bool {
 	return c <= ' ' || c >= 0x7f || c == '"' || c == '%'
 }
@@ -189,7 +199,7 @@ func encodeAttribute(v string) string {
 	return string(b)
 }
 
-// decodeAttribute undoes encodeAttribute. What is not an encoding stays as it is.
+// decodeAttribute is the inverse of encodeAttribute. A percent sign that begins no encoding stays as it is.
 func decodeAttribute(v string) string {
 	if strings.IndexByte(v, '%') < 0 {
 		return v

@@ -19,7 +19,8 @@ import (
 
 var received = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.FixedZone("", 3600))
 
-func TestMessage(t *testing.T) {
+func TestMessage_HasSubjectAndHeaders(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		stored  stream.Stored
@@ -31,7 +32,7 @@ func TestMessage(t *testing.T) {
 			stream.Stored{
 				ID: "msg_1", Timestamp: "1700000000", Signature: "v1,YQ== v1,Yg==",
 				Head: codat.Head{
-					Type: "invoices.write.successful", Company: "c-1", Connection: "k-1",
+					Type: "invoices.write.successful", Company: "c-1", Connection: "k-1", PushOperation: "p-1",
 					Generated: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC),
 				},
 				Received: received, ContentType: "application/json; charset=utf-8", ContentEncoding: "gzip", TraceParent: "00-ab-cd-01",
@@ -40,7 +41,7 @@ func TestMessage(t *testing.T) {
 			nats.Header{
 				"Nats-Msg-Id": {"msg_1"}, "webhook-id": {"msg_1"}, "webhook-timestamp": {"1700000000"}, "webhook-signature": {"v1,YQ== v1,Yg=="},
 				"ce-specversion": {"1.0"}, "ce-id": {"msg_1"}, "ce-source": {"/headgate/codat"}, "ce-type": {"invoices.write.successful"},
-				"ce-time": {"2026-03-01T10:00:00Z"}, "ce-subject": {"c-1"}, "ce-connectionid": {"k-1"}, "ce-receivedtime": {"2026-03-01T11:00:00.123456789Z"},
+				"ce-time": {"2026-03-01T10:00:00Z"}, "ce-subject": {"c-1"}, "ce-connectionid": {"k-1"}, "ce-pushoperationkey": {"p-1"}, "ce-receivedtime": {"2026-03-01T11:00:00.123456789Z"},
 				"content-type": {"application/json; charset=utf-8"}, "content-encoding": {"gzip"}, "traceparent": {"00-ab-cd-01"},
 			},
 		},
@@ -114,8 +115,9 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-func TestMessageRefuses(t *testing.T) {
-	if _, err := codatSource.Message(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "two words"}}, nil); !errors.Is(err, stream.ErrBadType) {
+func TestMessage_Refuses(t *testing.T) {
+	t.Parallel()
+	if _, err := codatSource.Message(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "two words"}}, nil); !errors.Is(err, codat.ErrBadType) {
 		t.Errorf("Message() of a type that is no subject = %v; want ErrBadType", err)
 	}
 	if _, err := codatSource.Message(stream.Stored{Head: codat.Head{Type: "t"}}, nil); err == nil {
@@ -127,7 +129,8 @@ func TestMessageRefuses(t *testing.T) {
 }
 
 // What is stored comes back to the byte, body and headers.
-func TestMessageThroughTheStream(t *testing.T) {
+func TestMessage_IsStoredUnchanged(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	body := make([]byte, 256)
@@ -151,26 +154,11 @@ func TestMessageThroughTheStream(t *testing.T) {
 		if diff := cmp.Diff(m.Header, got.Headers()); diff != "" {
 			t.Errorf("stored headers differ (-want +got):\n%s", diff)
 		}
-		for name, want := range map[string]string{
-			stream.HeaderCESubject:        "c/1 é%",
-			stream.HeaderCEID:             "id with\ttab, \xc3\xa9 and \xff",
-			stream.HeaderWebhookID:        "id with\ttab, \xc3\xa9 and \xff",
-			stream.HeaderQuarantineReason: "it is not JSON: é",
-			stream.HeaderCEConnectionID:   "",
-		} {
-			if v := stream.Attribute(got.Headers(), name); v != want {
-				t.Errorf("Attribute(%s) = %q; want %q", name, v, want)
-			}
+		e := codatSource.Open(got)
+		if e.Head.Company != "c/1 é%" || e.ID != "id with\ttab, \xc3\xa9 and \xff" || e.Quarantine != "it is not JSON: é" || e.Head.Connection != "" {
+			t.Errorf("Open() = %+v; want what was stored", e)
 		}
 	})
-}
-
-func TestAttributeLeavesWhatIsNoEncoding(t *testing.T) {
-	for value, want := range map[string]string{"100%": "100%", "%zz": "%zz", "%2": "%2", "%c3%A9": "é", "%%20": "% "} {
-		if got := stream.Attribute(nats.Header{"ce-subject": {value}}, "ce-subject"); got != want {
-			t.Errorf("Attribute(%q) = %q; want %q", value, got, want)
-		}
-	}
 }
 
 func FuzzMessage(f *testing.F) {
@@ -186,9 +174,10 @@ func FuzzMessage(f *testing.F) {
 				t.Errorf("header %s = %q; want no line ends", name, m.Header.Get(name))
 			}
 		}
-		for name, want := range map[string]string{stream.HeaderCEType: typ, stream.HeaderCESubject: company, stream.HeaderCEConnectionID: connection} {
-			if got := stream.Attribute(m.Header, name); got != want && m.Header.Get(name) != "" {
-				t.Errorf("Attribute(%s) = %q; want %q", name, got, want)
+		head := codatSource.OpenRaw(&jetstream.RawStreamMsg{Subject: m.Subject, Header: m.Header}).Head
+		for name, values := range map[string][2]string{"ce-type": {typ, head.Type}, "ce-subject": {company, head.Company}, "ce-connectionid": {connection, head.Connection}} {
+			if want, got := values[0], values[1]; got != want && m.Header.Get(name) != "" {
+				t.Errorf("%s is read back as %q; want %q", name, got, want)
 			}
 		}
 	})
@@ -204,6 +193,18 @@ func BenchmarkMessage(b *testing.B) {
 	for b.Loop() {
 		if _, err := codatSource.Message(e, nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestStored_Encoded(t *testing.T) {
+	t.Parallel()
+	for encoding, want := range map[string]bool{
+		"": false, "identity": false, "IDENTITY": false, "identity, identity": false, " , ": false,
+		"gzip": true, "identity, gzip": true, "x-identity": true,
+	} {
+		if got := (stream.Stored{ContentEncoding: encoding}).Encoded(); got != want {
+			t.Errorf("Encoded of %q = %t; want %t", encoding, got, want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -50,11 +51,12 @@ func as(t testing.TB, url, user string, log *zap.Logger) (*nats.Conn, jetstream.
 	return nc, js
 }
 
-func TestRolesNeedNoMoreThanTheirOwn(t *testing.T) {
+func TestPermissions_OfRolesAreEnough(t *testing.T) {
+	t.Parallel()
 	url, _ := streamtest.Configured(t, roles)
-	writer := stream.WorkerPlan{Name: "writer", Types: []string{"*.write.successful"}}
+	writer := stream.WorkerSpec{Name: "writer", Types: []codat.Pattern{"*.write.successful"}}
 	_, admin := as(t, url, "admin", nil)
-	streamtest.Provision(t, admin, stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{writer}})
+	streamtest.Provision(t, admin, stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{writer}})
 
 	ingress, ijs := as(t, url, "ingress", nil)
 	if err := codatSource.Check(within(t, patience), ijs, 64<<10); err != nil {
@@ -101,16 +103,17 @@ func TestRolesNeedNoMoreThanTheirOwn(t *testing.T) {
 }
 
 // A permission that is missing is named, and long before a request would run into its deadline.
-func TestAMissingPermissionIsNamed(t *testing.T) {
+func TestPermissionError_NamesSubject(t *testing.T) {
+	t.Parallel()
 	url, _ := streamtest.Configured(t, roles)
 	logged, logs := observer.New(zap.ErrorLevel)
 	nc, js := as(t, url, "nobody", zap.New(logged))
-	writer := stream.WorkerPlan{Name: "writer", Types: []string{"*.write.successful"}}
+	writer := stream.WorkerSpec{Name: "writer", Types: []codat.Pattern{"*.write.successful"}}
 	p := publisher(t, nc, stream.PublisherOptions{TryTimeout: 100 * time.Millisecond})
 
-	_, provisionErr := stream.Provision(within(t, patience), js, stream.Plan{Source: codatSource}, true)
+	_, provisionErr := stream.Provision(within(t, patience), js, stream.Layout{Source: codatSource}, true)
 	_, _, bindErr := stream.Bind(within(t, patience), js, codatSource, writer)
-	_, publishErr := p.Publish(within(t, time.Second), event(t, "msg_1"))
+	_, publishErr := p.Publish(within(t, 3*time.Second), event(t, "msg_1"))
 	for _, tt := range []struct {
 		what    string
 		err     error

@@ -12,9 +12,10 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-// Whoever subscribes to a subject that no stream has can answer there whatever it likes. Without a stream's name and a
+// Any subscriber of a subject that no stream takes can answer a publish there. Without a stream's name and a
 // sequence it is no ack, and nothing is stored.
-func TestPromise1WithoutASequenceNothingIsStored(t *testing.T) {
+func TestPromise1_AckWithoutSequenceIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	for _, answer := range []string{`{"stream":"S"}`, `{"stream":"S","seq":0}`, `{"seq":7}`, `{}`, "", "+OK"} {
@@ -37,7 +38,8 @@ func TestPromise1WithoutASequenceNothingIsStored(t *testing.T) {
 
 // A stream that was made with compression, by hand or by an older version, loses it: what the server compresses it may
 // not be able to read again. What is in it stays.
-func TestPromise1ProvisionTakesCompressionAway(t *testing.T) {
+func TestPromise1_ProvisionRemovesCompression(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	st, err := s.JS.Stream(t.Context(), "CODAT")
 	if err != nil {
@@ -52,7 +54,7 @@ func TestPromise1ProvisionTakesCompressionAway(t *testing.T) {
 	if _, err := p.Publish(within(t, patience), event(t, "msg_1")); err != nil {
 		t.Fatal(err)
 	}
-	changes := streamtest.Provision(t, s.JS, stream.Plan{Source: streamtest.Source})
+	changes := streamtest.Provision(t, s.JS, stream.Layout{Source: streamtest.Source})
 	if got := changes[0]; got.Object != "stream CODAT" || got.Action != stream.Update {
 		t.Errorf("Provision() reports %v; want stream CODAT updated", got)
 	}

@@ -12,7 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -20,15 +23,15 @@ import (
 const day = 24 * time.Hour
 
 var (
-	connections = stream.WorkerPlan{
+	connections = stream.WorkerSpec{
 		Name:  "connections",
-		Types: []string{"connection.connected", "connection.disconnected"},
+		Types: []codat.Pattern{"connection.connected", "connection.disconnected"},
 		State: []string{"connections"},
 		Begin: stream.BeginAll(),
 	}
-	writes = stream.WorkerPlan{
+	writes = stream.WorkerSpec{
 		Name:  "writes",
-		Types: []string{"*.write.successful", "invoices.write.successful"},
+		Types: []codat.Pattern{"*.write.successful", "invoices.write.successful"},
 		State: []string{"writes", "connections"},
 	}
 )
@@ -56,7 +59,7 @@ func change(t testing.TB, changes []stream.Change, object string) stream.Change 
 	return stream.Change{}
 }
 
-func provision(t testing.TB, s *streamtest.Server, p stream.Plan) []stream.Change {
+func provision(t testing.TB, s *streamtest.Server, p stream.Layout) []stream.Change {
 	t.Helper()
 	p.Source = codatSource
 	return streamtest.Provision(t, s.JS, p)
@@ -80,9 +83,10 @@ func consumerConfig(t testing.TB, js jetstream.JetStream, name, consumer string)
 	return c.CachedInfo().Config
 }
 
-func TestProvisionMakesWhatThePlanNeeds(t *testing.T) {
+func TestProvision_CreatesLayout(t *testing.T) {
+	t.Parallel()
 	s := streamtest.Empty(t)
-	plan := stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{connections, writes}}
+	plan := stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections, writes}}
 	want := map[string]stream.Action{
 		"stream CODAT": stream.Create, "stream CODAT_DEAD": stream.Create, "stream CODAT_PARKED": stream.Create,
 		"stream CODAT_OPERATOR": stream.Create, "bucket CODAT_workers": stream.Create,
@@ -116,7 +120,8 @@ func TestProvisionMakesWhatThePlanNeeds(t *testing.T) {
 	}
 }
 
-func TestProvisionedStreams(t *testing.T) {
+func TestProvision_Streams(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, connections)
 	type summary struct {
 		Subjects   []string
@@ -132,7 +137,7 @@ func TestProvisionedStreams(t *testing.T) {
 			[]string{"codat.events.>", "codat.quarantine", "codat.redrive.>"},
 			jetstream.LimitsPolicy, jetstream.DiscardNew, 16 * day, 16 * day, 2 << 30, false,
 		},
-		"CODAT_DEAD":                  {[]string{"codat.dead.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, 90 * day, 16 * day, 256 << 20, false},
+		"CODAT_DEAD":                  {[]string{"codat.dead.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, 90 * day, 90 * day, 256 << 20, false},
 		"CODAT_PARKED":                {[]string{"codat.parked.>"}, jetstream.WorkQueuePolicy, jetstream.DiscardNew, 0, time.Hour, 256 << 20, false},
 		"CODAT_OPERATOR":              {[]string{"codat.operator"}, jetstream.LimitsPolicy, jetstream.DiscardOld, 365 * day, 2 * time.Minute, 64 << 20, false},
 		"KV_CODAT_workers":            {[]string{"$KV.CODAT_workers.>"}, jetstream.LimitsPolicy, jetstream.DiscardNew, time.Minute, time.Minute, 16 << 20, false},
@@ -151,18 +156,20 @@ func TestProvisionedStreams(t *testing.T) {
 }
 
 // The defaults must fit a server that a laptop runs, with all the workers that Headgate has and some of one's own.
-func TestDefaultsFitALaptop(t *testing.T) {
+func TestProvision_DefaultsFitLaptop(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
-	var plan stream.Plan
+	var plan stream.Layout
 	for i := range 12 {
-		plan.Workers = append(plan.Workers, stream.WorkerPlan{Name: fmt.Sprintf("worker-%d", i), State: []string{fmt.Sprintf("state-%d", i)}})
+		plan.Workers = append(plan.Workers, stream.WorkerSpec{Name: fmt.Sprintf("worker-%d", i), State: []string{fmt.Sprintf("state-%d", i)}})
 	}
 	provision(t, s, plan)
 }
 
-func TestProvisionedConsumers(t *testing.T) {
-	s := streamtest.New(t, connections, writes, stream.WorkerPlan{
-		Name: "late", Types: []string{"x"}, AckWait: 5 * time.Minute, MaxAckPending: 7, Begin: stream.BeginFrom(time.Unix(1700000000, 0)),
+func TestProvision_Consumers(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, connections, writes, stream.WorkerSpec{
+		Name: "late", Types: []codat.Pattern{"x"}, AckWait: 5 * time.Minute, MaxAckPending: 7, Begin: stream.BeginFrom(time.Unix(1700000000, 0)),
 	})
 	type summary struct {
 		Filters       []string
@@ -196,7 +203,8 @@ func TestProvisionedConsumers(t *testing.T) {
 }
 
 // A bucket is what nats.go makes, and what it opens.
-func TestProvisionedBucketsAreThoseOfTheClient(t *testing.T) {
+func TestProvision_BucketsEqualThoseOfNATSClient(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, connections)
 	for bucket, ttl := range map[string]time.Duration{"CODAT_workers": time.Minute, "CODAT_claims_connections": 23 * day, "CODAT_connections": 0} {
 		kv, err := s.JS.KeyValue(t.Context(), bucket)
@@ -219,7 +227,8 @@ func TestProvisionedBucketsAreThoseOfTheClient(t *testing.T) {
 	}
 }
 
-func TestProvisionKeepsWhatThePlanLeavesOpen(t *testing.T) {
+func TestProvision_KeepsWhatLayoutLeavesOpen(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	limit(t, s, func(c *jetstream.StreamConfig) {
 		c.MaxBytes = 5 << 30
@@ -227,7 +236,7 @@ func TestProvisionKeepsWhatThePlanLeavesOpen(t *testing.T) {
 		c.Description = "ours"
 		c.Metadata = map[string]string{"team": "payments"}
 	})
-	changes := provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{connections}})
+	changes := provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}})
 	if c := change(t, changes, "stream CODAT"); c.Action != stream.Same {
 		t.Errorf("Provision() = %v; want what an operator set to stay", c)
 	}
@@ -239,17 +248,38 @@ func TestProvisionKeepsWhatThePlanLeavesOpen(t *testing.T) {
 	}
 }
 
-func TestProvisionRaisesLimitsWhileTheStreamRuns(t *testing.T) {
+// An operator raises the max age with a layout that does not know every worker.
+func TestProvision_ClaimsOfOtherWorkersOutliveTheEvents(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, connections)
+	streamtest.Provision(t, s.JS, stream.Layout{Source: "codat-uk", Workers: []stream.WorkerSpec{connections}})
+	changes := provision(t, s, stream.Layout{MaxAge: 30 * day})
+	if c := change(t, changes, "bucket CODAT_claims_connections"); c.Action != stream.Update {
+		t.Errorf("Provision() = %v; want an update", c)
+	}
+	for name, want := range map[string]time.Duration{"KV_CODAT_claims_connections": 37 * day, "KV_CODAT_UK_claims_connections": 23 * day} {
+		if c := config(t, s.JS, name); c.MaxAge != want {
+			t.Errorf("%s keeps its claims %v; want %v", name, c.MaxAge, want)
+		}
+	}
+	provision(t, s, stream.Layout{MaxAge: 20 * day})
+	if c := config(t, s.JS, "KV_CODAT_claims_connections"); c.MaxAge != 37*day {
+		t.Errorf("with a shorter max age the claims are kept %v; want 37 days still", c.MaxAge)
+	}
+}
+
+func TestProvision_RaisesLimits(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	if _, err := p.Publish(within(t, patience), event(t, "msg_1")); err != nil {
 		t.Fatal(err)
 	}
-	changes := provision(t, s, stream.Plan{MaxBytes: 3 << 30, MaxAge: 30 * day})
+	changes := provision(t, s, stream.Layout{MaxBytes: 3 << 30, MaxAge: 30 * day})
 	want := stream.Change{Object: "stream CODAT", Action: stream.Update, Fields: []stream.Field{
 		{Name: "max age", Have: "16d", Want: "30d"},
 		{Name: "duplicate window", Have: "16d", Want: "30d"},
-		{Name: "max bytes", Have: "2 GiB", Want: "3 GiB"},
+		{Name: "max bytes", Have: "2GiB", Want: "3GiB"},
 	}}
 	if diff := cmp.Diff(want, change(t, changes, "stream CODAT")); diff != "" {
 		t.Errorf("Provision() differs (-want +got):\n%s", diff)
@@ -259,11 +289,12 @@ func TestProvisionRaisesLimitsWhileTheStreamRuns(t *testing.T) {
 	}
 }
 
-func TestProvisionRefusesWhatWouldLoseEvents(t *testing.T) {
+func TestProvision_RefusesLosses(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		prepare func(*testing.T, *streamtest.Server)
-		plan    stream.Plan
+		plan    stream.Layout
 		object  string
 		says    string
 	}{
@@ -273,13 +304,13 @@ func TestProvisionRefusesWhatWouldLoseEvents(t *testing.T) {
 				fill(t, s, 1)
 				streamtest.Wait(t, func() bool { return oldest(t, s) > time.Second }, "the event is older than a second")
 			},
-			stream.Plan{MaxAge: time.Second},
+			stream.Layout{MaxAge: time.Second},
 			"stream CODAT", "would be deleted at once",
 		},
 		{
 			"fewer bytes than are stored",
 			func(t *testing.T, s *streamtest.Server) { fill(t, s, 1) },
-			stream.Plan{MaxBytes: 100},
+			stream.Layout{MaxBytes: 100},
 			"stream CODAT", "would refuse every new message",
 		},
 		{
@@ -287,7 +318,7 @@ func TestProvisionRefusesWhatWouldLoseEvents(t *testing.T) {
 			func(t *testing.T, s *streamtest.Server) {
 				limit(t, s, func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "more.>") })
 			},
-			stream.Plan{},
+			stream.Layout{},
 			"stream CODAT", "no longer take more.>",
 		},
 		{
@@ -297,15 +328,15 @@ func TestProvisionRefusesWhatWouldLoseEvents(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			stream.Plan{Workers: []stream.WorkerPlan{connections}},
+			stream.Layout{Workers: []stream.WorkerSpec{connections}},
 			"consumer connections on CODAT", "another service's",
 		},
 		{
 			"filters of which the new ones cover only a part",
 			func(t *testing.T, s *streamtest.Server) {
-				provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{{Name: "w", Types: []string{"*.write.successful"}}}})
+				provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{{Name: "w", Types: []codat.Pattern{"*.write.successful"}}}})
 			},
-			stream.Plan{Workers: []stream.WorkerPlan{{Name: "w", Types: []string{"invoices.write.*"}}}},
+			stream.Layout{Workers: []stream.WorkerSpec{{Name: "w", Types: []codat.Pattern{"invoices.write.*"}}}},
 			"consumer w on CODAT", "overlap",
 		},
 	}
@@ -338,13 +369,14 @@ func TestProvisionRefusesWhatWouldLoseEvents(t *testing.T) {
 	}
 }
 
-func TestProvisionNeverMakesAStreamAnotherKindOfStream(t *testing.T) {
+func TestProvision_NeverChangesRetention(t *testing.T) {
+	t.Parallel()
 	s := streamtest.Empty(t)
 	if _, err := s.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "CODAT", Subjects: []string{"codat.events.>"}, Retention: jetstream.WorkQueuePolicy}); err != nil {
 		t.Fatal(err)
 	}
 	for _, allow := range []bool{false, true} {
-		changes, err := stream.Provision(within(t, patience), s.JS, stream.Plan{Source: codatSource, AllowLoss: allow}, false)
+		changes, err := stream.Provision(within(t, patience), s.JS, stream.Layout{Source: codatSource, AllowLoss: allow}, false)
 		if !errors.Is(err, stream.ErrRefused) || !strings.Contains(err.Error(), "nats stream rm CODAT") {
 			t.Errorf("Provision() with the loss allowed %t = %v; want it refused, with a cure", allow, err)
 		}
@@ -354,13 +386,14 @@ func TestProvisionNeverMakesAStreamAnotherKindOfStream(t *testing.T) {
 	}
 }
 
-func TestProvisionKeepsFiltersThatAnotherVersionMayNeed(t *testing.T) {
+func TestProvision_KeepsFiltersOfOtherVersions(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, connections)
 	fewer := connections
 	fewer.Types = connections.Types[:1]
 	had := consumerConfig(t, s.JS, "CODAT", "connections").FilterSubjects
 
-	c := change(t, provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{fewer}}), "consumer connections on CODAT")
+	c := change(t, provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{fewer}}), "consumer connections on CODAT")
 	if c.Action != stream.Same || !strings.Contains(c.String(), "it keeps codat.events.connection.disconnected") {
 		t.Errorf("Provision() of fewer filters = %v; want them kept, and said so", c)
 	}
@@ -371,14 +404,41 @@ func TestProvisionKeepsFiltersThatAnotherVersionMayNeed(t *testing.T) {
 		t.Errorf("Bind() of the version with fewer = %v", err)
 	}
 
-	provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{fewer}, AllowLoss: true})
+	provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{fewer}, AllowLoss: true})
 	if got, want := consumerConfig(t, s.JS, "CODAT", "connections").FilterSubjects, fewer.Filters(codatSource); !slices.Equal(got, want) {
 		t.Errorf("filters with the loss allowed = %q; want %q", got, want)
 	}
 }
 
-func TestProvisionNamesTheEventsThatAWiderFilterSkips(t *testing.T) {
-	s := streamtest.New(t, stream.WorkerPlan{Name: "w", Types: []string{"company.created"}, Begin: stream.BeginAll()})
+// With fewer places, what waits takes those of events that can run.
+func TestProvision_KeepsHigherLimitOfPendingAcks(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, connections)
+	for _, name := range []string{"CODAT", "CODAT_PARKED"} {
+		raised := consumerConfig(t, s.JS, name, "connections")
+		raised.MaxAckPending = 50_000
+		if _, err := s.JS.UpdateConsumer(t.Context(), name, raised); err != nil {
+			t.Fatal(err)
+		}
+		object := "consumer connections on " + name
+		c := change(t, provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}}), object)
+		if c.Action != stream.Same || !strings.Contains(c.String(), "it keeps max ack pending 50000") {
+			t.Errorf("Provision() of a lower limit = %v; want it kept, and said so", c)
+		}
+		if got := consumerConfig(t, s.JS, name, "connections").MaxAckPending; got != 50_000 {
+			t.Errorf("max ack pending = %d; want 50000", got)
+		}
+	}
+
+	provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}, AllowLoss: true})
+	if got := consumerConfig(t, s.JS, "CODAT", "connections").MaxAckPending; got != stream.DefaultMaxAckPending {
+		t.Errorf("max ack pending with the loss allowed = %d; want %d", got, stream.DefaultMaxAckPending)
+	}
+}
+
+func TestProvision_NamesSkippedEventsOfWiderFilter(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"company.created"}, Begin: stream.BeginAll()})
 	fill(t, s, 3)
 	if _, err := s.JS.Publish(t.Context(), "codat.events.company.created", nil); err != nil {
 		t.Fatal(err)
@@ -395,19 +455,20 @@ func TestProvisionNamesTheEventsThatAWiderFilterSkips(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	wider := stream.WorkerPlan{Name: "w", Types: []string{"company.created", "*.write.successful"}}
-	got := change(t, provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{wider}}), "consumer w on CODAT")
+	wider := stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"company.created", "*.write.successful"}}
+	got := change(t, provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{wider}}), "consumer w on CODAT")
 	if got.Action != stream.Update || !strings.Contains(got.String(), "3 stored messages match codat.events.*.write.successful") || !strings.Contains(got.String(), "headgate replay --worker w") {
 		t.Errorf("Provision() = %v; want the three events named, and a cure", got)
 	}
 }
 
-func TestProvisionKeepsAConsumersPlace(t *testing.T) {
+func TestProvision_KeepsPlaceOfConsumer(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, connections)
 	changed := connections
-	changed.AckWait, changed.MaxAckPending, changed.Begin = 2*time.Minute, 100, stream.BeginNew()
-	c := change(t, provision(t, s, stream.Plan{Workers: []stream.WorkerPlan{changed}}), "consumer connections on CODAT")
-	want := []stream.Field{{Name: "ack wait", Have: "1m0s", Want: "2m0s"}, {Name: "max ack pending", Have: "5000", Want: "100"}}
+	changed.AckWait, changed.MaxAckPending, changed.Begin = 2*time.Minute, 9000, stream.BeginNew()
+	c := change(t, provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{changed}}), "consumer connections on CODAT")
+	want := []stream.Field{{Name: "ack wait", Have: "1m0s", Want: "2m0s"}, {Name: "max ack pending", Have: "5000", Want: "9000"}}
 	if diff := cmp.Diff(want, c.Fields); diff != "" {
 		t.Errorf("Provision() differs (-want +got):\n%s", diff)
 	}
@@ -416,46 +477,77 @@ func TestProvisionKeepsAConsumersPlace(t *testing.T) {
 	}
 }
 
-func TestProvisionBySeveralAtOnce(t *testing.T) {
+func TestProvision_DeletedConsumerSkipsNothing(t *testing.T) {
+	srv := streamtest.New(t)
+	store := func(id string) {
+		t.Helper()
+		if _, err := srv.JS.PublishMsg(t.Context(), event(t, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("before_the_worker")
+	layout := stream.Layout{Source: streamtest.Source, Workers: []stream.WorkerSpec{writes}}
+	streamtest.Provision(t, srv.JS, layout)
+	store("with_its_consumer")
+	if err := srv.JS.DeleteConsumer(t.Context(), "CODAT", "writes"); err != nil {
+		t.Fatal(err)
+	}
+	store("without_its_consumer")
+	made := change(t, streamtest.Provision(t, srv.JS, layout), "consumer writes on CODAT")
+	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "nats kv del CODAT_claims_writes") {
+		t.Errorf("the report says %q; want where it begins and how to begin elsewhere", made.Notes)
+	}
+	c, err := srv.JS.Consumer(t.Context(), "CODAT", "writes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.CachedInfo().NumPending; got != 2 {
+		t.Errorf("the new consumer has %d events to deliver; want the 2 since the worker was provisioned first", got)
+	}
+}
+
+func TestProvision_Concurrently(t *testing.T) {
+	t.Parallel()
 	s := streamtest.Empty(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := stream.Provision(within(t, patience), s.JS, stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{connections, writes}}, false); err != nil {
+			if _, err := stream.Provision(within(t, patience), s.JS, stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections, writes}}, false); err != nil {
 				t.Errorf("Provision() = %v", err)
 			}
 		})
 	}
-	// Another version of a worker, at the same time: whoever comes last, the filters of both are there.
+	// Another version of a worker, at the same time: whichever comes last, the filters of both are there.
 	more := connections
 	more.Types = append(slices.Clone(more.Types), "connection.created")
 	wg.Go(func() {
-		if _, err := stream.Provision(within(t, patience), s.JS, stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{more}}, false); err != nil {
+		if _, err := stream.Provision(within(t, patience), s.JS, stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{more}}, false); err != nil {
 			t.Errorf("Provision() = %v", err)
 		}
 	})
 	wg.Wait()
-	for _, w := range []stream.WorkerPlan{connections, writes, more} {
+	for _, w := range []stream.WorkerSpec{connections, writes, more} {
 		if _, _, err := stream.Bind(within(t, patience), s.JS, codatSource, w); err != nil {
 			t.Errorf("Bind() = %v", err)
 		}
 	}
 }
 
-func TestProvisionSaysTheCure(t *testing.T) {
+func TestProvision_ErrorsNameCure(t *testing.T) {
+	t.Parallel()
 	s := streamtest.Empty(t)
-	plan := stream.Plan{Source: codatSource, MaxBytes: 1 << 50}
+	plan := stream.Layout{Source: codatSource, MaxBytes: 1 << 50}
 	if _, err := stream.Provision(within(t, patience), s.JS, plan, false); err == nil || !strings.Contains(err.Error(), "max_file_store") {
 		t.Errorf("Provision() of more than the server has = %v; want it to name the setting", err)
 	}
-	plan = stream.Plan{Source: codatSource, Replicas: 3}
+	plan = stream.Layout{Source: codatSource, Replicas: 3}
 	if _, err := stream.Provision(within(t, patience), s.JS, plan, false); err == nil || strings.Count(err.Error(), "needs a cluster") != 1 {
 		t.Errorf("Provision() of three replicas on one server = %v; want it to say what they need", err)
 	}
 	if _, err := s.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OTHER", Subjects: []string{"codat.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	plan = stream.Plan{Source: codatSource}
+	plan = stream.Layout{Source: codatSource}
 	if _, err := stream.Provision(within(t, patience), s.JS, plan, false); err == nil || !strings.Contains(err.Error(), "another stream takes these subjects") {
 		t.Errorf("Provision() beside a stream with the same subjects = %v; want it to say so", err)
 	}
@@ -466,28 +558,29 @@ func TestProvisionSaysTheCure(t *testing.T) {
 	}
 }
 
-func TestPlanValidate(t *testing.T) {
-	worker := func(w stream.WorkerPlan) stream.Plan {
-		return stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{w}}
+func TestLayout_Validate(t *testing.T) {
+	t.Parallel()
+	worker := func(w stream.WorkerSpec) stream.Layout {
+		return stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{w}}
 	}
 	for _, tt := range []struct {
 		name string
-		plan stream.Plan
+		plan stream.Layout
 		says string
 	}{
-		{"no source", stream.Plan{}, "source"},
-		{"a source whose streams are another's", stream.Plan{Source: "codat-dead"}, "collide"},
-		{"too many replicas", stream.Plan{Source: codatSource, Replicas: 6}, "replicas"},
-		{"a negative age", stream.Plan{Source: codatSource, MaxAge: -1}, "max age"},
-		{"a negative limit", stream.Plan{Source: codatSource, DeadMaxBytes: -1}, "negative limit"},
-		{"a worker with a bad name", worker(stream.WorkerPlan{Name: "tail-x"}), "headgate tail"},
-		{"a worker twice", stream.Plan{Source: codatSource, Workers: []stream.WorkerPlan{connections, connections}}, "planned twice"},
-		{"a type that is no subject", worker(stream.WorkerPlan{Name: "w", Types: []string{"two words"}}), "two words"},
-		{"a type with a star in a part", worker(stream.WorkerPlan{Name: "w", Types: []string{"in*.write"}}), "whole part"},
-		{"types of which neither contains the other", worker(stream.WorkerPlan{Name: "w", Types: []string{"*.write.successful", "invoices.write.*"}}), "overlap"},
-		{"a state with a bad name", worker(stream.WorkerPlan{Name: "w", State: []string{"Writes"}}), "state"},
-		{"a state that is Headgate's own bucket", worker(stream.WorkerPlan{Name: "w", State: []string{"workers"}}), "taken by Headgate"},
-		{"a negative ack wait", worker(stream.WorkerPlan{Name: "w", AckWait: -1}), "negative"},
+		{"no source", stream.Layout{}, "source"},
+		{"a source whose streams are another's", stream.Layout{Source: "codat-dead"}, "collide"},
+		{"too many replicas", stream.Layout{Source: codatSource, Replicas: 6}, "replicas"},
+		{"a negative age", stream.Layout{Source: codatSource, MaxAge: -1}, "max age"},
+		{"a negative limit", stream.Layout{Source: codatSource, DeadMaxBytes: -1}, "must not be negative"},
+		{"a worker with a bad name", worker(stream.WorkerSpec{Name: "a.b"}), "a.b"},
+		{"a worker twice", stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections, connections}}, "is there twice"},
+		{"a type that is no subject", worker(stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"two words"}}), "two words"},
+		{"a type with a star in a part", worker(stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"in*.write"}}), "whole part"},
+		{"types of which neither contains the other", worker(stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"*.write.successful", "invoices.write.*"}}), "overlap"},
+		{"a state with a bad name", worker(stream.WorkerSpec{Name: "w", State: []string{"Writes"}}), "state"},
+		{"a state that is Headgate's own bucket", worker(stream.WorkerSpec{Name: "w", State: []string{"workers"}}), "uses the name itself"},
+		{"a negative ack wait", worker(stream.WorkerSpec{Name: "w", AckWait: -1}), "negative"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.says) {
@@ -500,7 +593,8 @@ func TestPlanValidate(t *testing.T) {
 	}
 }
 
-func TestBeginString(t *testing.T) {
+func TestBegin_String(t *testing.T) {
+	t.Parallel()
 	for b, want := range map[stream.Begin]string{
 		{}:                "new",
 		stream.BeginNew(): "new",
@@ -532,4 +626,32 @@ func oldest(t testing.TB, s *streamtest.Server) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Since(st.CachedInfo().State.FirstTime)
+}
+
+func TestEnsureProvisioned_LogsARefusalAndGoesOn(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	layout := stream.Layout{Source: codatSource, Replicas: 1, MaxBytes: 1 << 20, MaxAge: time.Second}
+	if _, err := s.JS.UpdateStream(t.Context(), func() jetstream.StreamConfig {
+		c := config(t, s.JS, "CODAT")
+		c.Subjects = append(c.Subjects, "more.>")
+		return c
+	}()); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.InfoLevel)
+	if err := stream.EnsureProvisioned(within(t, patience), s.JS, layout, zap.New(core)); err != nil {
+		t.Errorf("EnsureProvisioned() = %v; want a refusal to be no error", err)
+	}
+	if refused := logs.FilterMessage("provisioning refused").All(); len(refused) != 1 || refused[0].Level != zap.WarnLevel {
+		t.Errorf("the log has %v; want one warning about the refusal", logs.All())
+	}
+	logs.TakeAll()
+	layout = stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections}}
+	if err := stream.EnsureProvisioned(within(t, patience), s.JS, layout, zap.New(core)); err != nil {
+		t.Fatal(err)
+	}
+	if made := logs.FilterMessage("provisioned").Len(); made == 0 {
+		t.Error("the log does not say what was made")
+	}
 }

@@ -16,75 +16,78 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Why a message was not published. Every error of Publish is one of these.
+// The errors of Publish: each of its errors is one of these.
 var (
 	ErrFull        = errors.New("the stream is full")
 	ErrBusy        = errors.New("too many publishes in flight")
 	ErrUnavailable = errors.New("the stream is not available")
 	ErrTooLarge    = errors.New("the message is too large")
 	ErrBadSubject  = errors.New("the subject is not valid")
+	// ErrInProcess is an ErrUnavailable for this message id only: in all of the time the stream answered that another publish
+	// of the id is in process. Nothing of it may be on a disk.
+	ErrInProcess = errors.New("another publish of this id is in process")
 )
 
 const (
-	// DefaultWindow is more than arrives in the 4.5 s that a lost leader costs, at 900 messages a second.
+	// DefaultWindow is enough for 900 messages a second during the 4.5 s in which a new leader is elected.
 	DefaultWindow = 4096
-	// DefaultTryTimeout leaves room for three tries in the eight seconds that the ingress has.
+	// DefaultTryTimeout allows three tries within the eight seconds of the ingress.
 	DefaultTryTimeout = 2500 * time.Millisecond
 
-	firstPause = 250 * time.Millisecond
-	lastPause  = time.Second
+	minRetryPause = 250 * time.Millisecond
+	maxRetryPause = time.Second
 )
 
 // PublisherOptions configure a Publisher. Zero values mean the defaults.
 type PublisherOptions struct {
-	Window     int           // how many messages may be in flight at once
-	TryTimeout time.Duration // for how long one try waits for its ack
+	Window     int           // messages in flight at once
+	TryTimeout time.Duration // time that one try waits for its ack
 }
 
 // Receipt says where a message is stored.
 type Receipt struct {
 	Stream    string
 	Sequence  uint64
-	Duplicate bool // it was stored before, and is not stored again
+	Duplicate bool // it was stored before, and was not stored again
 }
 
 // Publisher publishes messages and waits for their acks. It is safe for use by many goroutines at once.
 //
-// It has its own inbox for acks instead of the asynchronous publisher of nats.go, which holds on to the body of a
-// message, and may send it again, after the caller was told how it ended: here nothing of a message is used once
-// Publish has returned.
+// It does not use the asynchronous publisher of nats.go, which keeps the body of a message, and may send it again, after
+// it has reported the outcome. A Publisher uses nothing of a message after Publish has returned.
 type Publisher struct {
 	nc     *nats.Conn
 	sub    *nats.Subscription
 	inbox  string                 // acks come to <inbox>.<slot>.<generation>
-	try    time.Duration          // for how long one try waits for its ack
-	slots  []atomic.Pointer[slot] // made when they are needed first
-	free   chan *slot             // of those that are made
+	try    time.Duration          // time that one try waits for its ack
+	slots  []atomic.Pointer[slot] // allocated on first use
+	free   chan *slot             // allocated slots that are free
 	making sync.Mutex
 	made   int
 	status chan nats.Status
 	closed chan struct{}
 	once   sync.Once
 	wg     sync.WaitGroup
+	outage outage
 }
 
-// A slot is one message in flight. Its number and generation are the address of the acks, of all tries alike: a late
-// ack of the first is as good as one of the second.
+// A slot is one message in flight. Its number and generation are the address of the acks of all tries: a late ack of the
+// first try counts as one of the second.
 type slot struct {
 	inbox  string         // <inbox>.<slot>.
-	acks   chan *nats.Msg // nil in it: there may be no ack, since the connection was lost or the publisher closed
+	acks   chan *nats.Msg // a nil message means that the connection was lost or the publisher closed
 	timer  *time.Timer
-	stream string // of the last ack, so that its name is allocated once
+	stream string // of the last ack, kept to allocate the name once
 	out    nats.Msg
 
 	mu      sync.Mutex
 	gen     uint64
 	address []byte // inbox and gen
-	used    bool   // by a publish, which waits for its ack or is about to
+	used    bool   // a publish waits for an ack, or is about to
 }
 
-// NewPublisher makes a publisher on a connection, which stays the caller's. The connection should have no reconnect
-// buffer (as Connect makes it): what is in such a buffer may be sent after Publish has failed.
+// NewPublisher returns a publisher on a connection, which the caller closes. The connection must have no reconnect buffer,
+// as those of Connect: a message in such a buffer may be sent after Publish has failed.
 func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 	if o.Window == 0 {
 		o.Window = DefaultWindow
@@ -93,7 +96,7 @@ func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 		o.TryTimeout = DefaultTryTimeout
 	}
 	if o.Window < 0 || o.TryTimeout < 0 {
-		return nil, fmt.Errorf("publisher: window %d, try timeout %v: neither can be negative", o.Window, o.TryTimeout)
+		return nil, fmt.Errorf("publisher: the window (%d) and the try timeout (%v) must not be negative", o.Window, o.TryTimeout)
 	}
 	p := &Publisher{
 		nc:     nc,
@@ -119,37 +122,37 @@ func NewPublisher(nc *nats.Conn, o PublisherOptions) (*Publisher, error) {
 func (p *Publisher) Close() {
 	p.once.Do(func() {
 		close(p.closed)
-		p.wake()
-		// It fails only when the connection is closed, and then the subscription has ended with it.
+		p.wakeAll()
+		// It fails only on a closed connection, with which the subscription has ended.
 		_ = p.sub.Unsubscribe()
 		p.nc.RemoveStatusListener(p.status)
 		p.wg.Wait()
 	})
 }
 
-// watch tells all that wait for an ack that it will not come, when the connection is lost.
+// watch wakes all publishes when the connection is lost: their acks may not come.
 func (p *Publisher) watch() {
 	for range p.status {
-		p.wake()
+		p.wakeAll()
 	}
 }
 
-// wake lets all that wait for an ack look whether it can still come.
-func (p *Publisher) wake() {
+// wakeAll sends a nil message to every slot in use.
+func (p *Publisher) wakeAll() {
 	for i := range p.slots {
 		s := p.slots[i].Load()
 		if s == nil {
-			return // nor are those behind it made
+			return // the slots after it are not allocated either
 		}
 		s.mu.Lock()
-		if s.used && len(s.acks) < cap(s.acks)-1 { // the last place is an answer's
-			s.put(nil)
+		if s.used && len(s.acks) < cap(s.acks)-1 { // the last place is for an answer
+			s.push(nil)
 		}
 		s.mu.Unlock()
 	}
 }
 
-// take returns a slot that is free, nil when all are in use.
+// take returns a free slot, and nil when all are in use.
 func (p *Publisher) take() *slot {
 	select {
 	case s := <-p.free:
@@ -169,15 +172,15 @@ func (p *Publisher) take() *slot {
 	return s
 }
 
-// put gives the slot something to read. Its owner holds mu.
-func (s *slot) put(m *nats.Msg) {
+// push gives the slot a message to read. The caller holds mu.
+func (s *slot) push(m *nats.Msg) {
 	select {
 	case s.acks <- m:
-	default: // answers wait already: one more changes nothing
+	default: // enough answers wait already
 	}
 }
 
-// deliver gives an ack to the slot that waits for it. One that is not waited for any more is dropped.
+// deliver gives an ack to its slot, and drops an ack of an earlier generation.
 func (p *Publisher) deliver(m *nats.Msg) {
 	number, generation, _ := strings.Cut(m.Subject[len(p.inbox)+1:], ".")
 	i, err := strconv.Atoi(number)
@@ -195,12 +198,12 @@ func (p *Publisher) deliver(m *nats.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gen == gen {
-		s.put(m)
+		s.push(m)
 	}
 }
 
-// next begins a generation of the slot and returns the subject for its acks.
-func (s *slot) next() string {
+// begin starts a generation of the slot and returns the subject of its acks.
+func (s *slot) begin() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gen++
@@ -209,7 +212,7 @@ func (s *slot) next() string {
 	return string(s.address)
 }
 
-// end makes sure that nothing more comes for this generation.
+// end ends the generation: no more acks of it arrive.
 func (s *slot) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,16 +225,17 @@ func (s *slot) end() {
 	}
 }
 
-// Publish stores a message and returns when its stream has said so; no error means that it is stored. When the outcome
-// of a try is unknown (the ack is late, the connection was lost, the stream has no leader) it is published again with
-// the same message id, until ctx ends; nothing is sent after that. So a message without the header Nats-Msg-Id may be
-// stored twice. Publish does not change the message and keeps nothing of it. Give ctx a deadline: without one, Publish
-// tries for ever.
+// Publish stores a message and returns nil only when its stream has acknowledged it. When the outcome of a try is unknown
+// (a late ack, a lost connection, a stream without a leader), Publish sends the message again with the same message id,
+// until ctx ends. It sends nothing after it has returned. A message without the header Nats-Msg-Id may be stored twice.
+// Publish does not change the message and keeps nothing of it. Without a deadline of ctx it tries for ever.
 func (p *Publisher) Publish(ctx context.Context, msg *nats.Msg) (Receipt, error) {
 	return p.PublishUntil(ctx, time.Time{}, msg)
 }
 
-// PublishUntil is Publish that ends at a time as well, and costs less than a ctx with that deadline.
+// PublishUntil does what Publish does, and also ends at a time. This costs less than a context with that deadline. In the
+// last second it begins no further try, because nats.go can block one for connectTimeout and then for sendTimeout: it
+// returns two seconds after until at the latest, unless the first try begins in that second.
 func (p *Publisher) PublishUntil(ctx context.Context, until time.Time, msg *nats.Msg) (Receipt, error) {
 	s := p.take()
 	if s == nil {
@@ -249,11 +253,12 @@ func (p *Publisher) PublishUntil(ctx context.Context, until time.Time, msg *nats
 }
 
 func (p *Publisher) publish(ctx context.Context, until time.Time, s *slot, msg *nats.Msg) (Receipt, error) {
-	s.out = nats.Msg{Subject: msg.Subject, Reply: s.next(), Header: msg.Header, Data: msg.Data}
-	var cause error // why the last try did not tell
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		if err := ended(ctx, until); err != nil {
-			return Receipt{}, p.gaveUp(msg, err, cause)
+	s.out = nats.Msg{Subject: msg.Subject, Reply: s.begin(), Header: msg.Header, Data: msg.Data}
+	var cause error // of the unknown outcome of the last try
+	var last time.Time
+	for pause := minRetryPause; ; pause = min(2*pause, maxRetryPause) {
+		if err := expired(ctx, until); err != nil {
+			return Receipt{}, p.timeoutError(msg, err, cause)
 		}
 		if p.isClosed() {
 			return Receipt{}, errClosed
@@ -265,21 +270,27 @@ func (p *Publisher) publish(ctx context.Context, until time.Time, s *slot, msg *
 			r, err = p.answer(ctx, s)
 		}
 		if !errors.Is(err, errUnknown) {
+			p.outage.answered()
 			return r, err
 		}
-		if !errors.Is(err, errGaveUp) {
+		if !errors.Is(err, errCtxEnded) {
 			cause = err
+			p.failed(err)
 		}
 
-		// Wait a little, and still listen: the ack may be on its way.
-		s.wait(pause, until)
+		// Keep listening during the pause: the ack may arrive.
+		if last.IsZero() {
+			last = lastTry(until)
+		}
+		s.wait(beforeTry(pause, last, until), until)
 		for waiting := true; waiting; {
 			r, err := p.answer(ctx, s)
 			switch {
 			case !errors.Is(err, errUnknown):
+				p.outage.answered()
 				return r, err
-			case errors.Is(err, errGaveUp):
-				return Receipt{}, p.gaveUp(msg, ctx.Err(), cause)
+			case errors.Is(err, errCtxEnded):
+				return Receipt{}, p.timeoutError(msg, ctx.Err(), cause)
 			case errors.Is(err, errLate):
 				waiting = false
 			}
@@ -287,15 +298,42 @@ func (p *Publisher) publish(ctx context.Context, until time.Time, s *slot, msg *
 	}
 }
 
-// ended says whether and why there is no time left.
-func ended(ctx context.Context, until time.Time) error {
+// failed records that the outcome of a try is unknown.
+func (p *Publisher) failed(err error) {
+	began := time.Now()
+	switch {
+	case errors.Is(err, nats.ErrDisconnected):
+		return // the connection is made anew in any case
+	case errors.Is(err, errLate):
+		began = began.Add(-p.try)
+	}
+	p.outage.failed(p.nc, began, err)
+}
+
+// expired returns the reason when no time is left.
+func expired(ctx context.Context, until time.Time) error {
 	if !until.IsZero() && !time.Now().Before(until) {
 		return context.DeadlineExceeded
 	}
 	return ctx.Err()
 }
 
-// wait sets the slot's timer.
+// tryMargin is how long before its end a publish begins its last try.
+const tryMargin = time.Second
+
+// lastTry returns the time after which a publish that ends at until begins no further try: half of the time that is left is
+// for tries in any case.
+func lastTry(until time.Time) time.Time { return until.Add(-min(tryMargin, time.Until(until)/2)) }
+
+// beforeTry returns the pause before the next try, or the time until the end when that try would begin after last.
+func beforeTry(pause time.Duration, last, until time.Time) time.Duration {
+	if !until.IsZero() && time.Until(last) < pause {
+		return time.Until(until)
+	}
+	return pause
+}
+
+// wait sets the slot's timer, to until at the latest.
 func (s *slot) wait(d time.Duration, until time.Time) {
 	if !until.IsZero() {
 		d = min(d, time.Until(until))
@@ -303,12 +341,12 @@ func (s *slot) wait(d time.Duration, until time.Time) {
 	s.timer.Reset(d)
 }
 
-// What answer and sendError say when it is not known whether the message is stored.
+// The errors of answer and sendError that leave open whether the message is stored.
 var (
-	errUnknown = errors.New("outcome unknown")
-	errLate    = fmt.Errorf("%w: no ack in time", errUnknown)
-	errLost    = fmt.Errorf("%w: the connection was lost: %w", errUnknown, nats.ErrDisconnected)
-	errGaveUp  = fmt.Errorf("%w: out of time", errUnknown)
+	errUnknown  = errors.New("outcome unknown")
+	errLate     = fmt.Errorf("%w: no ack in time", errUnknown)
+	errLost     = fmt.Errorf("%w: the connection was lost: %w", errUnknown, nats.ErrDisconnected)
+	errCtxEnded = fmt.Errorf("%w: out of time", errUnknown)
 )
 
 var errClosed = fmt.Errorf("%w: the publisher is closed", ErrUnavailable)
@@ -322,7 +360,7 @@ func (p *Publisher) isClosed() bool {
 	}
 }
 
-// answer waits for one answer that says something, until the slot's timer or ctx ends or the connection is lost.
+// answer waits for an answer of the stream, until the slot's timer or ctx ends or the connection is lost.
 func (p *Publisher) answer(ctx context.Context, s *slot) (Receipt, error) {
 	for {
 		select {
@@ -339,14 +377,14 @@ func (p *Publisher) answer(ctx context.Context, s *slot) (Receipt, error) {
 		case <-s.timer.C:
 			return Receipt{}, errLate
 		case <-ctx.Done():
-			return Receipt{}, errGaveUp
+			return Receipt{}, errCtxEnded
 		}
 	}
 }
 
-// gaveUp is the error of a publish that ran out of time.
-func (p *Publisher) gaveUp(msg *nats.Msg, end, cause error) error {
-	// A server refuses a publish beside the message, which is then never acknowledged.
+// timeoutError is the error of a publish whose time is over.
+func (p *Publisher) timeoutError(msg *nats.Msg, end, cause error) error {
+	// A server reports a missing permission on the connection, and never acknowledges the message.
 	if err := p.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+msg.Subject+`"`) {
 		cause = err
 	}
@@ -356,7 +394,7 @@ func (p *Publisher) gaveUp(msg *nats.Msg, end, cause error) error {
 	return fmt.Errorf("%w: %w: %w", ErrUnavailable, end, cause)
 }
 
-// sendError sorts what can go wrong before a message has left. Without a connection it is nats.ErrDisconnected.
+// sendError classifies an error of sending. Without a connection it wraps nats.ErrDisconnected.
 func (p *Publisher) sendError(err error) error {
 	switch {
 	case err == nil:
@@ -373,21 +411,21 @@ func (p *Publisher) sendError(err error) error {
 	return fmt.Errorf("%w: %w", errUnknown, err)
 }
 
-// lacksHeaders says whether there is a server that takes no headers. Of one that was never reached nats.go says so too.
+// lacksHeaders reports whether the server takes no headers. nats.go reports the same of a server that it has not reached.
 func (p *Publisher) lacksHeaders() bool { return p.nc.IsConnected() && !p.nc.HeadersSupported() }
 
-// read reads an answer. It is not ok when it is no answer of a stream: whoever subscribes to a subject of the stream
-// can answer there too, and the stream is still to be heard.
+// read reads an answer. It is not ok when the answer is not from a stream: any subscriber of the subject can answer too,
+// and the answer of the stream is still to come.
 func (s *slot) read(m *nats.Msg) (r Receipt, err error, ok bool) {
 	if name, r, ok := readAck(m.Data); ok {
 		if s.stream != string(name) {
 			s.stream = string(name)
 		}
 		r.Stream = s.stream
-		return r, nil, true
+		return s.ownAck(r)
 	}
 	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
-		return r, fmt.Errorf("%w: no stream answers for the subject, or it has no leader now", errUnknown), true
+		return r, fmt.Errorf("%w: no stream takes the subject, or the stream has no leader now", errUnknown), true
 	}
 	var a struct {
 		jetstream.PubAck
@@ -402,11 +440,20 @@ func (s *slot) read(m *nats.Msg) (r Receipt, err error, ok bool) {
 	if a.Stream == "" || a.Sequence == 0 {
 		return r, nil, false
 	}
-	return Receipt{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate}, nil, true
+	return s.ownAck(Receipt{Stream: a.Stream, Sequence: a.Sequence, Duplicate: a.Duplicate})
 }
 
-// readAck reads an ack in exactly the form in which servers of today write it, without allocating; any other form is
-// left to encoding/json.
+// ownAck returns the receipt of an ack. The outcome of the publish is unknown when another stream than that of the subject
+// sent the ack: the readers of the subject's stream never see the message.
+func (s *slot) ownAck(r Receipt) (Receipt, error, bool) {
+	if !storesSubject(r.Stream, s.out.Subject) {
+		return Receipt{}, fmt.Errorf("%w: stream %s has stored it, which is not the stream of this subject: take the subject from that stream and run headgate provision", errUnknown, r.Stream), true
+	}
+	return r, nil, true
+}
+
+// readAck reads an ack in the form that servers write today, without allocating. It leaves any other form to
+// encoding/json.
 func readAck(data []byte) (stream []byte, r Receipt, ok bool) {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"stream":"`))
 	if !ok {
@@ -433,11 +480,11 @@ func readAck(data []byte) (stream []byte, r Receipt, ok bool) {
 	return stream, r, true
 }
 
-// ackError sorts what a stream answers instead of an ack.
+// ackError classifies the error that a stream answers.
 func ackError(e *jetstream.APIError) error {
 	switch e.ErrorCode {
 	case codeStoreFailed:
-		// One code for everything that the store says.
+		// The store has one code for all of its errors.
 		switch {
 		case strings.Contains(e.Description, "maximum bytes"), strings.Contains(e.Description, "maximum messages"):
 			return fmt.Errorf("%w: %w", ErrFull, e)
@@ -449,10 +496,10 @@ func ackError(e *jetstream.APIError) error {
 	case jetstream.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:
 		return fmt.Errorf("%w: %w", ErrTooLarge, e)
 	case codeDuplicateInProcess:
-		return fmt.Errorf("%w: %w", errUnknown, e)
+		return fmt.Errorf("%w: %w: %w", errUnknown, ErrInProcess, e)
 	}
 	if e.Code >= 500 || e.Code == 429 {
 		return fmt.Errorf("%w: %w", errUnknown, e)
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, e) // it will say the same again
+	return fmt.Errorf("%w: %w", ErrUnavailable, e) // another try would get the same answer
 }

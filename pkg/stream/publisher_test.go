@@ -56,7 +56,8 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-func TestPublishKnowsAnIDAgainAlsoAfterARestart(t *testing.T) {
+func TestPublisher_RecognizesIDAfterRestart(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 
@@ -79,7 +80,8 @@ func TestPublishKnowsAnIDAgainAlsoAfterARestart(t *testing.T) {
 	}
 }
 
-func TestPublishOutlastsARestartOfTheServer(t *testing.T) {
+func TestPublisher_SurvivesServerRestart(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	s.Stop()
@@ -100,7 +102,8 @@ func TestPublishOutlastsARestartOfTheServer(t *testing.T) {
 	}
 }
 
-func TestPublishToAFullStream(t *testing.T) {
+func TestPublisher_FullStream(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	limit(t, s, func(c *jetstream.StreamConfig) { c.MaxBytes = 1000 })
 	p := publisher(t, s.NC, stream.PublisherOptions{})
@@ -119,7 +122,8 @@ func TestPublishToAFullStream(t *testing.T) {
 	}
 }
 
-func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
+func TestPublisher_TooLarge(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 
@@ -147,7 +151,8 @@ func TestPublishRefusesWhatIsTooLarge(t *testing.T) {
 	}
 }
 
-func TestPublishRefusesABadSubject(t *testing.T) {
+func TestPublisher_BadSubject(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	m := event(t, "msg_1")
@@ -157,10 +162,12 @@ func TestPublishRefusesABadSubject(t *testing.T) {
 	}
 }
 
-func TestPublishGivesUpAtTheDeadline(t *testing.T) {
+func TestPublisher_NamesReasonAtDeadline(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		prepare func(*testing.T, *streamtest.Server)
+		try     time.Duration
 		says    string
 	}{
 		{
@@ -170,7 +177,7 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			"no stream answers",
+			0, "no stream takes the subject",
 		},
 		{
 			"when the server is gone",
@@ -178,23 +185,23 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 				s.Stop()
 				streamtest.Wait(t, func() bool { return !s.NC.IsConnected() }, "the connection is lost")
 			},
-			"server is disconnected: no server",
+			0, "server is disconnected: no server",
 		},
 		{
 			"when the stream takes no ack",
 			func(t *testing.T, s *streamtest.Server) {
 				limit(t, s, func(c *jetstream.StreamConfig) { c.NoAck = true })
 			},
-			"no ack in time",
+			50 * time.Millisecond, "no ack in time",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := streamtest.New(t)
-			p := publisher(t, s.NC, stream.PublisherOptions{TryTimeout: 50 * time.Millisecond})
+			p := publisher(t, s.NC, stream.PublisherOptions{TryTimeout: tt.try})
 			tt.prepare(t, s)
-			_, err := p.Publish(within(t, time.Second), event(t, "msg_1"))
+			_, err := p.Publish(within(t, 2*time.Second), event(t, "msg_1"))
 			if !errors.Is(err, stream.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("Publish() = %v; want ErrUnavailable and DeadlineExceeded", err)
 			}
@@ -206,7 +213,8 @@ func TestPublishGivesUpAtTheDeadline(t *testing.T) {
 }
 
 // nats.go says of a server that was never reached that it takes no headers.
-func TestPublishTriesUntilTheFirstServerIsThere(t *testing.T) {
+func TestPublisher_WaitsForFirstServer(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	proxy := streamtest.NewProxy(t, strings.TrimPrefix(s.URL, "nats://"))
 	proxy.Cut()
@@ -236,7 +244,8 @@ func TestPublishTriesUntilTheFirstServerIsThere(t *testing.T) {
 	}
 }
 
-func TestPublishNamesTheCallerThatGaveUp(t *testing.T) {
+func TestPublisher_NamesCancelledContext(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -249,7 +258,8 @@ func TestPublishNamesTheCallerThatGaveUp(t *testing.T) {
 	}
 }
 
-func TestPublishIsBusyWhenItsWindowIsFull(t *testing.T) {
+func TestPublisher_BusyWhenWindowIsFull(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	limit(t, s, func(c *jetstream.StreamConfig) { c.NoAck = true })
 	p := publisher(t, s.NC, stream.PublisherOptions{Window: 3})
@@ -277,7 +287,8 @@ func TestPublishIsBusyWhenItsWindowIsFull(t *testing.T) {
 	}
 }
 
-func TestPublishAfterClose(t *testing.T) {
+func TestPublisher_RefusesAfterClose(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	p.Close()
@@ -293,8 +304,9 @@ func TestPublishAfterClose(t *testing.T) {
 	}
 }
 
-// Whoever subscribes to a subject without JetStream can answer to a publish there. Only the stream's word counts.
-func TestPublishWaitsForTheStreamsWord(t *testing.T) {
+// Any subscriber of a subject can answer a publish. Only the ack of a stream counts.
+func TestPublisher_WaitsForAckOfStream(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"thanks", "", "{}", `{"stream":"CODAT"}`, `{"stream":"","seq":7}`, "+OK"} {
 		t.Run(answer, func(t *testing.T) {
 			s := streamtest.New(t)
@@ -310,7 +322,8 @@ func TestPublishWaitsForTheStreamsWord(t *testing.T) {
 	}
 }
 
-func TestPublishReadsAcksInAnyForm(t *testing.T) {
+func TestPublisher_ReadsAcksInAnyForm(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		answer string
 		want   stream.Receipt
@@ -346,7 +359,26 @@ func TestPublishReadsAcksInAnyForm(t *testing.T) {
 	}
 }
 
-func TestPublishTriesAgainWhenTheOutcomeIsUnknown(t *testing.T) {
+// After a partition, the leader of nats-server 2.15.2 can give this answer for one id until it is restarted.
+func TestPublisher_SaysThatIDIsInProcess(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	if _, err := s.NC.Subscribe("answers", func(m *nats.Msg) {
+		_ = m.Respond([]byte(`{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}`))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	p := publisher(t, s.NC, stream.PublisherOptions{})
+	m := event(t, "msg_1")
+	m.Subject = "answers"
+	_, err := p.PublishUntil(t.Context(), time.Now().Add(500*time.Millisecond), m)
+	if !errors.Is(err, stream.ErrInProcess) || !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("Publish() = %v; want ErrInProcess and ErrUnavailable", err)
+	}
+}
+
+func TestPublisher_RetriesUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{
 		`{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"}}`,
 		`{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`,
@@ -382,7 +414,8 @@ func TestPublishTriesAgainWhenTheOutcomeIsUnknown(t *testing.T) {
 }
 
 // An ack that comes while the next try waits is as good as any.
-func TestPublishTakesALateAck(t *testing.T) {
+func TestPublisher_AcceptsLateAck(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	var tries atomic.Int64
 	first := make(chan *nats.Msg, 10)
@@ -408,8 +441,9 @@ func TestPublishTakesALateAck(t *testing.T) {
 	}
 }
 
-// The ack of a message whose caller has gone is nobody's, least of all the next message's.
-func TestPublishTakesNoAckOfAnotherMessage(t *testing.T) {
+// The ack of a message whose caller has gone is dropped, and does not count for the next message.
+func TestPublisher_IgnoresAckOfAnotherMessage(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	sent := make(chan *nats.Msg, 10)
 	if _, err := s.NC.Subscribe("answers", func(m *nats.Msg) { sent <- m }); err != nil {
@@ -444,7 +478,8 @@ func TestPublishTakesNoAckOfAnotherMessage(t *testing.T) {
 }
 
 // The ingress reuses the memory of a body as soon as Publish has returned, however it returned.
-func TestPublishKeepsNothingOfTheBody(t *testing.T) {
+func TestPublisher_KeepsNothingOfBody(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	body := make([]byte, 100)
@@ -473,7 +508,8 @@ func TestPublishKeepsNothingOfTheBody(t *testing.T) {
 	})
 }
 
-func TestPublishLeavesTheMessageAsItWas(t *testing.T) {
+func TestPublisher_DoesNotChangeMessage(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	p := publisher(t, s.NC, stream.PublisherOptions{})
 	m := event(t, "msg_1")
@@ -486,7 +522,8 @@ func TestPublishLeavesTheMessageAsItWas(t *testing.T) {
 	}
 }
 
-func TestNewPublisherRefusesNegativeNumbers(t *testing.T) {
+func TestNewPublisher_RefusesNegativeNumbers(t *testing.T) {
+	t.Parallel()
 	if _, err := stream.NewPublisher(nil, stream.PublisherOptions{Window: -1}); err == nil {
 		t.Error("NewPublisher() = nil for a window of -1")
 	}

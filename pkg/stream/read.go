@@ -2,87 +2,351 @@ package stream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
 const (
-	readAtOnce    = 4096                    // messages that are asked for at once
-	readHeartbeat = 2500 * time.Millisecond // without one for twice as long, the request for messages is lost: the consumer is made anew
-	readSilence   = 6 * time.Second         // without a message, before it is asked whether there are any left; longer than that
-	readForgotten = 30 * time.Second        // without a reader, before the server drops the consumer
+	readMessages = 1000 // messages asked for at once, if their bytes fit in a batch
+	readPause    = 250 * time.Millisecond
 )
 
-// Read calls each with every message that cfg chooses in a stream and that was stored when Read began, in order, until
-// each returns an error, which Read then returns. It acknowledges nothing. progress hears after each message how many of
-// about how many it was; it may be nil. Read returns the last sequence that was stored when it began: what is stored
-// later comes after it.
-func Read(ctx context.Context, js jetstream.JetStream, name string, cfg jetstream.OrderedConsumerConfig, each func(jetstream.Msg, *jetstream.MsgMetadata) error, progress func(done, of uint64)) (last uint64, err error) {
-	doing := func(err error) error { return fmt.Errorf("reading stream %s: %w", name, err) }
+// ErrRemade means that a stream was deleted and made again: its sequences began anew, and a place in the earlier one says
+// nothing about it. What it stores came after everything that the earlier one stored.
+var ErrRemade = errors.New("the stream was deleted and made again")
+
+// ReadOptions choose messages of a stream. The zero value chooses all.
+type ReadOptions struct {
+	// Filters are subjects, which may have wildcards; a message must match one of them. Without any, all match.
+	Filters []string
+	// After chooses only messages with a higher sequence.
+	After uint64
+	// Created is when the stream was made in which After is a place. A stream that was made at another time is ErrRemade.
+	// Zero: the stream as it is when the reading begins.
+	Created time.Time
+	// Since chooses only messages stored then or later.
+	Since time.Time
+	// Progress is called after each message with the number of messages read and about how many there are. May be nil.
+	Progress func(done, of uint64)
+}
+
+// Read calls each with every message that o chooses and that was stored before Read began, in order, until each returns
+// an error, which Read then returns. It returns the stream's last sequence when it began: later messages come after it.
+//
+// It reads by direct get and needs no consumer: a user who may create consumers may have any message delivered to any
+// subject of the account. It needs permission for STREAM.INFO, DIRECT.GET and STREAM.MSG.GET on the stream.
+func Read(ctx context.Context, js jetstream.JetStream, name string, o ReadOptions, each func(*jetstream.RawStreamMsg) error) (last uint64, err error) {
 	info, err := streamInfo(ctx, js, name)
 	if err != nil {
-		return 0, doing(err)
+		return 0, fmt.Errorf("reading stream %s: %w", name, err)
 	}
 	last = info.State.LastSeq
-	if info.State.Msgs == 0 || cfg.DeliverPolicy == jetstream.DeliverByStartSequencePolicy && cfg.OptStartSeq > last {
-		return last, nil
+	r := reader{js: js, name: name, ReadOptions: o}
+	if err := r.isOf(info); err != nil {
+		return 0, err
 	}
-	cfg.InactiveThreshold = readForgotten
-	var cons jetstream.Consumer
-	err = call(ctx, js, name, func(ctx context.Context) (err error) {
-		cons, err = js.OrderedConsumer(ctx, name, cfg)
+	for r.After < last {
+		more, err := r.readTo(ctx, last, each)
+		if err != nil {
+			return 0, err
+		}
+		if !more {
+			break
+		}
+	}
+	if info, err = streamInfo(ctx, js, name); err != nil {
+		return 0, fmt.Errorf("reading stream %s: %w", name, err)
+	}
+	return last, r.isOf(info)
+}
+
+// isOf returns ErrRemade when the stream is not the one that is read.
+func (r *reader) isOf(info *jetstream.StreamInfo) error {
+	switch {
+	case r.Created.IsZero():
+		r.Created = info.Created
+	case !r.Created.Equal(info.Created):
+		return fmt.Errorf("reading stream %s: %w", r.name, ErrRemade)
+	}
+	return nil
+}
+
+// Follow calls each with every message that o chooses, in order, those that are stored now and those that are stored
+// later, until ctx ends, which is not an error, or each returns an error. It asks again while no server answers, and while
+// a stream that was there is gone. One that was made again is ErrRemade.
+func Follow(ctx context.Context, js jetstream.JetStream, name string, o ReadOptions, each func(*jetstream.RawStreamMsg) error) error {
+	r := reader{js: js, name: name, ReadOptions: o}
+	for ctx.Err() == nil {
+		msgs, err := r.next(ctx)
+		if err != nil && ctx.Err() == nil && r.final(err) {
+			return fmt.Errorf("following stream %s: %w", name, err)
+		}
+		for _, m := range msgs {
+			if err := r.take(m, each); err != nil {
+				return err
+			}
+		}
+		if len(msgs) == 0 {
+			wait(ctx, readPause)
+		}
+	}
+	return nil
+}
+
+// reader reads on behind After.
+type reader struct {
+	js   jetstream.JetStream
+	name string
+	ReadOptions
+	done, of uint64
+	size     BatchSize
+}
+
+// readTo reads one batch of messages up to a sequence. It reports whether there may be more of them.
+func (r *reader) readTo(ctx context.Context, last uint64, each func(*jetstream.RawStreamMsg) error) (more bool, err error) {
+	var msgs []*jetstream.RawStreamMsg
+	err = request(ctx, r.js, r.name, func(ctx context.Context) (err error) {
+		msgs, err = r.batch(ctx)
 		return err
 	})
 	if err != nil {
-		return 0, doing(err)
+		return false, fmt.Errorf("reading stream %s: %w", r.name, err)
 	}
-	total := cons.CachedInfo().NumPending
-	if total == 0 {
-		return last, nil
+	for _, m := range msgs {
+		if m.Sequence > last {
+			return false, nil
+		}
+		if err := r.take(m, each); err != nil {
+			return false, err
+		}
+		if err := ctx.Err(); err != nil {
+			return false, fmt.Errorf("reading stream %s: %w", r.name, err)
+		}
 	}
-	msgs, err := cons.Messages(jetstream.PullMaxMessages(readAtOnce), jetstream.PullHeartbeat(readHeartbeat))
+	if len(msgs) > 0 && (r.After == last || r.done < r.of) {
+		return r.After < last, nil
+	}
+	// Any replica answers a direct get, also one that is behind. The leader knows whether this is the end.
+	next, err := r.nextSequence(ctx)
 	if err != nil {
-		return 0, doing(err)
+		return false, fmt.Errorf("reading stream %s: %w", r.name, err)
 	}
-	defer msgs.Stop()
-	defer context.AfterFunc(ctx, msgs.Stop)()
-	for n := uint64(1); ; n++ {
-		m, err := msgs.Next(jetstream.NextMaxWait(readSilence))
-		switch {
-		case ctx.Err() != nil:
-			return 0, doing(ctx.Err())
-		case errors.Is(err, nats.ErrTimeout):
-			// What was left may have been removed meanwhile.
-			left, err := cons.Info(ctx)
-			if err != nil {
-				return 0, doing(err)
-			}
-			if left.NumPending == 0 {
-				return last, nil
-			}
-			continue
-		case err != nil:
-			return 0, doing(err)
+	if next == 0 || next > last {
+		return false, nil
+	}
+	wait(ctx, readPause)
+	return true, nil
+}
+
+// take calls each with a message when it matches, and remembers its place.
+func (r *reader) take(m *jetstream.RawStreamMsg, each func(*jetstream.RawStreamMsg) error) error {
+	r.done++
+	if pending, err := strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64); err == nil {
+		r.of = max(r.of, r.done+pending)
+	}
+	if r.matches(m.Subject) {
+		if err := each(m); err != nil {
+			return err
 		}
-		meta, err := m.Metadata()
+	}
+	r.After = m.Sequence
+	if r.Progress != nil {
+		r.Progress(r.done, r.of)
+	}
+	return nil
+}
+
+func (r *reader) matches(subject string) bool {
+	for _, f := range r.Filters {
+		if covers(f, subject) {
+			return true
+		}
+	}
+	return len(r.Filters) == 0
+}
+
+// filter is what the server filters by: it takes one subject.
+func (r *reader) filter() string {
+	if len(r.Filters) == 1 {
+		return r.Filters[0]
+	}
+	return ">"
+}
+
+// batch returns the next messages, none when a replica has no more. Of a batch that is cut off it returns what arrived.
+func (r *reader) batch(ctx context.Context) ([]*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	opts := []jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(r.filter()), jetstreamext.GetBatchMaxBytes(r.size.Bytes())}
+	if r.After == 0 && !r.Since.IsZero() {
+		opts = append(opts, jetstreamext.GetBatchStartTime(r.Since))
+	} else {
+		opts = append(opts, jetstreamext.GetBatchSeq(r.After+1))
+	}
+	began, received := time.Now(), 0
+	defer func() { r.size.Received(received, time.Since(began)) }()
+	all, err := jetstreamext.GetBatch(ctx, r.js, r.name, readMessages, opts...)
+	if err != nil {
+		return nil, err
+	}
+	msgs, err := collect(all)
+	for _, m := range msgs {
+		received += messageSize(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(msgs) > 0 {
+		return msgs, nil
+	}
+	return nil, ctx.Err() // a batch that is cut off ends without an error
+}
+
+// collect returns the messages of a batch, none when there are no more, and with an error those before it.
+func collect(all iter.Seq2[*jetstream.RawStreamMsg, error]) (msgs []*jetstream.RawStreamMsg, err error) {
+	for m, err := range all {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return msgs, nil
+		}
 		if err != nil {
-			return 0, doing(err)
+			return msgs, err
 		}
-		if meta.Sequence.Stream > last {
-			return last, nil
+		msgs = append(msgs, m)
+	}
+	return msgs, nil
+}
+
+// messageSize returns about as many bytes as a message has in its stream.
+func messageSize(m *jetstream.RawStreamMsg) int {
+	n := len(m.Subject) + len(m.Data)
+	for name, values := range m.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
 		}
-		if err := each(m, meta); err != nil {
-			return 0, err
+	}
+	return n
+}
+
+// nextSequence is the sequence of the next message as the leader of the stream knows it, or 0 without one.
+func (r *reader) nextSequence(ctx context.Context) (uint64, error) {
+	ask := map[string]any{"seq": r.After + 1, "next_by_subj": r.filter()}
+	if r.After == 0 && !r.Since.IsZero() {
+		ask = map[string]any{"start_time": r.Since, "next_by_subj": r.filter()}
+	}
+	m, err := fromLeader(ctx, r.js, r.name, ask)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m.Sequence, nil
+}
+
+// Get returns the message of a sequence, and jetstream.ErrMsgNotFound only when the leader of the stream does not have it: a
+// replica that is behind answers a direct get too. It needs permission for STREAM.INFO, DIRECT.GET and STREAM.MSG.GET on
+// the stream.
+func Get(ctx context.Context, js jetstream.JetStream, name string, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	st, err := openStream(ctx, js, name)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	var m *jetstream.RawStreamMsg
+	err = request(ctx, js, name, func(ctx context.Context) error {
+		m, err = st.GetMsg(ctx, sequence)
+		return err
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		m, err = fromLeader(ctx, js, name, map[string]any{"seq": sequence})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("message %d of stream %s: %w", sequence, name, err)
+	}
+	return m, nil
+}
+
+// fromLeader asks the leader of a stream for a message. It returns jetstream.ErrMsgNotFound when the leader does not have it.
+func fromLeader(ctx context.Context, js jetstream.JetStream, name string, ask map[string]any) (*jetstream.RawStreamMsg, error) {
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
+		} `json:"message"`
+	}
+	err = request(ctx, js, name, func(ctx context.Context) error {
+		m, err := js.Conn().RequestWithContext(ctx, apiSubject(js, "STREAM.MSG.GET."+name), body)
+		if err != nil {
+			return err
 		}
-		if progress != nil {
-			progress(min(n, total), total)
-		}
-		if meta.NumPending == 0 || meta.Sequence.Stream == last {
-			return last, nil
-		}
+		return json.Unmarshal(m.Data, &answer)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return nil, jetstream.ErrMsgNotFound
+	case answer.Error != nil:
+		return nil, answer.Error
+	}
+	found := answer.Message
+	m := &jetstream.RawStreamMsg{Subject: found.Subject, Sequence: found.Sequence, Data: found.Data, Time: found.Time}
+	if len(found.Header) > 0 {
+		m.Header, err = nats.DecodeHeadersMsg(found.Header)
+	}
+	return m, err
+}
+
+// next returns the next messages of the stream that is read. It looks which stream it is before each batch: what a batch of
+// a later stream misses comes with the next one.
+func (r *reader) next(ctx context.Context) ([]*jetstream.RawStreamMsg, error) {
+	info, err := streamInfo(ctx, r.js, r.name)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.isOf(info); err != nil {
+		return nil, err
+	}
+	return r.batch(ctx)
+}
+
+// final reports whether an error of next does not go away by itself: the user may not read the stream, or it is not the
+// stream that is read.
+func (r *reader) final(err error) bool {
+	return PermissionError(r.js.Conn(), r.name) != nil ||
+		errors.Is(err, ErrRemade) || errors.Is(err, jetstreamext.ErrBatchUnsupported) || errors.Is(err, nats.ErrConnectionClosed) ||
+		errors.Is(err, jetstream.ErrStreamNotFound) && r.Created.IsZero()
+}
+
+// apiSubject is the subject of a request to JetStream, behind the prefix that js uses.
+func apiSubject(js jetstream.JetStream, operation string) string {
+	if prefix := js.Options().APIPrefix; prefix != "" {
+		return prefix + "." + operation
+	}
+	return "$JS.API." + operation
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }

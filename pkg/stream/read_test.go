@@ -2,18 +2,25 @@ package stream_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestReadGivesWhatWasStored(t *testing.T) {
+func TestRead_VisitsStoredMessages(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	for i := range 5 {
 		putWrite(t, s.JS, fmt.Sprintf("msg_%d", i+1))
@@ -21,24 +28,25 @@ func TestReadGivesWhatWasStored(t *testing.T) {
 	put(t, s.JS, "company.created", "msg_6", "{}")
 	tests := []struct {
 		name string
-		cfg  jetstream.OrderedConsumerConfig
+		opts stream.ReadOptions
 		want []uint64
 	}{
-		{"all", jetstream.OrderedConsumerConfig{}, []uint64{1, 2, 3, 4, 5, 6}},
-		{"of a type", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"codat.events.company.>"}}, []uint64{6}},
-		{"of a type without any", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"codat.events.bills.>"}}, nil},
-		{"of a type whose last is not the stream's", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"codat.events.invoices.>"}}, []uint64{1, 2, 3, 4, 5}},
-		{"from a sequence on", jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 5}, []uint64{5, 6}},
-		{"after the last", jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: 7}, nil},
+		{"all", stream.ReadOptions{}, []uint64{1, 2, 3, 4, 5, 6}},
+		{"of a type", stream.ReadOptions{Filters: []string{"codat.events.company.>"}}, []uint64{6}},
+		{"of a type without any", stream.ReadOptions{Filters: []string{"codat.events.bills.>"}}, nil},
+		{"of a type whose last is not the stream's", stream.ReadOptions{Filters: []string{"codat.events.invoices.>"}}, []uint64{1, 2, 3, 4, 5}},
+		{"from a sequence on", stream.ReadOptions{After: 4}, []uint64{5, 6}},
+		{"after the last", stream.ReadOptions{After: 6}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []uint64
 			var done, of uint64
-			last, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), tt.cfg, func(_ jetstream.Msg, m *jetstream.MsgMetadata) error {
-				got = append(got, m.Sequence.Stream)
+			tt.opts.Progress = func(d, o uint64) { done, of = d, o }
+			last, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), tt.opts, func(m *jetstream.RawStreamMsg) error {
+				got = append(got, m.Sequence)
 				return nil
-			}, func(d, o uint64) { done, of = d, o })
+			})
 			if err != nil || last != 6 || !slices.Equal(got, tt.want) {
 				t.Errorf("Read() = %d, %v, with %d; want 6 and %d", last, err, got, tt.want)
 			}
@@ -49,28 +57,117 @@ func TestReadGivesWhatWasStored(t *testing.T) {
 	}
 }
 
-func TestReadEnds(t *testing.T) {
+func TestRead_Ends(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
-	nothing := func(jetstream.Msg, *jetstream.MsgMetadata) error { return nil }
-	if last, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), jetstream.OrderedConsumerConfig{}, nothing, nil); err != nil || last != 0 {
+	nothing := func(*jetstream.RawStreamMsg) error { return nil }
+	if last, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), stream.ReadOptions{}, nothing); err != nil || last != 0 {
 		t.Errorf("Read() of an empty stream = %d, %v", last, err)
 	}
-	if _, err := stream.Read(within(t, patience), s.JS, "OTHER", jetstream.OrderedConsumerConfig{}, nothing, nil); !errors.Is(err, jetstream.ErrStreamNotFound) {
+	if _, err := stream.Read(within(t, patience), s.JS, "OTHER", stream.ReadOptions{}, nothing); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("Read() of no stream = %v", err)
 	}
 	for i := range 10 {
 		putWrite(t, s.JS, fmt.Sprintf("msg_%d", i))
 	}
 	enough := errors.New("enough")
-	if _, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), jetstream.OrderedConsumerConfig{}, func(jetstream.Msg, *jetstream.MsgMetadata) error { return enough }, nil); !errors.Is(err, enough) {
+	if _, err := stream.Read(within(t, patience), s.JS, codatSource.Stream(), stream.ReadOptions{}, func(*jetstream.RawStreamMsg) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Read() = %v; want what the callback said", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := stream.Read(ctx, s.JS, codatSource.Stream(), jetstream.OrderedConsumerConfig{}, func(jetstream.Msg, *jetstream.MsgMetadata) error {
+	_, err := stream.Read(ctx, s.JS, codatSource.Stream(), stream.ReadOptions{}, func(*jetstream.RawStreamMsg) error {
 		cancel()
 		return nil
-	}, nil)
+	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Read() with a context that ends = %v", err)
+	}
+}
+
+func TestGet_AsksTheLeaderWhereAReplicaIsBehind(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	putWrite(t, s.JS, "msg_1")
+	want, err := stream.Get(t.Context(), s.JS, codatSource.Stream(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := s.Behind(t)
+	got, err := stream.Get(t.Context(), behind, codatSource.Stream(), 1)
+	if err != nil {
+		t.Fatalf("Get() of a message that the leader has = %v", err)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreMapEntries(directHeader)); diff != "" {
+		t.Errorf("the leader's message differs from the replica's (-replica +leader):\n%s", diff)
+	}
+	if _, err := stream.Get(t.Context(), behind, codatSource.Stream(), 2); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("Get() of a message that no server has = %v; want %v", err, jetstream.ErrMsgNotFound)
+	}
+}
+
+// directHeader chooses what a server adds to the answer to a direct get.
+func directHeader(name string, _ []string) bool {
+	return strings.HasPrefix(name, "Nats-") && name != jetstream.MsgIDHeader
+}
+
+// Any replica answers a direct get. One that is behind says that there is no more; the leader knows better.
+func TestRead_GoesOnWhereAReplicaIsBehind(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	for i := range 4 {
+		putWrite(t, s.JS, fmt.Sprintf("msg_%d", i+1))
+	}
+	st, err := s.JS.Stream(t.Context(), codatSource.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The replica: the server itself does not answer direct gets of this stream any more.
+	cfg := st.CachedInfo().Config
+	cfg.AllowDirect = false
+	if st, err = s.JS.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	has := []uint64{0, 2, 2, 4} // its last message, at each request
+	_, err = s.NC.Subscribe("$JS.API.DIRECT.GET."+codatSource.Stream(), func(m *nats.Msg) {
+		var ask struct {
+			Seq uint64 `json:"seq"`
+		}
+		if err := json.Unmarshal(m.Data, &ask); err != nil {
+			t.Error(err)
+		}
+		last := has[0]
+		has = has[min(1, len(has)-1):]
+		answer := func(header nats.Header, data []byte) {
+			if err := m.RespondMsg(&nats.Msg{Header: header, Data: data}); err != nil {
+				t.Error(err)
+			}
+		}
+		if ask.Seq > last {
+			answer(nats.Header{"Status": {"404"}, "Description": {"Message Not Found"}}, nil)
+			return
+		}
+		for n := ask.Seq; n <= last; n++ {
+			found, err := st.GetMsg(t.Context(), n)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			answer(nats.Header{
+				jetstream.StreamHeader: {codatSource.Stream()}, jetstream.SubjectHeader: {found.Subject}, jetstream.SequenceHeader: {fmt.Sprint(n)},
+				jetstream.TimeStampHeaer: {found.Time.Format(time.RFC3339Nano)}, "Nats-Num-Pending": {fmt.Sprint(last - n)},
+			}, found.Data)
+		}
+		answer(nats.Header{"Status": {"204"}, "Description": {"EOB"}, "Nats-Num-Pending": {"0"}}, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []uint64
+	_, err = stream.Read(within(t, patience), s.JS, codatSource.Stream(), stream.ReadOptions{}, func(m *jetstream.RawStreamMsg) error {
+		got = append(got, m.Sequence)
+		return nil
+	})
+	if want := []uint64{1, 2, 3, 4}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("Read() = %v, with %d; want %d", err, got, want)
 	}
 }

@@ -1,31 +1,24 @@
-// Package stream is the contract on the wire: the subjects, headers, streams, consumers and buckets that Headgate's
-// processes and its downstream services share, and the ways to make them, to bind to them and to publish into them.
-// Every name is made here and nowhere else, and nothing here reports an event as stored before its stream said so.
+// Package stream is the contract on NATS between Headgate's processes and downstream services: the names of subjects,
+// headers, streams, consumers and buckets, and the functions that provision, bind, publish, read and subscribe. Every name
+// is defined here. A message is reported as stored only after its stream has acknowledged it.
 package stream
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-)
 
-// ErrBadType means that a type cannot be a part of a subject. Such an event belongs into the quarantine.
-var ErrBadType = errors.New("type cannot be a subject")
-
-// The limits of an event type. They keep a subject far below what a server accepts.
-const (
-	MaxTypeLength = 200 // characters
-	MaxTypeTokens = 16  // parts between dots
+	"github.com/headgate/headgate/pkg/codat"
 )
 
 // maxName is the longest name of a source, a worker or a state.
 const maxName = 31
 
-// Source names one Codat instance: its name is the first token of every subject and, in capitals, the stem of every
-// stream. Its methods give the names; they promise nothing for a source that Validate refuses.
+// Source names one Codat instance. The name is the first token of every subject and, in capitals, the beginning of every
+// stream's name. The results of its methods are valid only for a source that Validate accepts.
 type Source string
 
-// Validate refuses a name that is not [a-z][a-z0-9-]{0,30}, and one whose streams could be another source's.
+// Validate returns an error for a name that is not [a-z][a-z0-9-]{0,30}, and for one whose streams could be those of
+// another source.
 func (s Source) Validate() error {
 	if err := validateName("source", string(s)); err != nil {
 		return err
@@ -39,28 +32,18 @@ func (s Source) Validate() error {
 	return nil
 }
 
-// ValidateWorker refuses a name of a worker that is not [a-z][a-z0-9-]{0,30}. Names that begin with "tail-" are kept
-// for the durables of headgate tail.
+// ValidateWorker refuses a name of a worker that is not [a-z][a-z0-9-]{0,30}.
 func ValidateWorker(name string) error {
-	if err := validateName("worker", name); err != nil {
-		return err
-	}
-	if strings.HasPrefix(name, TailPrefix) {
-		return fmt.Errorf("worker %q: names that begin with %q belong to headgate tail: choose another", name, TailPrefix)
-	}
-	return nil
+	return validateName("worker", name)
 }
 
-// TailPrefix begins the name of every durable consumer that headgate tail makes, and of no worker.
-const TailPrefix = "tail-"
-
-// validateState refuses the name of a state whose bucket would be another's.
+// validateState returns an error for the name of a state whose bucket would be another one.
 func validateState(name string) error {
 	if err := validateName("state", name); err != nil {
 		return err
 	}
 	if name == "workers" || name == "claims" {
-		return fmt.Errorf("state %q: the name is taken by Headgate itself: choose another", name)
+		return fmt.Errorf("state %q: Headgate uses the name itself: choose another", name)
 	}
 	return nil
 }
@@ -72,7 +55,7 @@ func validateName(kind, name string) error {
 		bad = (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
 	}
 	if bad {
-		return fmt.Errorf("%s %q: a name is a small letter and then up to %d small letters, digits or dashes", kind, name, maxName-1)
+		return fmt.Errorf("%s %q: a name is a small letter followed by up to %d small letters, digits or dashes", kind, name, maxName-1)
 	}
 	return nil
 }
@@ -85,16 +68,16 @@ func (s Source) Stream() string {
 // DeadStream is the stream of the dead letters.
 func (s Source) DeadStream() string { return s.Stream() + "_DEAD" }
 
-// ParkedStream is the stream of the events that wait long before they are tried again.
+// ParkedStream is the stream of the events that wait long for their next attempt.
 func (s Source) ParkedStream() string { return s.Stream() + "_PARKED" }
 
 // PlansStream is the stream of the write plans.
 func (s Source) PlansStream() string { return s.Stream() + "_PLANS" }
 
-// OperatorStream is the stream of what operators did.
+// OperatorStream is the stream with the record of operators' actions.
 func (s Source) OperatorStream() string { return s.Stream() + "_OPERATOR" }
 
-// WorkersBucket is the bucket in which running workers report themselves.
+// WorkersBucket is the bucket with an entry for each running worker.
 func (s Source) WorkersBucket() string { return s.Stream() + "_workers" }
 
 // ClaimsBucket is the bucket of a worker's claims.
@@ -103,27 +86,27 @@ func (s Source) ClaimsBucket(worker string) string { return s.Stream() + "_claim
 // StateBucket is the bucket of a state by its name, for example "connections".
 func (s Source) StateBucket(name string) string { return s.Stream() + "_" + name }
 
-// EventSubject is the subject of the events of a type. It returns ErrBadType for a type that has a token outside
-// [A-Za-z0-9_-], an empty one, more than MaxTypeTokens of them or more than MaxTypeLength characters.
+// EventSubject is the subject of the events of a type. It returns codat.ErrBadType for what codat.ValidateType
+// refuses.
 func (s Source) EventSubject(typ string) (string, error) {
-	if err := validateType(typ, false); err != nil {
+	if err := codat.ValidateType(typ); err != nil {
 		return "", err
 	}
 	return string(s) + ".events." + typ, nil
 }
 
-// QuarantineSubject is the subject of what was proven but cannot be read as an event.
+// QuarantineSubject is the subject of verified requests that cannot be read as an event.
 func (s Source) QuarantineSubject() string { return string(s) + ".quarantine" }
 
-// OperatorSubject is the subject of what operators did.
+// OperatorSubject is the subject of the record of operators' actions.
 func (s Source) OperatorSubject() string { return string(s) + ".operator" }
 
-// RedriveSubject is the subject of an event of a type that is given to a worker again.
+// RedriveSubject is the subject of a redrive: an event of a type that a worker is given again.
 func (s Source) RedriveSubject(worker, typ string) string {
 	return string(s) + ".redrive." + worker + "." + typ
 }
 
-// ParkedSubject is the subject of an event of a type that waits long for a worker.
+// ParkedSubject is the subject of a worker's parked copy of an event of a type.
 func (s Source) ParkedSubject(worker, typ string) string {
 	return string(s) + ".parked." + worker + "." + typ
 }
@@ -133,13 +116,13 @@ func (s Source) DeadSubject(worker, typ string) string {
 	return string(s) + ".dead." + worker + "." + typ
 }
 
-// EventFilter matches the events of a type, or of a pattern in which "*" stands for exactly one token.
-func (s Source) EventFilter(name string) string { return string(s) + ".events." + name }
+// EventFilter matches the events whose type a pattern chooses.
+func (s Source) EventFilter(p codat.Pattern) string { return string(s) + ".events." + string(p) }
 
-// RedriveFilter matches all that is given to a worker again.
+// RedriveFilter matches all redrives of a worker.
 func (s Source) RedriveFilter(worker string) string { return string(s) + ".redrive." + worker + ".>" }
 
-// ParkedFilter matches all that waits long for a worker.
+// ParkedFilter matches all parked copies of a worker.
 func (s Source) ParkedFilter(worker string) string { return string(s) + ".parked." + worker + ".>" }
 
 // DeadFilter matches all dead letters of a worker.
@@ -176,38 +159,43 @@ func (s Source) split(subject string) (worker, typ string) {
 	return "", ""
 }
 
-// validateType checks a type, or with wild a name in which a token may be "*".
-func validateType(typ string, wild bool) error {
-	if len(typ) > MaxTypeLength {
-		return fmt.Errorf("%w: longer than %d characters", ErrBadType, MaxTypeLength)
+// storesSubject reports whether a stream is the one that stores a subject of a source or of a bucket, and true for a
+// subject that neither has. It does not allocate: it is called for each ack.
+func storesSubject(stream, subject string) bool {
+	if rest, ok := strings.CutPrefix(subject, "$KV."); ok {
+		bucket, _, _ := strings.Cut(rest, ".")
+		name, ok := strings.CutPrefix(stream, bucketPrefix)
+		return ok && name == bucket
 	}
-	tokens := 1
-	start := 0
-	for i := 0; i <= len(typ); i++ {
-		if i < len(typ) && typ[i] != '.' {
-			if c := typ[i]; !isTypeByte(c) && !(wild && c == '*') {
-				return fmt.Errorf("%w: it has a character that is not a letter, a digit, _ or -", ErrBadType)
-			}
-			continue
+	source, rest, _ := strings.Cut(subject, ".")
+	kind, _, _ := strings.Cut(rest, ".")
+	ok := true
+	switch kind {
+	case "events", "quarantine", "redrive":
+	case "parked":
+		stream, ok = strings.CutSuffix(stream, "_PARKED")
+	case "dead":
+		stream, ok = strings.CutSuffix(stream, "_DEAD")
+	case "operator":
+		stream, ok = strings.CutSuffix(stream, "_OPERATOR")
+	default:
+		return true
+	}
+	if !ok || len(stream) != len(source) {
+		return false
+	}
+	for i := range len(source) { // as Source.Stream does
+		switch c := source[i]; {
+		case c == '-':
+			ok = stream[i] == '_'
+		case c >= 'a' && c <= 'z':
+			ok = stream[i] == c-('a'-'A')
+		default:
+			ok = stream[i] == c
 		}
-		token := typ[start:i]
-		if token == "" {
-			return fmt.Errorf("%w: a part between dots is empty", ErrBadType)
-		}
-		if strings.Contains(token, "*") && token != "*" {
-			return fmt.Errorf("%w: a star stands for a whole part between dots", ErrBadType)
-		}
-		start = i + 1
-		if i < len(typ) {
-			tokens++
+		if !ok {
+			return false
 		}
 	}
-	if tokens > MaxTypeTokens {
-		return fmt.Errorf("%w: more than %d parts between dots", ErrBadType, MaxTypeTokens)
-	}
-	return nil
-}
-
-func isTypeByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+	return true
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestConnectWithCertificatesOnBothSides(t *testing.T) {
+func TestConnect_MutualTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ca := newAuthority(t, dir)
 	serverCert, serverKey := ca.issue(t, dir, "server")
@@ -35,13 +36,13 @@ func TestConnectWithCertificatesOnBothSides(t *testing.T) {
 		t.Errorf("Connected() = %v", err)
 	}
 
-	stranger, err := stream.Connect(t.Context(), stream.NATS{NATSURL: url, NATSCA: ca.file}, "ingress", nil)
+	uncertified, err := stream.Connect(t.Context(), stream.NATS{NATSURL: url, NATSCA: ca.file}, "ingress", nil)
 	if err != nil {
 		t.Fatalf("Connect() without a certificate = %v; want it to ask again for ever", err)
 	}
-	defer stranger.Close()
-	streamtest.Wait(t, func() bool { return stranger.LastError() != nil }, "the server refuses a client without a certificate")
-	if stranger.IsConnected() {
+	defer uncertified.Close()
+	streamtest.Wait(t, func() bool { return uncertified.LastError() != nil }, "the server refuses a client without a certificate")
+	if uncertified.IsConnected() {
 		t.Error("a client without a certificate is connected")
 	}
 }

@@ -9,19 +9,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Workers are the consumers of the workers that are provisioned for a source, as they stand, sorted by name. Consumers
-// of services and of headgate tail are not among them.
+// Workers returns the consumers of the workers that are provisioned for a source, sorted by name, without those of other
+// services.
 func Workers(ctx context.Context, js jetstream.JetStream, s Source) ([]*jetstream.ConsumerInfo, error) {
 	st, err := openStream(ctx, js, s.Stream())
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", s.Stream(), err)
 	}
 	var workers []*jetstream.ConsumerInfo
-	err = call(ctx, js, s.Stream(), func(ctx context.Context) error {
+	err = request(ctx, js, s.Stream(), func(ctx context.Context) error {
 		workers = nil
 		all := st.ListConsumers(ctx)
 		for info := range all.Info() {
-			if info.Config.Metadata[ownerKey] == owner {
+			if isWorkers(info.Config) {
 				workers = append(workers, info)
 			}
 		}
@@ -34,7 +34,7 @@ func Workers(ctx context.Context, js jetstream.JetStream, s Source) ([]*jetstrea
 	return workers, nil
 }
 
-// Takes reports whether a consumer of this configuration is given what is stored on a subject.
+// Takes reports whether a consumer of this configuration gets the messages of a subject.
 func Takes(c jetstream.ConsumerConfig, subject string) bool {
 	return slices.ContainsFunc(filtersOf(&c), func(f string) bool { return covers(f, subject) })
 }

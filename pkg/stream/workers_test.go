@@ -9,12 +9,11 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestWorkersAreTheConsumersOfWorkers(t *testing.T) {
+func TestWorkers_OnlyConsumersOfWorkers(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t, writes, connections)
-	for _, name := range []string{"billing", "tail-laptop"} {
-		if _, err := s.JS.CreateConsumer(t.Context(), codatSource.Stream(), jetstream.ConsumerConfig{Durable: name}); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := s.JS.CreateConsumer(t.Context(), codatSource.Stream(), jetstream.ConsumerConfig{Durable: "billing"}); err != nil {
+		t.Fatal(err)
 	}
 	all, err := stream.Workers(within(t, patience), s.JS, codatSource)
 	if err != nil {
@@ -32,7 +31,8 @@ func TestWorkersAreTheConsumersOfWorkers(t *testing.T) {
 	}
 }
 
-func TestTakes(t *testing.T) {
+func TestTakes_MatchesFilters(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name    string
 		c       jetstream.ConsumerConfig

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,7 +24,9 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
 )
 
@@ -63,6 +67,7 @@ func TestEndToEnd(t *testing.T) {
 	e.healthy("ingress", 1)
 	e.healthy("worker-connections", 1)
 	step("all is up and healthy")
+	e.look()
 
 	s := newSender(t, "http://"+address+"/webhooks/codat", filepath.Join(e.folder, "deploy/compose/secrets/webhook/key"))
 	var sending sync.WaitGroup
@@ -78,6 +83,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("%d events were never answered 2xx", s.unanswered)
 	}
 
+	e.resend(s)
 	js := e.connect()
 	e.settled(js)
 	step("all is settled")
@@ -108,6 +114,41 @@ func (e *engine) audit(accepted map[string]bool) {
 		e.t.Errorf("headgate audit: %v", err)
 	}
 	e.t.Logf("headgate audit:\n%s", out)
+}
+
+// look asks each process for its readiness and metrics, as the table "With Compose" in docs/operate.md says.
+func (e *engine) look() {
+	e.t.Helper()
+	for _, service := range []string{"ingress", "worker-connections", "worker-writes"} {
+		e.healthy(service, 1)
+		for path, want := range map[string]string{"/readyz": "ok", "/metrics": "headgate_ready"} {
+			url := "http://" + e.up("port", service, "9090") + path
+			resp, err := http.Get(url)
+			if err != nil {
+				e.t.Errorf("%s of %s: %v", path, service, err)
+				continue
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+				e.t.Errorf("%s of %s: %d, %v, without %q", path, service, resp.StatusCode, err, want)
+			}
+		}
+		if out := e.up("exec", "-T", service, "/ready", "-v"); !strings.Contains(out, "ok") {
+			e.t.Errorf("/ready -v in %s prints %q", service, out)
+		}
+	}
+}
+
+// resend sends an event as that table says, under the id of one that is stored: it is not stored again.
+func (e *engine) resend(s *sender) {
+	e.t.Helper()
+	for id := range s.accepted {
+		if out := e.up("run", "--rm", "headgate", "send", "connection.connected", "--id", id); !strings.Contains(out, "204") {
+			e.t.Errorf("headgate send prints %q; want 204", out)
+		}
+		return
+	}
 }
 
 // trouble does to the containers what happens to containers.
@@ -171,7 +212,7 @@ func (e *engine) trouble(step func(string, ...any)) {
 	}
 
 	e.hear("worker-connections")
-	for _, name := range []string{"ingress", "worker-connections", "headgate"} {
+	for _, name := range []string{"ingress", "worker-connections", "worker-writes", "headgate"} {
 		e.docker("tag", "headgate/"+name+":"+project, "headgate/"+name+":"+next)
 	}
 	e.version(next)
@@ -244,11 +285,11 @@ func (e *engine) settled(js jetstream.JetStream) {
 	e.wait("everything is settled", func() bool {
 		rest := 0
 		for _, name := range []string{source.Stream(), source.ParkedStream()} {
-			c, err := js.Consumer(e.ctx, name, "connections")
+			pending, unacknowledged, err := streamtest.Left(e.ctx, js, name, "connections")
 			if err != nil {
 				e.t.Fatal(err)
 			}
-			rest += int(c.CachedInfo().NumPending) + c.CachedInfo().NumAckPending
+			rest += int(pending) + unacknowledged
 		}
 		if now := fmt.Sprint(rest); now != last {
 			e.t.Logf("%s to be settled", now)
@@ -263,10 +304,10 @@ func (e *engine) count(js jetstream.JetStream, accepted map[string]bool) {
 	e.t.Helper()
 	stored := map[string]int{}
 	var keys []string
-	e.read(js, source.Stream(), func(m jetstream.Msg) {
-		id := m.Headers().Get(stream.HeaderWebhookID)
+	e.read(js, source.Stream(), func(m *jetstream.RawStreamMsg) {
+		id := m.Header.Get(stream.HeaderWebhookID)
 		stored[id]++
-		keys = append(keys, workers.Key{WebhookID: id}.String())
+		keys = append(keys, claims.Key{WebhookID: id}.String())
 	})
 	for id := range accepted {
 		if stored[id] != 1 {
@@ -277,97 +318,74 @@ func (e *engine) count(js jetstream.JetStream, accepted map[string]bool) {
 		e.t.Errorf("%d ids are stored; %d were accepted, and the sender does not rest until all are", len(stored), len(accepted))
 	}
 
-	claims := map[string]workers.Record{}
-	e.read(js, "KV_"+source.ClaimsBucket("connections"), func(m jetstream.Msg) {
-		var r workers.Record
-		if err := json.Unmarshal(m.Data(), &r); err != nil {
-			e.t.Errorf("claim %s: %v", m.Subject(), err)
+	records := map[string]claims.Record{}
+	e.read(js, "KV_"+source.ClaimsBucket("connections"), func(m *jetstream.RawStreamMsg) {
+		var r claims.Record
+		if err := json.Unmarshal(m.Data, &r); err != nil {
+			e.t.Errorf("claim %s: %v", m.Subject, err)
 		}
-		claims[m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:]] = r
+		records[m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]] = r
 	})
 	attempts := 0
 	for _, key := range keys {
-		if claims[key].State != workers.Done {
-			e.t.Errorf("claim %s is %q; want %q", key, claims[key].State, workers.Done)
+		if records[key].State != claims.Done {
+			e.t.Errorf("claim %s is %q; want %q", key, records[key].State, claims.Done)
 		}
-		attempts += claims[key].Attempts
+		attempts += records[key].Attempts
 	}
-	if len(claims) != len(keys) {
-		e.t.Errorf("%d claims for %d events", len(claims), len(keys))
+	if len(records) != len(keys) {
+		e.t.Errorf("%d claims for %d events", len(records), len(keys))
 	}
 
 	// What the workers said themselves. The line that says done may be missing where one was killed.
-	fates := e.heard()
-	for id, times := range fates["done"] {
+	outcomes := e.heard()
+	for id, times := range outcomes["done"] {
 		if times != 1 {
 			e.t.Errorf("%s was done %d times", id, times)
 		}
 	}
-	if len(fates["done"]) < len(accepted)-cutOff {
-		e.t.Errorf("the workers said of %d events that they are done; want %d, or %d less at most", len(fates["done"]), len(accepted), cutOff)
+	if len(outcomes["done"]) < len(accepted)-cutOff {
+		e.t.Errorf("the workers said of %d events that they are done; want %d, or %d less at most", len(outcomes["done"]), len(accepted), cutOff)
 	}
-	said := func(fate string) (n int) {
-		for _, times := range fates[fate] {
+	said := func(outcome string) (n int) {
+		for _, times := range outcomes[outcome] {
 			n += times
 		}
 		return n
 	}
 	// An event is tried again only when an attempt failed, lost its lease, or came to no end.
 	again := attempts - len(accepted)
-	if most := said("later") + said("lost") + said("unclaimed") + cutOff; again > most {
+	if most := said("retry") + said("lease_lost") + said("claim_error") + cutOff; again > most {
 		e.t.Errorf("%d attempts more than events; want %d at most", again, most)
 	}
 
 	effects := map[string]bool{}
-	last := e.read(js, "KV_"+source.StateBucket("connections"), func(m jetstream.Msg) { effects[m.Subject()] = true })
+	last := e.read(js, "KV_"+source.StateBucket("connections"), func(m *jetstream.RawStreamMsg) { effects[m.Subject] = true })
 	if len(effects) != len(accepted) {
 		e.t.Errorf("the state has %d connections; want %d, one of each event", len(effects), len(accepted))
 	}
-	// Each attempt writes once; these are taken off the count of attempts, for what failed was not the event's.
-	if most := attempts + said("later") + said("lost") + said("givenback"); int(last) > most {
+	// Each attempt writes once. The outcomes below count no attempt, because the failure was not the event's.
+	if most := attempts + said("retry") + said("lease_lost") + said("returned") + said("claim_error"); int(last) > most {
 		e.t.Errorf("%d effects; want %d at most, one of each attempt", last, most)
 	}
-	if n := e.read(js, source.DeadStream(), func(jetstream.Msg) {}); n != 0 {
+	if n := e.read(js, source.DeadStream(), func(*jetstream.RawStreamMsg) {}); n != 0 {
 		e.t.Errorf("%d dead letters; want none", n)
 	}
 	e.t.Logf("%d events stored, and done once; %d attempts failed, %d were lost, %d given back, %d had no claim; %d attempts and %d effects in all",
-		len(stored), said("later"), said("lost"), said("givenback"), said("unclaimed"), attempts, last)
+		len(stored), said("retry"), said("lease_lost"), said("returned"), said("claim_error"), attempts, last)
 }
 
-// read calls each with all that a stream holds, and returns the number of its last message.
-func (e *engine) read(js jetstream.JetStream, name string, each func(jetstream.Msg)) uint64 {
+// read calls each with every message of a stream, and returns the stream's last sequence.
+func (e *engine) read(js jetstream.JetStream, name string, each func(*jetstream.RawStreamMsg)) uint64 {
 	e.t.Helper()
-	st, err := js.Stream(e.ctx, name)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	state := st.CachedInfo().State
-	if state.Msgs == 0 {
-		return state.LastSeq
-	}
-	c, err := st.OrderedConsumer(e.ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	msgs, err := c.Messages()
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer msgs.Stop()
-	for {
-		m, err := msgs.Next(jetstream.NextContext(e.ctx))
-		if err != nil {
-			e.t.Fatal(err)
-		}
+	last, err := stream.Read(e.ctx, js, name, stream.ReadOptions{}, func(m *jetstream.RawStreamMsg) error {
 		each(m)
-		meta, err := m.Metadata()
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		if meta.NumPending == 0 {
-			return state.LastSeq
-		}
+		return nil
+	})
+	if err != nil {
+		e.t.Fatal(err)
 	}
+	return last
 }
 
 // clear removes all that was made, also after the run's own time has passed.

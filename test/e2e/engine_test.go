@@ -152,22 +152,22 @@ func (e *engine) hear(service string) {
 	}
 }
 
-// heard waits until the containers have ended, and returns what they said of events: how often each had each fate.
+// heard waits until the containers have ended, and returns what they said of events: how often each had each outcome.
 func (e *engine) heard() map[string]map[string]int {
 	e.t.Helper()
 	e.hearing.Wait()
-	fates := map[string]map[string]int{}
+	outcomes := map[string]map[string]int{}
 	for text := range e.lines {
-		var line struct{ Fate, ID string }
-		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Fate == "" {
+		var line struct{ Outcome, ID string }
+		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Outcome == "" {
 			continue // of something else
 		}
-		if fates[line.Fate] == nil {
-			fates[line.Fate] = map[string]int{}
+		if outcomes[line.Outcome] == nil {
+			outcomes[line.Outcome] = map[string]int{}
 		}
-		fates[line.Fate][line.ID]++
+		outcomes[line.Outcome][line.ID]++
 	}
-	return fates
+	return outcomes
 }
 
 // healthy waits until all containers of a service are.

@@ -30,7 +30,7 @@ type sender struct {
 
 	mu       sync.Mutex
 	accepted map[string]bool
-	answers  map[int]int // 0 is none
+	answers  map[int]int // 0 for no answer
 
 	unanswered int // events for which there was no time any more
 }

@@ -184,7 +184,7 @@ func (c *cluster) install() {
 	if out, err := build.CombinedOutput(); err != nil {
 		c.t.Fatalf("go build headgate: %v\n%s", err, out)
 	}
-	c.kubectl("create", "namespace", "ingress-nginx") // somebody else's
+	c.kubectl("create", "namespace", "ingress-nginx") // which Headgate does not make
 	c.run("sh", "-ec", install)
 	c.settled()
 	c.kubectl("diff", "-k", production)
@@ -248,7 +248,7 @@ func (c *cluster) spread() {
 	}
 }
 
-// mistakes are made in what the server takes without them: a check that cannot fail is none.
+// mistakes are made in what the server takes without them: it verifies that the checks can fail.
 func (c *cluster) mistakes() {
 	c.t.Helper()
 	c.kubectl("create", "-f", "deploy/k8s/base/namespace.yaml")

@@ -30,7 +30,7 @@ func (b *balancer) over(replicas []*ingress) {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if len(ready) > 0 { // else whoever was there is as good as any
+		if len(ready) > 0 { // with no ready one, any is as good
 			b.ready = ready
 		}
 	}

@@ -33,7 +33,24 @@ type broker struct {
 }
 
 // newBroker starts n servers, with their data in folders of the test, and provisions the source.
-func newBroker(t testing.TB, n int, plan stream.Plan) *broker {
+func newBroker(t testing.TB, n int, plan stream.Layout) *broker {
+	t.Helper()
+	b := startServers(t, n)
+	plan.Source, plan.Replicas = source, n
+	// A cluster that has just begun answers requests to JetStream once it has a leader for them.
+	var err error
+	wait(t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, err = stream.Provision(ctx, b.js, plan, false)
+		return err == nil
+	}, func() string { return fmt.Sprintf("the source is provisioned: %v", err) })
+	b.waitReady()
+	return b
+}
+
+// startServers starts n servers without a stream.
+func startServers(t testing.TB, n int) *broker {
 	t.Helper()
 	b := &broker{t: t, clients: make([]string, n)}
 	routes, monitors := make([]string, n), make([]string, n)
@@ -48,8 +65,20 @@ func newBroker(t testing.TB, n int, plan stream.Plan) *broker {
 			cluster = fmt.Sprintf("cluster {\n name: faults\n listen: %s\n no_advertise: true\n advertise: \"127.0.0.1:9\"\n routes: [%s]\n}\n",
 				routes[i], strings.Join(b.routes(name, routes), ", "))
 		}
-		file := filepath.Join(dir, name+".conf")
-		if err := os.WriteFile(file, fmt.Appendf(nil, `server_name: %s
+		b.node = append(b.node, startServer(t, name, b.clients[i], monitors[i], filepath.Join(dir, name), cluster))
+	}
+	b.url = "nats://" + strings.Join(b.clients, ",nats://")
+	b.waitReady()
+	b.js = connect(t, b.url)
+	return b
+}
+
+// startServer starts a server that acknowledges what is on disk, with its data in a folder. cluster is more of its
+// configuration.
+func startServer(t testing.TB, name, client, monitor, folder, cluster string) *program {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name+".conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `server_name: %s
 listen: %s
 http: %s
 max_payload: 2MB
@@ -60,25 +89,10 @@ jetstream {
  sync_interval: always
  max_file_store: 16GB
 }
-%s`, name, b.clients[i], monitors[i], filepath.Join(dir, name), cluster), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b.node = append(b.node, launch(t, name, "nats-server", monitors[i], "-c", file))
+%s`, name, client, monitor, folder, cluster), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	b.url = "nats://" + strings.Join(b.clients, ",nats://")
-	b.waitReady()
-	b.js = connect(t, b.url)
-	plan.Source, plan.Replicas = source, n
-	// A cluster that has just begun answers requests to JetStream once it has a leader for them.
-	var err error
-	wait(t, func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		_, err = stream.Provision(ctx, b.js, plan, false)
-		return err == nil
-	}, func() string { return fmt.Sprintf("the source is provisioned: %v", err) })
-	b.waitReady()
-	return b
+	return launch(t, name, "nats-server", monitor, "-c", file)
 }
 
 // routes are where a node finds all nodes, of which it is one itself.
@@ -240,7 +254,7 @@ func newIngress(t testing.TB, name, url, keyFile string, args ...string) *ingres
 
 func (i *ingress) host() string { return i.public }
 
-// reachable waits until somebody listens.
+// reachable waits until a server listens.
 func (i *ingress) reachable() {
 	i.t.Helper()
 	wait(i.t, func() bool {

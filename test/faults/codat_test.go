@@ -42,15 +42,17 @@ type sent struct {
 type sender struct {
 	t      testing.TB
 	key    signature.Key
+	scheme string
 	target func() string // host:port to post to
 	client *http.Client
 
 	accepted atomic.Int64
 	mu       sync.Mutex
 	events   map[string]sent // answered 2xx
-	statuses map[int]int     // answers; 0 is none
+	statuses map[int]int     // answers; 0 for no answer
 	longest  time.Duration   // until an answer
 	late     int             // answers that Codat would not have waited for
+	err      error           // why the last request without an answer had none
 }
 
 // newSender makes a sender, and the file with its key.
@@ -68,7 +70,7 @@ func newSender(t testing.TB, target func() string) (_ *sender, keyFile string) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &sender{
-		t: t, key: key, target: target, client: &http.Client{Transport: transport, Timeout: codatWaits},
+		t: t, key: key, scheme: "http", target: target, client: &http.Client{Transport: transport, Timeout: codatWaits},
 		events: map[string]sent{}, statuses: map[int]int{},
 	}, keyFile
 }
@@ -95,7 +97,7 @@ func (s *sender) deliver(ctx context.Context, e sent) {
 // try posts an event once. It returns 0 when there was no answer.
 func (s *sender) try(e sent) int {
 	now := time.Now()
-	req, err := http.NewRequest(http.MethodPost, "http://"+s.target()+hook, bytes.NewReader(e.body))
+	req, err := http.NewRequest(http.MethodPost, s.scheme+"://"+s.target()+hook, bytes.NewReader(e.body))
 	if err != nil {
 		s.t.Error(err)
 		return 0
@@ -115,6 +117,9 @@ func (s *sender) try(e sent) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.statuses[status]++
+	if err != nil {
+		s.err = err
+	}
 	s.longest = max(s.longest, took)
 	if took >= codatWaits {
 		s.late++
@@ -228,7 +233,7 @@ func (s *sender) stored(js jetstream.JetStream) {
 	}
 }
 
-// anything is an event of any kind that Codat could send: small, large, of a type that nobody knows, unreadable, and
+// anything is an event of any kind that Codat could send: small, large, of an unknown type, unreadable, and
 // now and then about a connection.
 func anything(hand, n int) sent {
 	random := rand.New(rand.NewPCG(uint64(hand), uint64(n)))

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/headgate/headgate/workers/pgclaims"
-	"github.com/headgate/headgate/workers/pgclaims/pgtest"
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
+	"github.com/headgate/headgate/pkg/claims/pgclaims/pgtest"
 )
 
 // A database is a PostgreSQL server with the counter's claims and effects.
@@ -24,7 +24,7 @@ type database struct {
 	pool *pgxpool.Pool // the test's own
 }
 
-// newDatabase starts a server. Nothing keeps an effect from being there twice but the claims.
+// newDatabase starts a server. Only the claims prevent a second effect: the table has no constraint.
 func newDatabase(b *broker) *database {
 	b.t.Helper()
 	d := &database{Server: pgtest.New(b.t), t: b.t, b: b}
@@ -40,7 +40,7 @@ func newDatabase(b *broker) *database {
 	return d
 }
 
-// through is the database for a client that reaches it by a link of its own, which is cut with the client's others.
+// through returns the database for a client with a link of its own, which is cut together with its other links.
 func (d *database) through(client string) string {
 	d.t.Helper()
 	direct, err := pgx.ParseConfig(d.DSN)
@@ -56,9 +56,9 @@ func (d *database) through(client string) string {
 	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable pool_max_conns=%d", host, port, direct.User, direct.Database, slots+4)
 }
 
-func (d *database) claims() *pgclaims.Claims { return pgclaims.New(d.pool, "counter", nil) }
+func (d *database) claims() *pgclaims.Store { return pgclaims.New(d.pool, "counter", nil) }
 
-// effects reads those that are there for all to see.
+// effects returns the committed effects.
 func (d *database) effects() []effect {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -77,7 +77,7 @@ func (d *database) effects() []effect {
 	return all
 }
 
-// endSessions ends those of all workers, and says how many.
+// endSessions ends the sessions of all workers and returns their number.
 func (d *database) endSessions() (ended int) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -55,7 +55,7 @@ func publishUnderStrace(t *testing.T, events int, args ...string) (before int, a
 		build(t, "broker"), "-dir", t.TempDir(),
 	}, args...)...)
 	cmd.Env = environment()
-	// strace gives a SIGTERM on to nobody: both are one group, and end together.
+	// strace does not pass a SIGTERM on: both are one process group, which gets the signal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -77,7 +77,7 @@ func publishUnderStrace(t *testing.T, events int, args ...string) (before int, a
 	js := connect(t, strings.TrimSpace(url))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := stream.Provision(ctx, js, stream.Plan{Source: source}, false); err != nil {
+	if _, err := stream.Provision(ctx, js, stream.Layout{Source: source}, false); err != nil {
 		t.Fatal(err)
 	}
 	count := func() int {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers/connections"
 )
@@ -18,7 +19,7 @@ import (
 // Whatever is killed while Codat posts, the ingress, the server, the worker, or all at once: what was answered 2xx is
 // in the stream, once, as it came, and it comes out as state at the other end.
 func TestPromise1_KillingTheIngressAndTheServerLosesNoAcceptedEvent(t *testing.T) {
-	b := newBroker(t, 1, stream.Plan{Workers: []stream.WorkerPlan{connections.Worker(connections.Store{}).Plan()}})
+	b := newBroker(t, 1, stream.Layout{Workers: []stream.WorkerSpec{connections.Worker(connections.Store{}).Spec()}})
 	var in *ingress
 	codatSends, keyFile := newSender(t, func() string { return in.host() })
 	in = newIngress(t, "ingress", b.url, keyFile, "--drain-delay", "0s")
@@ -63,7 +64,7 @@ func TestPromise1_KillingTheIngressAndTheServerLosesNoAcceptedEvent(t *testing.T
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	store, err := connections.Open(ctx, b.js, source)
+	store, err := state.OpenConnections(ctx, b.js, source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +76,7 @@ func TestPromise1_KillingTheIngressAndTheServerLosesNoAcceptedEvent(t *testing.T
 		if e.subject != "codat.events.connection.connected" {
 			continue
 		}
-		var state connections.State
+		var state state.Connection
 		wait(t, func() bool {
 			state, err = store.Get(ctx, fmt.Sprintf("company-%d", hand), fmt.Sprintf("c-%d", n))
 			return err == nil && state.Status == codat.Linked
@@ -86,7 +87,7 @@ func TestPromise1_KillingTheIngressAndTheServerLosesNoAcceptedEvent(t *testing.T
 // A cluster loses its leader, its majority, and nodes that neither answer nor die. Codat is answered in time, and what
 // was answered 2xx is stored once.
 func TestPromise1_AClusterThatLosesNodesLosesNoAcceptedEvent(t *testing.T) {
-	b := newBroker(t, nodes, stream.Plan{})
+	b := newBroker(t, nodes, stream.Layout{})
 	var in *ingress
 	codatSends, keyFile := newSender(t, func() string { return in.host() })
 	in = newIngress(t, "ingress", b.url, keyFile, "--drain-delay", "0s")
@@ -112,7 +113,7 @@ func TestPromise1_AClusterThatLosesNodesLosesNoAcceptedEvent(t *testing.T) {
 		}
 	}
 
-	t.Log("a leader that serves somebody else freezes")
+	t.Log("a leader to which another client is connected freezes")
 	leader = b.leader()
 	if serving := b.serving("ingress"); serving == leader {
 		// Move the ingress elsewhere; it comes back to any node that is there.
@@ -135,7 +136,7 @@ func TestPromise1_AClusterThatLosesNodesLosesNoAcceptedEvent(t *testing.T) {
 	serving := b.serving("ingress")
 	serving.signal(syscall.SIGSTOP)
 	answered := total(codatSends.counts())
-	wait(t, func() bool { return total(codatSends.counts()) >= answered+8 }, what("everybody who waits is answered"))
+	wait(t, func() bool { return total(codatSends.counts()) >= answered+8 }, what("every waiting request is answered"))
 	serving.signal(syscall.SIGCONT)
 	codatSends.progress(50)
 	b.waitReady()
@@ -145,7 +146,7 @@ func TestPromise1_AClusterThatLosesNodesLosesNoAcceptedEvent(t *testing.T) {
 	first.kill()
 	second.kill()
 	answered = total(codatSends.counts())
-	wait(t, func() bool { return total(codatSends.counts()) >= answered+8 }, what("everybody who waits is answered"))
+	wait(t, func() bool { return total(codatSends.counts()) >= answered+8 }, what("every waiting request is answered"))
 	first.start()
 	second.start()
 	codatSends.progress(50)
@@ -176,7 +177,7 @@ func total(counts map[int]int) (n int) {
 // A stream that is full refuses, and says so. It loses nothing that it accepted, and goes on when it has room again.
 func TestPromise2_AFullStreamRefusesUntilItHasRoom(t *testing.T) {
 	const room = 1 << 20
-	b := newBroker(t, 1, stream.Plan{MaxBytes: room})
+	b := newBroker(t, 1, stream.Layout{MaxBytes: room})
 	var in *ingress
 	codatSends, keyFile := newSender(t, func() string { return in.host() })
 	in = newIngress(t, "ingress", b.url, keyFile, "--drain-delay", "0s", "--max-body", "64KiB")
@@ -223,7 +224,7 @@ func TestPromise2_AFullStreamRefusesUntilItHasRoom(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := stream.Provision(ctx, b.js, stream.Plan{Source: source, MaxBytes: 8 * room}, false); err != nil {
+	if _, err := stream.Provision(ctx, b.js, stream.Layout{Source: source, MaxBytes: 8 * room}, false); err != nil {
 		t.Fatalf("Provision with more room = %v", err)
 	}
 	codatSends.deliver(ctx, event(refused))

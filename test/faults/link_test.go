@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A link is the wire from one program to another. While it is cut, nothing passes and nobody is told: what was sent is
-// on its way, and arrives late, when the link is whole again and somebody is still there.
+// A link is the wire from one program to another. While it is cut, nothing passes and neither side gets an error: what was
+// sent arrives when the link is whole again, if both connections are still open.
 type link struct {
 	from, to string // names
 	listener net.Listener
@@ -62,7 +62,7 @@ func (l *link) mend() {
 	close(l.whole)
 }
 
-// used reports whether anybody is connected through it.
+// used reports whether a client is connected through it.
 func (l *link) used() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

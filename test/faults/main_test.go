@@ -45,6 +45,7 @@ var sources = map[string]string{
 	"headgate":           "github.com/headgate/headgate/cmd/headgate",
 	"ingress":            "github.com/headgate/headgate/cmd/ingress",
 	"worker-connections": "github.com/headgate/headgate/cmd/worker-connections",
+	"worker-writes":      "github.com/headgate/headgate/cmd/worker-writes",
 	"counter":            "github.com/headgate/headgate/test/faults/counter",
 	"broker":             "github.com/headgate/headgate/test/faults/broker",
 	"nats-server":        "github.com/nats-io/nats-server/v2",

@@ -46,7 +46,13 @@ type life struct {
 // launch starts a program, which ends with the test at the latest. When the test fails, it shows the end of its log.
 func launch(t testing.TB, name, binary, admin string, args ...string) *program {
 	t.Helper()
-	p := &program{t: t, name: name, path: build(t, binary), args: args, admin: admin, log: filepath.Join(t.TempDir(), name+".log")}
+	return launchCommand(t, name, admin, append([]string{build(t, binary)}, args...))
+}
+
+// launchCommand is launch for any command that becomes the program.
+func launchCommand(t testing.TB, name, admin string, command []string) *program {
+	t.Helper()
+	p := &program{t: t, name: name, path: command[0], args: command[1:], admin: admin, log: filepath.Join(t.TempDir(), name+".log")}
 	t.Cleanup(func() {
 		if p.cmd != nil {
 			p.kill()

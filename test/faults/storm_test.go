@@ -22,22 +22,22 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/audit"
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/stream"
-	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/audit"
 )
 
 var seed = flag.Uint64("seed", 0, "of random choices; 0 draws one")
 
-// stormLease is longer than an election, so that what was done before it can be recorded after it.
+// stormLease is longer than an election, so that a success before it can be saved after it.
 const stormLease = 12 * time.Second
 
-// Three replicas of a worker on a cluster of three nodes work on ten thousand events. Meanwhile workers and nodes are
-// killed, cut off, frozen and restarted, one after the other. In the end the audit finds nothing wrong and says the same
-// as the effects. Every event that is done has one effect of the very attempt that its claim has as done. It has another
-// one only of an earlier attempt that was cut off between its effect and the mark done: its process was killed there, or
-// could not record it while its lease lasted, and said so. No success is recorded twice.
-func TestPromise6_WhateverFailsEveryEventHasOneEnd(t *testing.T) {
+// Three replicas of a worker on a cluster of three nodes handle ten thousand events, while workers and nodes are killed, cut
+// off, frozen and restarted one after the other. In the end the audit finds no exception and agrees with the effects. Every
+// event that is done has one effect of the attempt in its claim. It has another effect only of an earlier attempt that was
+// cut off between its effect and done: its process was killed, or logged that it could not save the claim. No success is
+// saved twice.
+func TestPromise6_StormSettlesEveryEventOnce(t *testing.T) {
 	s := newStorm(t, 10_000, false)
 	s.rage([]fault{
 		{s.killWorker, 6},
@@ -53,9 +53,9 @@ func TestPromise6_WhateverFailsEveryEventHasOneEnd(t *testing.T) {
 	s.judge()
 }
 
-// The same with claims in PostgreSQL, and effects in their transactions: whatever is killed, cut off or frozen, every
-// event that is done has its effect exactly once, and no other has any.
-func TestPromise6_WhateverFailsEveryEffectInPostgreSQLIsThereOnce(t *testing.T) {
+// The same with claims in PostgreSQL and effects in their transactions: every event that is done has exactly one effect, and
+// no other event has one.
+func TestPromise6_StormCommitsEveryEffectInPostgreSQLOnce(t *testing.T) {
 	s := newStorm(t, 3000, true)
 	s.rage([]fault{
 		{s.killWorker, 5},
@@ -71,7 +71,7 @@ func TestPromise6_WhateverFailsEveryEffectInPostgreSQLIsThereOnce(t *testing.T) 
 	s.judge()
 }
 
-// A fault happens some times.
+// A fault and how often it happens.
 type fault struct {
 	happen func()
 	times  int
@@ -85,10 +85,10 @@ func newStorm(t testing.TB, events int, postgres bool) *storm {
 	t.Logf("the same choices again: go test -tags faults ./test/faults -run %s -seed %d", t.Name(), *seed)
 	plan := counterPlan
 	plan.AckWait = stormLease
-	b := newBroker(t, nodes, stream.Plan{Workers: []stream.WorkerPlan{plan}})
+	b := newBroker(t, nodes, stream.Layout{Workers: []stream.WorkerSpec{plan}})
 	s := &storm{
-		crew:   &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")},
-		events: events, random: rand.New(rand.NewPCG(*seed, 0)), began: time.Now(), frozen: map[int]bool{},
+		replicas: &replicas{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")},
+		events:   events, random: rand.New(rand.NewPCG(*seed, 0)), began: time.Now(), frozen: map[int]bool{},
 	}
 	if postgres {
 		s.database = newDatabase(b)
@@ -99,12 +99,12 @@ func newStorm(t testing.TB, events int, postgres bool) *storm {
 		if postgres {
 			args = []string{"--database", s.database.through(name)}
 		}
-		s.hire(name, b.through(name), "debug", 30*time.Millisecond, stormLease, args...)
+		s.add(name, b.through(name), "debug", 30*time.Millisecond, stormLease, args...)
 	}
 	return s
 }
 
-// rage goes through the faults in any order, and waits until all events are at their ends.
+// rage causes the faults in random order and waits until all events are settled.
 func (s *storm) rage(of []fault) {
 	s.t.Helper()
 	var faults []func()
@@ -115,7 +115,7 @@ func (s *storm) rage(of []fault) {
 	}
 	s.random.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 
-	// Each fault has its share of the events: some before, so that it finds handlers at work, and some while it lasts.
+	// Each fault has its share of the events: some before it, so that handlers run, and some while it lasts.
 	release, posted := s.post(s.events)
 	share := s.events / (2*len(faults) + 1)
 	for _, happen := range faults {
@@ -141,9 +141,9 @@ func (s *storm) rage(of []fault) {
 	s.say("all events are at their ends")
 }
 
-// A storm is a crew that goes through faults.
+// A storm is replicas that go through faults.
 type storm struct {
-	*crew
+	*replicas
 	events   int
 	database *database // of the claims and effects; nil when the claims are in their bucket
 	random   *rand.Rand
@@ -152,7 +152,7 @@ type storm struct {
 	frozen   map[int]bool // processes that were, by pid
 }
 
-// post makes posters. release lets them post so many events more; posted waits until all n are.
+// post starts posters. release lets them post that many more events; posted waits until all n are posted.
 func (s *storm) post(n int) (release func(int), posted func()) {
 	s.t.Helper()
 	publisher, err := stream.NewPublisher(s.b.js.Conn(), stream.PublisherOptions{})
@@ -201,7 +201,7 @@ func (s *storm) say(format string, args ...any) {
 
 func (s *storm) worker() *program { return s.replica[s.random.IntN(len(s.replica))] }
 
-// A worker is killed. It comes back at once, or the others go on without it for a while.
+// A worker is killed and starts again, at once or after a while.
 func (s *storm) killWorker() {
 	victim := s.worker()
 	s.say("%s is killed", victim.name)
@@ -233,7 +233,7 @@ func (s *storm) cutWorker() {
 	mend()
 }
 
-// A worker is cut off until others have taken its events over. When it comes back it is late.
+// A worker is cut off until others have taken its events over.
 func (s *storm) loseWorker() {
 	victim := s.worker()
 	s.say("%s is cut off for longer than its lease", victim.name)
@@ -251,15 +251,15 @@ func (s *storm) freezeWorker() {
 	victim.signal(syscall.SIGCONT)
 }
 
-// outlast waits until every lease that is held now has run out.
+// outlast waits until every current lease is over.
 func (s *storm) outlast() {
 	s.t.Helper()
-	over := time.After(stormLease + workers.Grace)
+	over := time.After(stormLease + claims.ClockSkew)
 	s.during()
 	<-over
 }
 
-// The database ends all sessions, those too that are committing.
+// The database ends all sessions, including those that are committing.
 func (s *storm) endSessions() {
 	s.say("the database ends %d sessions", s.database.endSessions())
 	s.during()
@@ -290,7 +290,7 @@ func (s *storm) killed(node *program) {
 	s.b.waitReady()
 }
 
-// A node and the others lose each other. Whom it serves, it cannot answer.
+// A node is cut off from the others and cannot answer its clients.
 func (s *storm) cutNode() {
 	victim := s.minority(func(node *program) bool {
 		for _, replica := range s.replica {
@@ -312,7 +312,7 @@ func (s *storm) cutNodeAndItsClients() {
 
 func all(string) bool { return true }
 
-// cutOff cuts a node off until the others have elected in its place, and go on.
+// cutOff cuts a node off until the others have elected new leaders and the workers go on.
 func (s *storm) cutOff(node *program, from func(other string) bool) {
 	s.t.Helper()
 	mend := s.b.cut(node.name, from)
@@ -325,8 +325,7 @@ func (s *storm) cutOff(node *program, from func(other string) bool) {
 	s.b.waitReady()
 }
 
-// minority is a node that can be cut off while others go on: this test is not connected to it, and it is fit. It is one
-// that leads something if there is such a one.
+// minority returns a healthy node that this test is not connected to, and that leads something if there is one.
 func (s *storm) minority(fit func(*program) bool) *program {
 	s.t.Helper()
 	var found *program
@@ -349,7 +348,7 @@ func (s *storm) minority(fit func(*program) bool) *program {
 	return found
 }
 
-// leaders are the nodes that lead the events, the worker's consumer and its claims.
+// leaders returns the nodes that lead the events, the worker's consumer and its claims.
 func (s *storm) leaders() ([]string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -386,9 +385,9 @@ type attempt struct {
 
 func (e effect) by() attempt { return attempt{e.pid, e.id, e.attempt} }
 
-// An account is what is known of the processes: what they said in their logs, and who was killed.
+// An account is what the logs of the processes say, and which processes were killed.
 type account struct {
-	ends    map[attempt]map[string]int // how often which fate
+	ends    map[attempt]map[string]int // how often each outcome
 	process map[string]int             // pids, by the name of the instance in claims
 	killed  map[int]bool
 	kills   int
@@ -401,21 +400,21 @@ func (a account) ended(by attempt) (times int) {
 	return times
 }
 
-// unrecorded reports whether an attempt came to its end and could not be recorded.
+// unrecorded reports whether an attempt ended and its claim could not be saved.
 func (a account) unrecorded(by attempt) bool {
-	fates := a.ends[by]
-	return fates["lost"]+fates["unclaimed"] > 0 && fates["done"] == 0
+	outcomes := a.ends[by]
+	return outcomes["lease_lost"]+outcomes["claim_error"] > 0 && outcomes["done"] == 0
 }
 
-// died reports whether an attempt did not come to its end because its process was killed.
+// died reports whether an attempt did not end because its process was killed.
 func (a account) died(by attempt) bool { return a.killed[by.pid] && a.ended(by) == 0 }
 
-// judge compares, for each event, what its handlers did with what became of it, and has the audit do the same.
+// judge compares the effects of each event with its claim, and runs the audit.
 func (s *storm) judge() {
 	s.t.Helper()
 	said := s.account()
 	s.judgeEnds(said)
-	var claims workers.Claims = s.claims()
+	var store claims.Store = s.claims()
 	effects := map[string][]effect{} // by id, in their order
 	refusals := map[string][]effect{}
 	for _, run := range s.all() {
@@ -427,7 +426,7 @@ func (s *storm) judge() {
 		}
 	}
 	if s.database != nil {
-		claims = s.database.claims()
+		store = s.database.claims()
 		for _, e := range s.database.effects() {
 			effects[e.id] = append(effects[e.id], e)
 		}
@@ -437,17 +436,17 @@ func (s *storm) judge() {
 	again := 0
 	for n := range s.events {
 		id := idOf(n)
-		want := workers.Done
+		want := claims.Done
 		if strings.HasPrefix(id, "msg_dead") {
-			want = workers.Dead
+			want = claims.Dead
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		record, err := store.Get(ctx, claims.Key{WebhookID: id})
 		cancel()
 		if err != nil || record.State != want {
 			s.t.Errorf("%s is %q, %v; want %s", id, record.State, err, want)
 		}
-		if want == workers.Dead {
+		if want == claims.Dead {
 			whole := slices.DeleteFunc(slices.Clone(refusals[id]), func(e effect) bool { return said.unrecorded(e.by()) || said.died(e.by()) })
 			if len(effects[id]) != 0 || len(refusals[id]) == 0 || len(whole) > 1 {
 				s.t.Errorf("%s has the effects %+v and was refused by %+v; want no effect, and one refusal that was not cut off", id, effects[id], refusals[id])
@@ -461,7 +460,7 @@ func (s *storm) judge() {
 			s.t.Errorf("%s was done by %+v, and has no effect of that; it has %+v", id, recorded, effects[id])
 		}
 		for i, e := range effects[id] {
-			// Who is dead leaves no effect after another has taken over, unless it was frozen meanwhile.
+			// A killed process has no effect after another has taken over, unless it was frozen meanwhile.
 			cutOff := said.unrecorded(e.by()) || said.died(e.by()) && (i < at || s.frozen[e.pid])
 			if i != at && s.database == nil && cutOff && e.attempt < record.Attempts {
 				again++
@@ -477,7 +476,7 @@ func (s *storm) judge() {
 	s.audit(count)
 }
 
-// judgeEnds checks that no run is without an end but those that a kill cut off, and that none has a second success.
+// judgeEnds checks that every run ended unless a kill cut it off, and that no success was saved twice.
 func (s *storm) judgeEnds(said account) {
 	s.t.Helper()
 	runs := map[attempt]int{}
@@ -500,8 +499,8 @@ func (s *storm) judgeEnds(said account) {
 		}
 	}
 	unrecorded, recorded := 0, map[string]int{} // by id
-	for by, fates := range said.ends {
-		if recorded[by.id] += fates["done"]; recorded[by.id] > 1 {
+	for by, outcomes := range said.ends {
+		if recorded[by.id] += outcomes["done"]; recorded[by.id] > 1 {
 			s.t.Errorf("the success of %s was recorded %d times; want once", by.id, recorded[by.id])
 		}
 		if said.unrecorded(by) {
@@ -531,7 +530,7 @@ func (s *storm) account() account {
 			for line := range bytes.Lines(text[l.log:end]) {
 				var said struct {
 					Instance string `json:"instance"`
-					Fate     string `json:"fate"`
+					Outcome  string `json:"outcome"`
 					ID       string `json:"id"`
 					Attempt  int    `json:"attempt"`
 				}
@@ -547,7 +546,7 @@ func (s *storm) account() account {
 					if a.ends[by] == nil {
 						a.ends[by] = map[string]int{}
 					}
-					a.ends[by][said.Fate]++
+					a.ends[by][said.Outcome]++
 				}
 			}
 		}
@@ -555,7 +554,7 @@ func (s *storm) account() account {
 	return a
 }
 
-// audit has the real command compare what it finds with what was posted and with the effects that count.
+// audit runs headgate audit with the posted events and the counted effects as expectations.
 func (s *storm) audit(effects []effect) {
 	s.t.Helper()
 	var expect bytes.Buffer

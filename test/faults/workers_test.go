@@ -14,43 +14,45 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
 )
 
 const (
 	concurrency = 8
-	// slots is how many handlers run at once in one counter: its own, and a quarter of that for parked events.
+	// slots is the number of handlers that run at once in one counter: its own, and a quarter of that for parked events.
 	slots   = concurrency + concurrency/4
 	ackWait = 3 * time.Second
 )
 
-// A crew is replicas of the counter on one file of effects.
-type crew struct {
+// replicas are processes of the counter that write one file of effects.
+type replicas struct {
 	t       testing.TB
 	b       *broker
 	effects string
 	replica []*program
 }
 
-// counterPlan is what the counter needs; see its main.
-var counterPlan = stream.WorkerPlan{
-	Name: "counter", Types: []string{string(codat.AnyWriteSuccessful)}, AckWait: ackWait, MaxAckPending: 5000, Begin: stream.BeginAll(),
+// counterPlan is what the counter needs to be provisioned.
+var counterPlan = stream.WorkerSpec{
+	Name: "counter", Types: []codat.Pattern{codat.Pattern(codat.AnyWriteSuccessful)}, AckWait: ackWait, MaxAckPending: 5000, Begin: stream.BeginAll(),
 }
 
-func newCrew(t testing.TB, b *broker, work time.Duration) *crew {
+func newReplicas(t testing.TB, b *broker, work time.Duration) *replicas {
 	t.Helper()
-	c := &crew{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")}
+	c := &replicas{t: t, b: b, effects: filepath.Join(t.TempDir(), "effects")}
 	for i := range 2 {
-		c.hire(fmt.Sprintf("counter-%d", i), b.url, "warn", work, ackWait)
+		c.add(fmt.Sprintf("counter-%d", i), b.url, "warn", work, ackWait)
 	}
 	return c
 }
 
-// hire adds a replica.
-func (c *crew) hire(name, url, logLevel string, work, lease time.Duration, args ...string) {
+// add adds a replica.
+func (c *replicas) add(name, url, logLevel string, work, lease time.Duration, args ...string) {
 	c.t.Helper()
 	admin := address(c.t)
 	c.replica = append(c.replica, launch(c.t, name, "counter", admin, append([]string{
@@ -60,14 +62,14 @@ func (c *crew) hire(name, url, logLevel string, work, lease time.Duration, args 
 	}, args...)...))
 }
 
-// An effect is one run of a handler, and what it was about to answer.
+// An effect is one run of a handler and the outcome that it chose.
 type effect struct {
 	outcome, id  string
 	attempt, pid int
 }
 
 // all reads the effects.
-func (c *crew) all() []effect {
+func (c *replicas) all() []effect {
 	c.t.Helper()
 	var all []effect
 	for line := range strings.Lines(string(c.text())) {
@@ -80,7 +82,7 @@ func (c *crew) all() []effect {
 	return all
 }
 
-func (c *crew) text() []byte {
+func (c *replicas) text() []byte {
 	c.t.Helper()
 	text, err := os.ReadFile(c.effects)
 	if err != nil && !os.IsNotExist(err) {
@@ -89,14 +91,14 @@ func (c *crew) text() []byte {
 	return text
 }
 
-// lines is how often the handlers have run.
-func (c *crew) lines() int {
+// lines counts the runs of the handlers.
+func (c *replicas) lines() int {
 	c.t.Helper()
 	return bytes.Count(c.text(), []byte("\n"))
 }
 
 // runs counts the effects by outcome and id.
-func (c *crew) runs() map[string]map[string]int {
+func (c *replicas) runs() map[string]map[string]int {
 	c.t.Helper()
 	by := map[string]map[string]int{"done": {}, "dead": {}, "again": {}}
 	for _, r := range c.all() {
@@ -106,7 +108,7 @@ func (c *crew) runs() map[string]map[string]int {
 }
 
 // waitRuns waits until the handlers have run n times.
-func (c *crew) waitRuns(n int) {
+func (c *replicas) waitRuns(n int) {
 	c.t.Helper()
 	var lines int
 	wait(c.t, func() bool {
@@ -116,27 +118,22 @@ func (c *crew) waitRuns(n int) {
 }
 
 // waitSettled waits until no delivery is pending or waits for its ack, on either consumer.
-func (c *crew) waitSettled() {
+func (c *replicas) waitSettled() {
 	c.t.Helper()
 	for _, name := range []string{source.Stream(), source.ParkedStream()} {
 		var says string
 		wait(c.t, func() bool {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
-			consumer, err := c.b.js.Consumer(ctx, name, "counter")
-			if err != nil {
-				says = err.Error()
-				return false
-			}
-			info := consumer.CachedInfo()
-			says = fmt.Sprintf("%d pending, %d unacknowledged", info.NumPending, info.NumAckPending)
-			return info.NumPending == 0 && info.NumAckPending == 0
+			pending, unacknowledged, err := streamtest.Left(ctx, c.b.js, name, "counter")
+			says = fmt.Sprintf("%d pending, %d unacknowledged, error %v", pending, unacknowledged, err)
+			return err == nil && pending == 0 && unacknowledged == 0
 		}, func() string { return name + " is worked off: " + says })
 	}
 }
 
-// claims are the counter's.
-func (c *crew) claims() *workers.KVClaims {
+// claims returns the counter's claims.
+func (c *replicas) claims() *claims.KV {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -144,7 +141,7 @@ func (c *crew) claims() *workers.KVClaims {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return workers.NewKVClaims(bucket, nil, nil) // it is only looked at
+	return claims.NewKV(bucket, nil, nil) // it is only looked at
 }
 
 // post stores n events as the ingress does, and returns their ids. Most succeed; some fail once, some are parked once,
@@ -168,7 +165,7 @@ func post(t testing.TB, js jetstream.JetStream, n int) []string {
 	return ids
 }
 
-// idOf is the id of the n-th event: it says what the counter is to answer.
+// idOf returns the id of the n-th event, from which the counter takes its outcome.
 func idOf(n int) string {
 	kind := "good"
 	switch n % 20 {
@@ -212,14 +209,14 @@ func letters(t testing.TB, js jetstream.JetStream) map[string]int {
 	return count
 }
 
-// Worker processes die by SIGKILL again and again while a thousand events are worked on. Every event ends in one place,
-// done or dead. A process that dies between an effect and the mark done leaves an effect that comes again, so that there
-// can be as many runs too many as handlers were running when a process died, and no more.
-func TestPromise6_KillingWorkersLeavesEveryEventDoneOrDeadOnce(t *testing.T) {
-	b := newBroker(t, 1, stream.Plan{Workers: []stream.WorkerPlan{counterPlan}})
+// Worker processes are killed by SIGKILL while they handle a thousand events. Every event is settled once, done or dead. A
+// process that dies between an effect and done leaves an event whose effect happens again: at most one for each handler that
+// ran when a process died.
+func TestPromise6_KilledWorkersSettleEveryEventOnce(t *testing.T) {
+	b := newBroker(t, 1, stream.Layout{Workers: []stream.WorkerSpec{counterPlan}})
 	const events, kills = 1000, 10
 	ids := post(t, b.js, events)
-	c := newCrew(t, b, 20*time.Millisecond)
+	c := newReplicas(t, b, 20*time.Millisecond)
 	for kill := range kills {
 		c.waitRuns((kill + 1) * events / (kills + 2))
 		victim := c.replica[kill%len(c.replica)]
@@ -228,16 +225,16 @@ func TestPromise6_KillingWorkersLeavesEveryEventDoneOrDeadOnce(t *testing.T) {
 	}
 	c.waitSettled()
 
-	claims, dead := c.claims(), letters(t, b.js)
+	store, dead := c.claims(), letters(t, b.js)
 	runs := c.runs()
 	extra := 0
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		record, err := store.Get(ctx, claims.Key{WebhookID: id})
 		cancel()
-		want, other, letter := workers.Done, "dead", 0
+		want, other, letter := claims.Done, "dead", 0
 		if strings.HasPrefix(id, "msg_dead") {
-			want, other, letter = workers.Dead, "done", 1
+			want, other, letter = claims.Dead, "done", 1
 		}
 		if err != nil || record.State != want {
 			t.Errorf("%s is %q, %v; want %s", id, record.State, err, want)
@@ -256,12 +253,12 @@ func TestPromise6_KillingWorkersLeavesEveryEventDoneOrDeadOnce(t *testing.T) {
 	}
 }
 
-// SIGTERM under load: workers end with 0, finish what they began, give back what they did not, and burn no attempt.
-func TestPromise7_StoppingWorkersUnderLoadBurnsNoAttempt(t *testing.T) {
-	b := newBroker(t, 1, stream.Plan{Workers: []stream.WorkerPlan{counterPlan}})
+// At SIGTERM under load, workers exit with 0, finish the handlers that run, return other deliveries and count no attempt.
+func TestPromise7_StoppingWorkersUnderLoadCountsNoAttempt(t *testing.T) {
+	b := newBroker(t, 1, stream.Layout{Workers: []stream.WorkerSpec{counterPlan}})
 	const events, stops = 600, 8
 	ids := post(t, b.js, events)
-	c := newCrew(t, b, 50*time.Millisecond)
+	c := newReplicas(t, b, 50*time.Millisecond)
 	for n := range stops {
 		c.waitRuns((n + 1) * events / (stops + 2))
 		replica := c.replica[n%len(c.replica)]
@@ -272,16 +269,16 @@ func TestPromise7_StoppingWorkersUnderLoadBurnsNoAttempt(t *testing.T) {
 	}
 	c.waitSettled()
 
-	claims, dead := c.claims(), letters(t, b.js)
+	store, dead := c.claims(), letters(t, b.js)
 	runs := c.runs()
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		record, err := claims.Look(ctx, workers.Key{WebhookID: id})
+		record, err := store.Get(ctx, claims.Key{WebhookID: id})
 		cancel()
-		state, attempts, again, letter := workers.Done, 1, 0, 0
+		state, attempts, again, letter := claims.Done, 1, 0, 0
 		switch {
 		case strings.HasPrefix(id, "msg_dead"):
-			state, letter = workers.Dead, 1
+			state, letter = claims.Dead, 1
 		case strings.HasPrefix(id, "msg_again"), strings.HasPrefix(id, "msg_park"):
 			attempts, again = 2, 1 // it asked for the second one itself
 		}
@@ -294,10 +291,10 @@ func TestPromise7_StoppingWorkersUnderLoadBurnsNoAttempt(t *testing.T) {
 	}
 }
 
-// A rolling restart of the ingress behind a balancer that looks at readiness, as Kubernetes does: nobody who posts meets
-// anything but a 2xx.
-func TestPromise7_ARollingRestartOfTheIngressIsSeenByNobody(t *testing.T) {
-	b := newBroker(t, 1, stream.Plan{})
+// During a rolling restart of the ingress behind a balancer that checks readiness, as Kubernetes does, every request is
+// answered 2xx.
+func TestPromise7_RollingRestartOfTheIngressRefusesNoRequest(t *testing.T) {
+	b := newBroker(t, 1, stream.Layout{})
 	var replicas [2]*ingress
 	balance := newBalancer(t)
 	codatSends, keyFile := newSender(t, balance.pick)

@@ -1,8 +1,7 @@
 //go:build mutants
 
-// Package mutants takes out one mechanism of Headgate after another, and expects the test that stands for it to fail.
-// A mutant that survives is a promise that no test keeps. The sources stay as they are: go build reads the changed ones
-// through an overlay.
+// Package mutants removes one mechanism of Headgate at a time and checks that a test fails without it. A mutant whose test
+// passes shows that no test covers a promise. It changes no file: go build reads the changed sources through an overlay.
 package mutants
 
 import (
@@ -26,36 +25,35 @@ import (
 // A mutant is Headgate without one mechanism.
 type mutant struct {
 	promise int    // of docs/design.md
-	without string // what is taken out: "without …"
-	file    string // from the root of the repository
-	edits   []edit
-	pkg     string // of the test, from the root of the repository
-	test    string // TestName, or TestName/pattern of its subtest
+	without string // the mechanism that is removed: "without …"
+	in      string // the declaration that is changed: "package name", the package as a path from the root of the repository
+	change  change
+	test    string // the test that must fail: "package TestName" or "package TestName/pattern of its subtest"
 }
 
-// An edit replaces a text that stands in the file exactly once.
-type edit struct{ old, new string }
+// mutants is the whole table. Each file table_*_test.go has the mutants of some packages.
+var mutants = slices.Concat(ingressMutants, streamMutants, signatureMutants, claimsMutants, workersMutants, auditMutants)
 
 const (
 	root = "../.."
-	// most is how long a test may take as it is. On a mutant, which may leave it waiting for what never comes, it has
-	// some times what it took before.
-	most    = 3 * time.Minute
-	atLeast = 10 * time.Second
-	times   = 5
+	// maxTime is the time limit of a test of the unchanged code. With a mutant, a test may wait for something that never
+	// happens: its limit is baseTime and timeFactor times what it took before.
+	maxTime    = 3 * time.Minute
+	baseTime   = 10 * time.Second
+	timeFactor = 5
 )
 
-// took is how long each test took as it is, by package and name.
-var took sync.Map
+// durations has how long each test of the unchanged code took, by mutant.test.
+var durations sync.Map
 
 func (m mutant) limit() time.Duration {
-	if d, ok := took.Load(m.pkg + "." + m.test); ok {
-		return atLeast + times*d.(time.Duration)
+	if d, ok := durations.Load(m.test); ok {
+		return baseTime + timeFactor*d.(time.Duration)
 	}
-	return most
+	return maxTime
 }
 
-// TestMain lets more tests run at once than there are processors: most of them wait most of the time.
+// TestMain runs four tests at once, since most of them wait most of the time.
 func TestMain(tests *testing.M) {
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil {
@@ -64,21 +62,15 @@ func TestMain(tests *testing.M) {
 	os.Exit(tests.Run())
 }
 
-// tags are needed by packages whose tests are not run with all others.
-var tags = map[string]string{"test/faults": "faults"}
-
 func TestMutants(t *testing.T) {
 	for _, m := range mutants {
-		if _, err := m.mutated(); err != nil {
-			t.Errorf("without %s: %v", m.without, err)
+		if _, err := m.mutated(nil); err != nil {
+			t.Fatalf("without %s: %v; go test -tags mutants ./test/mutants -run TestMutantsApply lists all", m.without, err)
 		}
-	}
-	if t.Failed() {
-		t.FailNow() // the code has changed: the table must follow
 	}
 	dir := t.TempDir()
 
-	t.Run("as it is", func(t *testing.T) {
+	t.Run("unchanged", func(t *testing.T) {
 		for _, pkg := range packages() {
 			t.Run(pkg, func(t *testing.T) {
 				t.Parallel()
@@ -87,7 +79,7 @@ func TestMutants(t *testing.T) {
 		}
 	})
 	if t.Failed() {
-		t.Fatal("tests fail although nothing was taken out")
+		t.Fatal("tests of the unchanged code fail")
 	}
 
 	var killed, tried atomic.Int64
@@ -96,33 +88,33 @@ func TestMutants(t *testing.T) {
 			t.Run(m.without, func(t *testing.T) {
 				t.Parallel()
 				began := time.Now()
-				verdict := m.try(t, dir, n)
+				result := m.try(t, dir, n)
 				if !t.Failed() && !t.Skipped() {
 					killed.Add(1)
 				}
-				say("%2d of %d  %s  promise %d  %4.0f s  without %s  (%s)", tried.Add(1), len(mutants), verdict, m.promise, time.Since(began).Seconds(), m.without, m.test)
+				printLine("%2d of %d  %s  promise %d  %4.0f s  without %s  (%s)", tried.Add(1), len(mutants), result, m.promise, time.Since(began).Seconds(), m.without, m.test)
 			})
 		}
 	})
-	say("%d of %d mutants killed", killed.Load(), tried.Load())
+	printLine("%d of %d mutants killed", killed.Load(), tried.Load())
 }
 
 var output sync.Mutex
 
-func say(format string, args ...any) {
+func printLine(format string, args ...any) {
 	output.Lock()
 	defer output.Unlock()
 	fmt.Printf(format+"\n", args...)
 }
 
-// try builds the test of a mutant and runs it. It returns in a word what became of the mutant; one that was outlived
-// left its test waiting, which is as good as killed.
+// try builds the test of a mutant, runs it and returns the result in one word: killed when the test fails, and timeout when
+// it reaches its time limit, which counts as killed.
 func (m mutant) try(t *testing.T, dir string, n int) string {
-	text, err := m.mutated()
+	f, err := m.mutated(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	original, err := filepath.Abs(filepath.Join(root, m.file))
+	original, err := filepath.Abs(filepath.Join(root, f.name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,68 +124,71 @@ func (m mutant) try(t *testing.T, dir string, n int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(changed, text, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(changed, f.text, 0o600), os.WriteFile(overlay, replace, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	// By the environment, so that a test which builds programs builds mutants too.
+	// The environment reaches a test that builds programs too: it builds them with the mutant.
 	flags := "GOFLAGS=" + strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay)
-	bin, err := build(m.pkg, filepath.Join(dir, fmt.Sprintf("mutant-%d.test", n)), flags)
+	pkg, test := m.where()
+	bin, err := build(pkg, filepath.Join(dir, fmt.Sprintf("mutant-%d.test", n)), flags)
 	if err != nil {
-		t.Errorf("it does not compile, and proves nothing: %v", err)
+		t.Errorf("the mutant does not compile: %v", err)
 		return "BROKEN  "
 	}
 	defer os.Remove(bin)
-	out, err := run(m.pkg, bin, m.test, m.limit(), flags)
-	name, _, _ := strings.Cut(m.test, "/")
+	out, err := run(pkg, bin, test, m.limit(), flags)
+	name, _, _ := strings.Cut(test, "/")
 	switch {
 	case bytes.Contains(out, []byte("--- SKIP: "+name)):
 		t.Skipf("%s was skipped:\n%s", m.test, out)
 		return "SKIPPED "
 	case err == nil:
-		t.Errorf("%s passes: no test keeps promise %d without %s", m.test, m.promise, m.without)
+		t.Errorf("%s passes without %[3]s: promise %[2]d has no test that fails", m.test, m.promise, m.without)
 		return "SURVIVED"
 	case !bytes.Contains(out, []byte("--- FAIL: "+name)) && !bytes.Contains(out, []byte("panic: ")):
-		t.Errorf("it ends (%v), but not because %s fails:\n%s", err, m.test, out)
+		t.Errorf("the test binary ends (%v), but %s does not fail:\n%s", err, m.test, out)
 		return "BROKEN  "
 	}
 	if bytes.Contains(out, []byte("panic: test timed out")) {
-		return "outlived"
+		return "timeout "
 	}
 	return "killed  "
 }
 
-// mutated is the file of a mutant with its edits.
-func (m mutant) mutated() ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(root, m.file))
+// mutated returns the changed file. texts replaces files of the package before the change, by name.
+func (m mutant) mutated(texts map[string][]byte) (*file, error) {
+	dir, name, _ := strings.Cut(m.in, " ")
+	s, err := load(dir, texts)
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range m.edits {
-		if n := bytes.Count(text, []byte(e.old)); n != 1 {
-			return nil, fmt.Errorf("%s has %d times, and not once:\n%s", m.file, n, e.old)
-		}
-		text = bytes.Replace(text, []byte(e.old), []byte(e.new), 1)
-	}
-	return text, nil
+	return s.apply(name, m.change)
 }
 
-// packages are those that the mutants' tests are in.
+// where returns the package of the test and its name.
+func (m mutant) where() (pkg, test string) {
+	pkg, test, _ = strings.Cut(m.test, " ")
+	return pkg, test
+}
+
+// packages returns the packages of all tests.
 func packages() []string {
 	var all []string
 	for _, m := range mutants {
-		all = append(all, m.pkg)
+		pkg, _ := m.where()
+		all = append(all, pkg)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// passes checks that all tests of a package that stand for a mechanism pass while it is there.
+// passes checks that the tests of a package in the table pass with the unchanged code.
 func passes(t *testing.T, dir, pkg string) {
 	began := time.Now()
 	var tests []string
 	for _, m := range mutants {
-		if m.pkg == pkg && !slices.Contains(tests, m.test) {
-			tests = append(tests, m.test)
+		if p, test := m.where(); p == pkg && !slices.Contains(tests, test) {
+			tests = append(tests, test)
 		}
 	}
 	bin, err := build(pkg, filepath.Join(dir, strings.ReplaceAll(pkg, "/", "-")+".test"))
@@ -203,23 +198,23 @@ func passes(t *testing.T, dir, pkg string) {
 	defer os.Remove(bin)
 	for _, test := range tests {
 		began := time.Now()
-		out, err := run(pkg, bin, test, most)
-		took.Store(pkg+"."+test, time.Since(began))
+		out, err := run(pkg, bin, test, maxTime)
+		durations.Store(pkg+" "+test, time.Since(began))
 		name, _, _ := strings.Cut(test, "/")
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v\n%s", test, err, out)
-		case bytes.Contains(out, []byte("--- SKIP: "+name)): // it will be said for the mutant
+		case bytes.Contains(out, []byte("--- SKIP: "+name)): // the mutant reports it
 		case !bytes.Contains(out, []byte("--- PASS: "+name)):
-			t.Errorf("%s: there is no such test", test)
+			t.Errorf("%s: the package has no such test", test)
 		}
 	}
-	say("%d tests of %s pass  %.0f s", len(tests), pkg, time.Since(began).Seconds())
+	printLine("%d tests of %s pass  %.0f s", len(tests), pkg, time.Since(began).Seconds())
 }
 
-// build builds the tests of a package.
+// build builds the test binary of a package.
 func build(pkg, bin string, environment ...string) (string, error) {
-	cmd := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-tags", tags[pkg], "-o", bin, "./"+pkg)
+	cmd := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-tags", "faults", "-o", bin, "./"+pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), environment...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -228,7 +223,7 @@ func build(pkg, bin string, environment ...string) (string, error) {
 	return bin, nil
 }
 
-// run runs one test of a package, which panics at its limit.
+// run runs one test of a package. The test panics at its time limit.
 func run(pkg, bin, test string, limit time.Duration, environment ...string) ([]byte, error) {
 	name, sub, _ := strings.Cut(test, "/")
 	pattern := "^" + name + "$"

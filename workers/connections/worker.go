@@ -6,11 +6,12 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
 )
 
-// Settings are the worker's; it has none of its own.
+// Settings are the settings of every worker.
 type Settings struct {
 	workers.Settings `embed:""`
 }
@@ -18,19 +19,20 @@ type Settings struct {
 // Run runs the worker until ctx ends.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
-		store, err := Open(ctx, parts.JS, parts.Source)
-		return Worker(store), err
+		bucket, err := parts.State(ctx, state.ConnectionsName)
+		return Worker(Store{bucket}), err
 	})
 }
 
-// Worker is the worker over a store. Every event about a connection, of today's types and of the legacy ones, adds
-// what it says; a read adds whether its connections were authorised.
+// Worker returns the worker that writes to a store. Every event about a connection, of the current and of the legacy types,
+// adds what it says; a read adds whether its connections were authorised.
 func Worker(s Store) workers.Worker {
 	read := s.read
 	return workers.Worker{
 		Name:  Name,
-		State: []string{Name},
-		Begin: stream.BeginAll(), // the state of a connection is told by its whole past
+		State: []string{state.ConnectionsName},
+		Begin: stream.BeginAll(), // the state of a connection follows from all of its events
+		Key:   connectionKey,
 		Handlers: []workers.Handler{
 			workers.Handle(codat.ConnectionCreated, s.change(codat.PendingAuth)),
 			workers.Handle(codat.ConnectionConnected, s.change(codat.Linked)),
@@ -52,18 +54,27 @@ func Worker(s Store) workers.Worker {
 	}
 }
 
-// change learns from a connection event. unsaid is the status when the payload has none.
-func (s Store) change(unsaid codat.ConnectionStatus) func(context.Context, codat.Event[codat.ConnectionChange]) error {
+// connectionKey returns the connection of an event, because two events of one cannot write its record at once, and the company
+// of an event that names several or none.
+func connectionKey(e codat.Event[struct{}]) string {
+	if e.Connection == "" {
+		return e.Company
+	}
+	return e.Company + "." + e.Connection
+}
+
+// change handles a connection event. missing is the status when the payload has none.
+func (s Store) change(missing codat.ConnectionStatus) func(context.Context, codat.Event[codat.ConnectionChange]) error {
 	return func(ctx context.Context, e codat.Event[codat.ConnectionChange]) error {
 		c := e.Payload.Connection
 		f := fact(e)
 		f.Status, f.Platform, f.PlatformName, f.SourceType = c.Status, c.IntegrationKey, c.PlatformName, c.SourceType
 		if f.Status == "" {
-			f.Status = unsaid
+			f.Status = missing
 		}
-		// The type decides, and not the status: Codat's own example of a deleted connection says Linked.
+		// The type decides and not the status: Codat's own example of a deleted connection has the status Linked.
 		f.Deleted = e.Type == string(codat.ConnectionDeleted)
-		return s.learn(ctx, e.Payload.ReferenceCompany.ID, c.ID, f)
+		return s.add(ctx, e.Payload.ReferenceCompany.ID, c.ID, f)
 	}
 }
 
@@ -75,21 +86,21 @@ func (s Store) legacyChange(ctx context.Context, e codat.Event[codat.Rule[codat.
 	if connection == "" {
 		connection = e.Payload.DataConnectionID
 	}
-	return s.learn(ctx, e.Payload.CompanyID, connection, f)
+	return s.add(ctx, e.Payload.CompanyID, connection, f)
 }
 
-// legacyDelete learns that a Sync for Commerce connection is gone. As documented, the event names its company only:
-// then it says nothing of any one connection.
+// legacyDelete handles the deletion of a Sync for Commerce connection. As documented, the event names only its company:
+// such an event changes no record.
 func (s Store) legacyDelete(ctx context.Context, e codat.Event[codat.Rule[codat.NoData]]) error {
 	if e.Payload.DataConnectionID == "" {
 		return nil
 	}
 	f := fact(e)
 	f.Deleted = true
-	return s.learn(ctx, e.Payload.CompanyID, e.Payload.DataConnectionID, f)
+	return s.add(ctx, e.Payload.CompanyID, e.Payload.DataConnectionID, f)
 }
 
-// read learns of every connection that a read names whether it was authorised.
+// read adds to every connection that a read names whether it was authorised.
 func (s Store) read(ctx context.Context, e codat.Event[codat.ReadResult]) error {
 	broken := e.Payload.AuthErrors()
 	var seen []string
@@ -100,13 +111,13 @@ func (s Store) read(ctx context.Context, e codat.Event[codat.ReadResult]) error 
 		seen = append(seen, d.ConnectionID)
 		f := fact(e)
 		f.AuthError = slices.Contains(broken, d.ConnectionID)
-		if err := s.learn(ctx, e.Payload.ReferenceCompany.ID, d.ConnectionID, f); err != nil {
+		if err := s.add(ctx, e.Payload.ReferenceCompany.ID, d.ConnectionID, f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func fact[P any](e codat.Event[P]) Fact {
-	return Fact{Type: e.Type, WebhookID: e.WebhookID, Generated: e.Generated, Received: e.Received, Sequence: e.Sequence}
+func fact[P any](e codat.Event[P]) state.ConnectionFact {
+	return state.ConnectionFact{Type: e.Type, WebhookID: e.WebhookID, Generated: e.Generated, Received: e.Received, Sequence: e.Sequence}
 }

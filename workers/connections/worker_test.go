@@ -11,10 +11,12 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
@@ -25,10 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const source = stream.Source("codat")
 
-// start runs the worker against a server of its own and gives the store that it fills.
-func start(t *testing.T) (*streamtest.Server, connections.Store) {
+// start runs the worker against a server of its own and returns a reader of what it writes.
+func start(t *testing.T) (*streamtest.Server, state.Connections) {
 	t.Helper()
-	srv := streamtest.New(t, connections.Worker(connections.Store{}).Plan())
+	srv := streamtest.New(t, connections.Worker(connections.Store{}).Spec())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	s := &connections.Settings{Settings: workers.Settings{NATS: stream.NATS{NATSURL: srv.URL}, Source: source, Grace: 20 * time.Second}}
@@ -39,7 +41,7 @@ func start(t *testing.T) (*streamtest.Server, connections.Store) {
 			t.Errorf("Run = %v; want a clean stop", err)
 		}
 	})
-	store, err := connections.Open(context.Background(), srv.JS, source)
+	store, err := state.OpenConnections(context.Background(), srv.JS, source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,15 +68,15 @@ func change(typ, company, connection, status string, at time.Time) []byte {
 		typ, at.Format(time.RFC3339Nano), company, connection, status)
 }
 
-func TestAConnectionsLifeAndAWatchByCompany(t *testing.T) {
+func TestWorker_WritesTheLifeOfAConnection(t *testing.T) {
 	srv, store := start(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	enough := errors.New("enough")
-	seen, watched := make(chan connections.State, 99), make(chan error, 1)
+	seen, watched := make(chan state.Connection, 99), make(chan error, 1)
 	go func() {
-		watched <- store.Watch(ctx, "company-1", func(s connections.State) error {
+		watched <- store.Watch(ctx, "company-1", func(s state.Connection) error {
 			seen <- s
 			if s.Deleted {
 				return enough
@@ -92,7 +94,7 @@ func TestAConnectionsLifeAndAWatchByCompany(t *testing.T) {
 		t.Fatalf("Watch = %v; want what the callback said", err)
 	}
 	close(seen)
-	var last connections.State
+	var last state.Connection
 	for s := range seen {
 		if s.Company != "company-1" || s.Status != codat.Linked || s.Platform != "gbol" {
 			t.Errorf("the watch told %+v; want company-1's connection, linked", s)
@@ -117,8 +119,8 @@ func TestAConnectionsLifeAndAWatchByCompany(t *testing.T) {
 	}
 }
 
-// While the states cannot be written no event is to blame: none burns an attempt.
-func TestStatesThatCannotBeWritten(t *testing.T) {
+// A bucket that cannot be written concerns every event alike: no attempt is counted.
+func TestWorker_CountsNoAttemptWhileTheBucketIsFull(t *testing.T) {
 	srv, _ := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -136,23 +138,23 @@ func TestStatesThatCannotBeWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	claims := workers.NewKVClaims(bucket, nil, nil) // to look
-	look := func() workers.Record {
-		record, err := claims.Look(ctx, workers.Key{WebhookID: "msg_1"})
-		if err != nil && !errors.Is(err, workers.ErrNoClaim) {
+	store := claims.NewKV(bucket, nil, nil) // to look
+	look := func() claims.Record {
+		record, err := store.Get(ctx, claims.Key{WebhookID: "msg_1"})
+		if err != nil && !errors.Is(err, claims.ErrNoClaim) {
 			t.Fatal(err)
 		}
 		return record
 	}
 	post(t, srv, "msg_1", change("connection.created", "company-1", "connection-1", "Linked", time.Now()))
-	streamtest.Wait(t, func() bool { r := look(); return r.State == workers.Waiting && r.Pauses > 0 && r.Attempts == 0 }, "the event to wait")
+	streamtest.Wait(t, func() bool { r := look(); return r.State == claims.Waiting && r.Pauses > 0 && r.Attempts == 0 }, "the event to wait")
 	if _, err := srv.JS.UpdateStream(ctx, room); err != nil {
 		t.Fatal(err)
 	}
-	streamtest.Wait(t, func() bool { r := look(); return r.State == workers.Done && r.Attempts == 1 }, "the event to be done")
+	streamtest.Wait(t, func() bool { r := look(); return r.State == claims.Done && r.Attempts == 1 }, "the event to be done")
 }
 
-func TestEveryExampleOfAConnectionOrAReadIsLearnt(t *testing.T) {
+func TestWorker_RecordsEveryExample(t *testing.T) {
 	srv, store := start(t)
 	want := map[string]bool{}
 	for _, e := range examples.All() {
@@ -172,10 +174,7 @@ func TestEveryExampleOfAConnectionOrAReadIsLearnt(t *testing.T) {
 	if len(want) == 0 {
 		t.Fatal("no example names a connection")
 	}
-	streamtest.Wait(t, func() bool {
-		c, err := srv.JS.Consumer(context.Background(), source.Stream(), connections.Name)
-		return err == nil && c.CachedInfo().NumPending+uint64(c.CachedInfo().NumAckPending) == 0
-	}, "every example to be settled")
+	streamtest.WaitSettled(t, srv.JS, source.Stream(), connections.Name)
 	if err := deadletter.List(context.Background(), srv.JS, source, deadletter.Filter{}, func(l deadletter.Letter) error {
 		return fmt.Errorf("%s: %s", l.Type, l.LastError)
 	}); err != nil {

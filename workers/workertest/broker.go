@@ -9,25 +9,25 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/stream"
-	"github.com/headgate/headgate/workers"
 )
 
-// broker is the part of JetStream that a worker meets: events that come, and come again after a NAK or when nothing was
-// said of them for too long, a queue for parked copies, and an archive for dead letters.
+// broker is the part of JetStream that a worker uses: it delivers events, and delivers them again after a NAK or after
+// AckWait, keeps parked copies in a queue, and stores dead letters.
 type broker struct {
 	messages []*message
-	ids      []string // of what was published
-	results  map[workers.Key]*Result
+	ids      []string // message ids that were published
+	results  map[claims.Key]*Result
 }
 
 // arrive stores an event as the ingress does.
 func (b *broker) arrive(e Event, head codat.Head, result *Result) error {
-	key := workers.Key{WebhookID: e.WebhookID, Redrive: e.Redrive}
+	key := claims.Key{WebhookID: e.WebhookID, Redrive: e.Redrive}
 	if b.results[key] != nil {
-		return fmt.Errorf("another event has the webhook-id %s too: the stream would store one of them only", e.WebhookID)
+		return fmt.Errorf("another event has the webhook-id %s too: the stream would store only one of them", e.WebhookID)
 	}
 	m, err := source.Message(stream.Stored{ID: e.WebhookID, Head: head, Received: e.Received, ContentType: "application/json"}, e.Body)
 	if err != nil {
@@ -36,47 +36,47 @@ func (b *broker) arrive(e Event, head codat.Head, result *Result) error {
 	if e.Redrive != "" {
 		m.Header.Set(stream.HeaderRedrive, e.Redrive)
 	}
-	*result = Result{Fate: Unfinished, arrived: e.Received}
+	*result = Result{Outcome: Unfinished, arrived: e.Received}
 	b.results[key] = result
 	b.add(m, false, e.Received)
 	return nil
 }
 
 func (b *broker) add(m *nats.Msg, parked bool, due time.Time) {
-	key := workers.Key{WebhookID: m.Header.Get(stream.HeaderWebhookID), Redrive: m.Header.Get(stream.HeaderRedrive)}
+	key := claims.Key{WebhookID: m.Header.Get(stream.HeaderWebhookID), Redrive: m.Header.Get(stream.HeaderRedrive)}
 	b.messages = append(b.messages, &message{msg: m, key: key, parked: parked, sequence: uint64(len(b.messages) + 1), due: due})
 }
 
-// run delivers what is due, one message at a time, until nothing is left or patience is over.
-func (b *broker) run(deliver func(jetstream.Msg, bool) string, ackWait time.Duration) {
+// run delivers the messages that are due, one at a time, until each is acked or MaxTime is over.
+func (b *broker) run(deliver func(jetstream.Msg) string, ackWait time.Duration) {
 	for m := b.next(); m != nil; m = b.next() {
 		r := b.results[m.key]
-		if m.due.Sub(r.arrived) > Patience {
-			m.settled, r.Took = true, Patience
+		if m.due.Sub(r.arrived) > MaxTime {
+			m.acked, r.Took = true, MaxTime
 			continue
 		}
 		time.Sleep(time.Until(m.due))
 		m.deliveries++
 		m.due = time.Time{}
-		m.touched = time.Now()
-		fate := Fate(deliver(m, m.parked))
+		m.lastSign = time.Now()
+		outcome := Outcome(deliver(m))
 		if m.due.IsZero() {
-			m.due = m.touched.Add(ackWait)
+			m.due = m.lastSign.Add(ackWait)
 		}
-		switch fate {
-		case Unhandled:
-			m.settled = true
+		switch outcome {
+		case NoHandler:
+			m.acked = true
 			fallthrough
 		case Done, Dead:
-			r.Fate, r.Took = fate, time.Since(r.arrived)
+			r.Outcome, r.Took = outcome, time.Since(r.arrived)
 		}
 	}
 }
 
-// next is the message that is due first.
+// next returns the message that is due first.
 func (b *broker) next() (first *message) {
 	for _, m := range b.messages {
-		if !m.settled && (first == nil || m.due.Before(first.due)) {
+		if !m.acked && (first == nil || m.due.Before(first.due)) {
 			first = m
 		}
 	}
@@ -96,34 +96,34 @@ func (b *broker) Publish(_ context.Context, m *nats.Msg) (stream.Receipt, error)
 		b.add(m, true, time.Now())
 	} else {
 		letter := deadletter.Read(source, m)
-		b.results[workers.Key{WebhookID: letter.WebhookID, Redrive: letter.Redrive}].Letter = &letter
+		b.results[claims.Key{WebhookID: letter.WebhookID, Redrive: letter.Redrive}].Letter = &letter
 	}
 	return stream.Receipt{Sequence: uint64(len(b.ids))}, nil
 }
 
-// answered notes a run of a handler.
-func (b *broker) answered(k workers.Key, attempt int, began time.Time, err error) {
+// attemptEnded adds an attempt to the result of its event.
+func (b *broker) attemptEnded(k claims.Key, attempt int, began time.Time, err error) {
 	r := b.results[k]
 	r.Attempts = append(r.Attempts, Attempt{Number: attempt, After: began.Sub(r.arrived), Took: time.Since(began), Err: err})
 }
 
-// waits notes how long an event has to wait for its next attempt.
-func (b *broker) waits(k workers.Key, wait time.Duration) {
+// waits records the pause after the last attempt of an event.
+func (b *broker) waits(k claims.Key, wait time.Duration) {
 	if a := b.results[k].Attempts; len(a) > 0 {
 		a[len(a)-1].Wait = wait
 	}
 }
 
-// message is a stored event, or its parked copy, as it is delivered again and again.
+// message is a stored event or a parked copy.
 type message struct {
 	msg        *nats.Msg
-	key        workers.Key
+	key        claims.Key
 	parked     bool
 	sequence   uint64
 	deliveries uint64
-	due        time.Time // of the next delivery; zero while the worker has said nothing
-	touched    time.Time // when its worker showed a sign of life
-	settled    bool
+	due        time.Time // time of the next delivery; zero while the worker handles the message
+	lastSign   time.Time // when the worker reported progress last
+	acked      bool
 }
 
 var errSettled = errors.New("the message was acknowledged before")
@@ -140,15 +140,15 @@ func (m *message) Metadata() (*jetstream.MsgMetadata, error) {
 }
 
 func (m *message) Ack() error {
-	if m.settled {
+	if m.acked {
 		return errSettled
 	}
-	m.settled = true
+	m.acked = true
 	return nil
 }
 
 func (m *message) NakWithDelay(wait time.Duration) error {
-	if m.settled {
+	if m.acked {
 		return errSettled
 	}
 	m.due = time.Now().Add(wait)
@@ -156,7 +156,7 @@ func (m *message) NakWithDelay(wait time.Duration) error {
 }
 
 func (m *message) InProgress() error {
-	m.touched = time.Now()
+	m.lastSign = time.Now()
 	return nil
 }
 

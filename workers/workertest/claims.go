@@ -5,69 +5,71 @@ import (
 	"sync"
 	"time"
 
-	"github.com/headgate/headgate/workers"
+	"github.com/headgate/headgate/pkg/claims"
 )
 
-// claims are in memory. They pass claimstest like those that last.
-type claims struct {
+// memoryClaims keeps claims in memory. It passes claimstest.
+type memoryClaims struct {
 	*store
 	now func() time.Time
 }
 
 type store struct {
-	waits func(workers.Key, time.Duration) // is told of every wait
+	waits func(claims.Key, time.Duration) // is called with every wait
 
 	mu       sync.Mutex
-	kept     map[workers.Key]workers.Claim
+	kept     map[claims.Key]claims.Claim
 	revision uint64
 }
 
-func newClaims(waits func(workers.Key, time.Duration)) claims {
-	return claims{&store{waits: waits, kept: map[workers.Key]workers.Claim{}}, time.Now}
+func newClaims(waits func(claims.Key, time.Duration)) memoryClaims {
+	return memoryClaims{&store{waits: waits, kept: map[claims.Key]claims.Claim{}}, time.Now}
 }
 
-func (c claims) Take(ctx context.Context, key workers.Key, t workers.Taking) (workers.Claim, error) {
+func (c memoryClaims) Take(ctx context.Context, key claims.Key, t claims.TakeRequest) (claims.Claim, error) {
 	if err := ctx.Err(); err != nil {
-		return workers.Claim{}, err
+		return claims.Claim{}, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := t.Fresh(c.now())
+	next := t.First(c.now())
 	if kept, ok := c.kept[key]; ok {
 		var err error
-		if next, err = t.Over(kept.Record, c.now()); err != nil {
-			return workers.Claim{}, err
+		if kept.Record.Owner == t.Owner {
+			next = t.Again(kept.Record, c.now())
+		} else if next, err = t.Next(kept.Record, c.now()); err != nil {
+			return claims.Claim{}, err
 		}
 	}
-	return c.keep(workers.Claim{Key: key, Record: next}), nil
+	return c.keep(claims.Claim{Key: key, Record: next}), nil
 }
 
-func (c claims) Save(ctx context.Context, claim workers.Claim) (workers.Claim, error) {
+func (c memoryClaims) Save(ctx context.Context, claim claims.Claim) (claims.Claim, error) {
 	if err := ctx.Err(); err != nil {
 		return claim, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.kept[claim.Key].Record.Owner != claim.Record.Owner {
-		return claim, workers.ErrLost
+		return claim, claims.ErrLost
 	}
-	if s := claim.Record.State; s == workers.Waiting || s == workers.Parked {
+	if s := claim.Record.State; s == claims.Waiting || s == claims.Parked {
 		c.waits(claim.Key, claim.Record.Next.Sub(c.now()))
 	}
 	return c.keep(claim), nil
 }
 
-func (c claims) Look(_ context.Context, key workers.Key) (workers.Record, error) {
+func (c memoryClaims) Get(_ context.Context, key claims.Key) (claims.Record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept, ok := c.kept[key]
 	if !ok {
-		return workers.Record{}, workers.ErrNoClaim
+		return claims.Record{}, claims.ErrNoClaim
 	}
 	return kept.Record, nil
 }
 
-func (c claims) keep(claim workers.Claim) workers.Claim {
+func (c memoryClaims) keep(claim claims.Claim) claims.Claim {
 	c.revision++
 	claim.Revision = c.revision
 	c.kept[claim.Key] = claim

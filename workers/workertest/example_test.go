@@ -46,7 +46,7 @@ func (n *nightly) Book(context.Context, string) error {
 func Example() {
 	var t *testing.T // the test's own
 	res := workertest.Run(t, bookings(&nightly{}), workertest.Example(t, "invoices.write.successful"))
-	if res.Fate != workertest.Done || len(res.Attempts) != 2 || res.Attempts[0].Wait != 8*time.Hour {
+	if res.Outcome != workertest.Done || len(res.Attempts) != 2 || res.Attempts[0].Wait != 8*time.Hour {
 		t.Errorf("a booking at night: got %s\nwant it done in the morning", res)
 	}
 }
@@ -54,7 +54,7 @@ func Example() {
 // TestExample is the example, run.
 func TestExample(t *testing.T) {
 	res := workertest.Run(t, bookings(&nightly{}), workertest.Example(t, "invoices.write.successful"))
-	if res.Fate != workertest.Done || len(res.Attempts) != 2 || res.Attempts[0].Wait != 8*time.Hour {
+	if res.Outcome != workertest.Done || len(res.Attempts) != 2 || res.Attempts[0].Wait != 8*time.Hour {
 		t.Errorf("a booking at night: got %s\nwant it done in the morning", res)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/workers"
 	"github.com/headgate/headgate/workers/workertest"
@@ -40,7 +41,7 @@ func TestRun(t *testing.T) {
 	tests := []struct {
 		name     string
 		act      func(context.Context, codat.Event[codat.Write]) error
-		fate     workertest.Fate
+		outcome  workertest.Outcome
 		attempts []int           // their numbers
 		waits    []time.Duration // after each
 		cause    string          // of the dead letter
@@ -50,8 +51,11 @@ func TestRun(t *testing.T) {
 		{"no attempt can mend it", until(2, workers.Permanent(errBoom)), workertest.Dead, []int{1}, []time.Duration{0}, "permanent"},
 		{
 			"all attempts fail", until(100, errBoom), workertest.Dead,
-			[]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12},
-			[]time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 64 * s, 128 * s, 256 * s, 512 * s, 15 * m, 0},
+			[]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24},
+			[]time.Duration{
+				s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 64 * s, 128 * s, 256 * s, 512 * s, 1024 * s, 2048 * s, 4096 * s, 8192 * s, 16384 * s,
+				6 * h, 6 * h, 6 * h, 6 * h, 6 * h, 6 * h, 6 * h, 6 * h, 0,
+			},
 			"attempts",
 		},
 		{"the handler names a short pause", until(2, workers.RetryAfter(7*s, errBoom)), workertest.Done, []int{1, 2}, []time.Duration{7 * s, 0}, ""},
@@ -80,8 +84,8 @@ func TestRun(t *testing.T) {
 			for _, a := range res.Attempts {
 				numbers, waits = append(numbers, a.Number), append(waits, a.Wait)
 			}
-			if res.Fate != tt.fate || !slices.Equal(numbers, tt.attempts) || !slices.Equal(waits, tt.waits) {
-				t.Errorf("got %s\nwant %s, attempts %v, waits %v", res, tt.fate, tt.attempts, tt.waits)
+			if res.Outcome != tt.outcome || !slices.Equal(numbers, tt.attempts) || !slices.Equal(waits, tt.waits) {
+				t.Errorf("got %s\nwant %s, attempts %v, waits %v", res, tt.outcome, tt.attempts, tt.waits)
 			}
 			switch {
 			case tt.cause == "" && res.Letter != nil:
@@ -93,7 +97,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-func TestTimes(t *testing.T) {
+func TestResult_Times(t *testing.T) {
 	slow := worker(func(ctx context.Context, e codat.Event[codat.Write]) error {
 		if e.Attempt == 1 {
 			<-ctx.Done()
@@ -116,7 +120,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-func TestTheHandlerGetsTheEvent(t *testing.T) {
+func TestRun_HandlerGetsTheEvent(t *testing.T) {
 	given := workertest.Example(t, invoices)
 	given.WebhookID, given.Redrive = "msg_given", "again"
 	var got codat.Event[codat.Write]
@@ -124,7 +128,7 @@ func TestTheHandlerGetsTheEvent(t *testing.T) {
 		got = e
 		return nil
 	}), given)
-	if res.Fate != workertest.Done {
+	if res.Outcome != workertest.Done {
 		t.Fatal(res)
 	}
 	if got.WebhookID != "msg_given" || got.Redrive != "again" || got.Type != invoices || got.Sequence != 1 || string(got.Body) != string(given.Body) || got.Payload.ID == "" {
@@ -135,7 +139,7 @@ func TestTheHandlerGetsTheEvent(t *testing.T) {
 	}
 }
 
-func TestAnEventArrivesWhenItIsReceived(t *testing.T) {
+func TestRunAll_EventArrivesWhenReceived(t *testing.T) {
 	first, second := workertest.Example(t, invoices), workertest.Example(t, "bills.write.successful")
 	second.Received = time.Date(2100, 1, 1, 12, 0, 0, 0, time.UTC)
 	var types []string
@@ -150,14 +154,14 @@ func TestAnEventArrivesWhenItIsReceived(t *testing.T) {
 		t.Errorf("handled %q; want %q", types, want)
 	}
 	for _, r := range res {
-		if r.Fate != workertest.Done || r.Took != 0 {
+		if r.Outcome != workertest.Done || r.Took != 0 {
 			t.Errorf("got %s; want it done at once", r)
 		}
 	}
 }
 
 // While everything is down the worker pauses, and nothing becomes a dead letter.
-func TestAnHourOfUnavailability(t *testing.T) {
+func TestRunAll_AnHourOfUnavailability(t *testing.T) {
 	var down time.Time // until when
 	runs := 0
 	w := worker(func(context.Context, codat.Event[codat.Write]) error {
@@ -175,7 +179,7 @@ func TestAnHourOfUnavailability(t *testing.T) {
 		events = append(events, workertest.Example(t, invoices))
 	}
 	for i, r := range workertest.RunAll(t, w, events...) {
-		if r.Fate != workertest.Done || r.Took < 30*time.Minute || r.Attempts[len(r.Attempts)-1].Number != 1 {
+		if r.Outcome != workertest.Done || r.Took < 30*time.Minute || r.Attempts[len(r.Attempts)-1].Number != 1 {
 			t.Errorf("event %d: got %s; want it done after the hour, at its first attempt that counts", i+1, r)
 		}
 	}
@@ -184,51 +188,50 @@ func TestAnHourOfUnavailability(t *testing.T) {
 	}
 }
 
-func TestWhatHasNoEnd(t *testing.T) {
+func TestRun_UnfinishedAfterMaxTime(t *testing.T) {
 	res := workertest.Run(t, worker(until(1<<30, workers.Unavailable(errBoom))), workertest.Example(t, invoices))
-	if res.Fate != workertest.Unfinished || res.Took != workertest.Patience {
-		t.Errorf("got %s after %s; want it unfinished after %s", res.Fate, res.Took, workertest.Patience)
+	if res.Outcome != workertest.Unfinished || res.Took != workertest.MaxTime {
+		t.Errorf("got %s after %s; want it unfinished after %s", res.Outcome, res.Took, workertest.MaxTime)
 	}
 }
 
-func TestUnhandled(t *testing.T) {
+func TestRun_NoHandler(t *testing.T) {
 	w := worker(until(1, nil))
-	if res := workertest.Run(t, w, workertest.Example(t, "company.created")); res.Fate != workertest.Unhandled || len(res.Attempts) != 0 {
-		t.Errorf("got %s; want it unhandled", res)
+	if res := workertest.Run(t, w, workertest.Example(t, "company.created")); res.Outcome != workertest.NoHandler || len(res.Attempts) != 0 {
+		t.Errorf("got %s; want no_handler", res)
 	}
 	tomorrow := workertest.Event{Type: "whatever.write.successful", Body: workertest.Example(t, invoices).Body}
-	if res := workertest.Run(t, w, tomorrow); res.Fate != workertest.Done {
+	if res := workertest.Run(t, w, tomorrow); res.Outcome != workertest.Done {
 		t.Errorf("a type that Codat may add: got %s; want it done", res)
 	}
 }
 
-func TestAPayloadThatDoesNotDecode(t *testing.T) {
+func TestRun_UndecodablePayload(t *testing.T) {
 	e := workertest.Event{Body: []byte(`{"id":"1","eventType":"invoices.write.successful","payload":7}`)}
 	res := workertest.Run(t, worker(until(1, nil)), e)
-	if res.Fate != workertest.Dead || res.Letter.Cause != "permanent" || string(res.Letter.Body) != string(e.Body) {
+	if res.Outcome != workertest.Dead || res.Letter.Cause != "permanent" || string(res.Letter.Body) != string(e.Body) {
 		t.Errorf("got %s, letter %+v; want it dead at once, with its body", res, res.Letter)
 	}
 }
 
-func TestString(t *testing.T) {
+func TestResult_String(t *testing.T) {
 	w := worker(until(100, workers.RetryAfter(2*time.Hour, errBoom)))
 	w.Attempts = 2
 	got := workertest.Run(t, w, workertest.Example(t, invoices)).String()
-	// The parked copy comes within a second of its time.
-	want := `dead after 2h0m1s, cause attempts
-  attempt 1 after 0s: boom; then waits 2h0m0s
-  attempt 2 after 2h0m1s: boom`
+	want := `dead after 2h0m0s, cause attempts
+  attempt 1 after 0s: boom; next attempt after 2h0m0s
+  attempt 2 after 2h0m0s: boom`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
 // Waits are virtual: all of a worker's retries over days are tried in a moment.
-func TestDaysTakeNoTime(t *testing.T) {
-	w := worker(until(1000, workers.RetryAfter(workers.MaxPause, errBoom)))
+func TestRun_DaysTakeNoTime(t *testing.T) {
+	w := worker(until(1000, workers.RetryAfter(claims.MaxPause, errBoom)))
 	w.Attempts = 3
 	res := workertest.Run(t, w, workertest.Example(t, invoices))
-	if res.Fate != workertest.Dead || res.Took < 2*workers.MaxPause {
+	if res.Outcome != workertest.Dead || res.Took < 2*claims.MaxPause {
 		t.Errorf("got %s; want it dead after two weeks", res)
 	}
 	if text := res.String(); !strings.HasPrefix(text, "dead after 336h0m") {

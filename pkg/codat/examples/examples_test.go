@@ -11,6 +11,7 @@ import (
 )
 
 func TestEachTypeInTheCatalogHasAnExample(t *testing.T) {
+	t.Parallel()
 	for _, typ := range codat.Catalog() {
 		e, ok := examples.Of(typ.Name)
 		if !ok {
@@ -30,6 +31,7 @@ func TestEachTypeInTheCatalogHasAnExample(t *testing.T) {
 }
 
 func TestEachExampleReadsAsItsType(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
 	for _, e := range examples.All() {
 		h, err := codat.Read(e.Body)
@@ -47,6 +49,7 @@ func TestEachExampleReadsAsItsType(t *testing.T) {
 }
 
 func TestBodiesAreTheCallersOwn(t *testing.T) {
+	t.Parallel()
 	e, _ := examples.Of("company.created")
 	clear(e.Body)
 	if again, _ := examples.Of("company.created"); again.Body[0] != '{' {
@@ -55,6 +58,7 @@ func TestBodiesAreTheCallersOwn(t *testing.T) {
 }
 
 func TestAllIsSortedAndEachNameStandsOnce(t *testing.T) {
+	t.Parallel()
 	names := map[string]bool{}
 	var order []string
 	for _, e := range examples.All() {

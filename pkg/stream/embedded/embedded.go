@@ -1,12 +1,14 @@
-// Package embedded runs a NATS server with JetStream inside the process: for headgate dev and for tests, never for
-// production. A server that Start returned has its port, its folder to itself, and acknowledges nothing that is not on
-// disk, unless it was told to be lazy.
+// Package embedded runs a NATS server with JetStream inside the process, for headgate serve, headgate dev and tests. A server
+// that Start returned listens on its port and has its folder for itself. It acknowledges a message when the message is on disk,
+// unless Options.LazySync is set.
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,28 +19,31 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
 )
 
 const (
-	// MaxPayload is the largest message that the server takes: twice what Codat's sender sends, and room for headers.
+	// MaxPayload is the largest message in bytes that the server takes.
 	MaxPayload = 2 << 20
-	// DefaultMaxStore bounds what all streams together may reserve and fill. It is a bound, not space that is taken.
+	// DefaultMaxStore bounds the bytes that all streams together may reserve. It takes no space by itself.
 	DefaultMaxStore = 16 << 30
 
-	maxMemory   = 64 << 20 // nothing of ours is kept in memory only
+	maxMemory   = 64 << 20 // no stream of Headgate is in memory only
 	readyWithin = time.Minute
 	lockFile    = "headgate.lock"
 	storeDir    = "nats"
+	keyFile     = "nkey"
 )
 
-// Options say how the server runs. Dir is needed.
+// Options say how the server runs. Dir is required.
 type Options struct {
 	Dir      string      // keeps the state; made with mode 0700 if it is not there
 	Listen   string      // host:port, port 0 for any; "127.0.0.1:0" if empty
 	LazySync bool        // do not wait for the disk: an acknowledged message survives a killed process, not a power cut
 	MaxStore int64       // bytes; DefaultMaxStore if 0
-	Log      *zap.Logger // gets the server's warnings and errors; nil for none
+	Users    []string    // public nkeys of the users that may connect, beside Server.NKey; if empty, every client may
+	Log      *zap.Logger // gets the server's warnings and errors; may be nil
 }
 
 // Server is a running server.
@@ -46,55 +51,45 @@ type Server struct {
 	ns   *server.Server
 	lock *flock.Flock
 	addr string
+	nkey string
 }
 
-// Start starts a server and returns when it takes connections. It refuses a folder that another process uses, and an
-// address that is taken, at once and in words.
+// Start starts a server and returns when it takes connections. It fails at once for a folder that another process uses
+// and for an address that is taken.
 func Start(o Options) (_ *Server, err error) {
 	host, port, err := split(o.Listen)
 	if err != nil {
 		return nil, err
 	}
-	if o.Dir == "" {
-		return nil, errors.New("the embedded NATS server needs a folder for its state")
-	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data folder: %w", err)
-	}
-	// The server itself would start happily on the folder of another.
-	lock := flock.New(filepath.Join(o.Dir, lockFile))
-	locked, err := lock.TryLock()
+	lock, err := lockDir(o.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data folder %s: %w", o.Dir, err)
-	}
-	if !locked {
-		return nil, fmt.Errorf("the data folder %s is used by another process: stop that one, or choose another folder", o.Dir)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, lock.Unlock())
 		}
 	}()
-	if err := free(host, port); err != nil {
+	if err := checkPort(host, port); err != nil {
 		return nil, err
 	}
-
-	maxStore := o.MaxStore
-	if maxStore == 0 {
-		maxStore = DefaultMaxStore
+	users, nkey, err := o.users()
+	if err != nil {
+		return nil, err
 	}
 	ns, err := server.NewServer(&server.Options{
 		ServerName:             "headgate",
 		Host:                   host,
 		Port:                   port,
-		NoSigs:                 true, // else it would end the process at a signal, before anything was drained
+		NoSigs:                 true, // the process handles its signals: it drains before the server stops
 		NoLog:                  o.Log == nil,
 		MaxPayload:             MaxPayload,
 		JetStream:              true,
 		StoreDir:               filepath.Join(o.Dir, storeDir),
 		JetStreamMaxMemory:     maxMemory,
-		JetStreamMaxStore:      maxStore,
+		JetStreamMaxStore:      cmp.Or(o.MaxStore, DefaultMaxStore),
 		SyncAlways:             !o.LazySync,
+		Nkeys:                  users,
 		DisableJetStreamBanner: true,
 	})
 	if err != nil {
@@ -103,7 +98,7 @@ func Start(o Options) (_ *Server, err error) {
 	log := newLogger(o.Log)
 	ns.SetLoggerV2(log, false, false, false)
 
-	s := &Server{ns: ns, lock: lock}
+	s := &Server{ns: ns, lock: lock, nkey: nkey}
 	ns.Start()
 	if err := s.ready(log); err != nil {
 		ns.Shutdown()
@@ -114,7 +109,57 @@ func Start(o Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// ready waits until the server takes connections, or says what keeps it from that.
+// users returns the users of the server, and the file with the seed of one of its own, which is new at each start. It
+// returns nil and "" without Options.Users.
+func (o Options) users() (users []*server.NkeyUser, file string, err error) {
+	if len(o.Users) == 0 {
+		return nil, "", nil
+	}
+	own, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, "", fmt.Errorf("make a key: %w", err)
+	}
+	seed, err := own.Seed()
+	if err != nil {
+		return nil, "", fmt.Errorf("make a key: %w", err)
+	}
+	public, err := own.PublicKey()
+	if err != nil {
+		return nil, "", fmt.Errorf("make a key: %w", err)
+	}
+	file = filepath.Join(o.Dir, keyFile)
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) { // its mode could be another
+		return nil, "", fmt.Errorf("replace the key of the process: %w", err)
+	}
+	if err := os.WriteFile(file, append(seed, '\n'), 0o600); err != nil {
+		return nil, "", fmt.Errorf("write the key of the process: %w", err)
+	}
+	for _, key := range append([]string{public}, o.Users...) {
+		users = append(users, &server.NkeyUser{Nkey: key})
+	}
+	return users, file, nil
+}
+
+// lockDir makes the folder and locks it. The server itself would start on the folder of another server.
+func lockDir(dir string) (*flock.Flock, error) {
+	if dir == "" {
+		return nil, errors.New("the embedded NATS server needs a folder for its state")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data folder: %w", err)
+	}
+	lock := flock.New(LockFile(dir))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock the data folder %s: %w", dir, err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("the data folder %s is used by another process: stop that process, or choose another folder", dir)
+	}
+	return lock, nil
+}
+
+// ready waits until the server takes connections. The error says why it does not.
 func (s *Server) ready(log *logger) error {
 	done := make(chan bool, 1)
 	go func() { done <- s.ns.ReadyForConnections(readyWithin) }()
@@ -140,12 +185,19 @@ func (s *Server) Addr() string { return s.addr }
 // ClientURL is the address for clients, nats://host:port.
 func (s *Server) ClientURL() string { return "nats://" + s.addr }
 
-// Conn connects inside the process, without the network.
+// NKey is the file in the folder with the seed of a user that may connect, until the server starts again. It is empty
+// without Options.Users.
+func (s *Server) NKey() string { return s.nkey }
+
+// LockFile is the file in dir that a running server has locked.
+func LockFile(dir string) string { return filepath.Join(dir, lockFile) }
+
+// Conn connects inside the process, without the network. With Options.Users it needs the key of one.
 func (s *Server) Conn(opts ...nats.Option) (*nats.Conn, error) {
 	return nats.Connect("", append(opts, nats.InProcessServer(s.ns))...)
 }
 
-// Shutdown stops the server, waits until its files are closed and gives the folder free. Calling it again does nothing.
+// Shutdown stops the server, waits until its files are closed and unlocks the folder. A second call does nothing.
 func (s *Server) Shutdown() error {
 	s.ns.Shutdown()
 	s.ns.WaitForShutdown()
@@ -170,8 +222,8 @@ func split(listen string) (host string, port int, err error) {
 	return host, port, nil
 }
 
-// free asks for the port and gives it back: the server would report a port that is taken only by not becoming ready.
-func free(host string, port int) error {
+// checkPort listens on the port for a moment: the server would report a port that is taken only by not becoming ready.
+func checkPort(host string, port int) error {
 	if port == server.RANDOM_PORT {
 		return nil
 	}
@@ -183,7 +235,7 @@ func free(host string, port int) error {
 	return l.Close()
 }
 
-// logger gives warnings and errors of the server to zap, and drops the rest.
+// logger writes warnings and errors of the server to zap, and drops everything else.
 type logger struct {
 	log    *zap.Logger
 	fatal  chan error
@@ -204,7 +256,7 @@ func (l *logger) Tracef(string, ...any)  {}
 func (l *logger) Warnf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
 func (l *logger) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
 
-// Fatalf is what the server says when it cannot go on. It would end the process with its own logger.
+// Fatalf reports that the server cannot go on. The logger of the server would end the process.
 func (l *logger) Fatalf(format string, v ...any) {
 	err := fmt.Errorf(format, v...)
 	l.log.Error(err.Error())

@@ -13,7 +13,8 @@ import (
 	"github.com/headgate/headgate/pkg/stream/embedded"
 )
 
-func TestStartKeepsItsDataAndGivesTheFolderFree(t *testing.T) {
+func TestStart_KeepsDataAndUnlocksFolder(t *testing.T) {
+	t.Parallel()
 	opts := embedded.Options{Dir: t.TempDir() + "/made/for/us"}
 	for start := 1; start <= 2; start++ {
 		s, err := embedded.Start(opts)
@@ -51,7 +52,8 @@ func TestStartKeepsItsDataAndGivesTheFolderFree(t *testing.T) {
 	}
 }
 
-func TestStartInProcess(t *testing.T) {
+func TestStart_InProcess(t *testing.T) {
+	t.Parallel()
 	s, err := embedded.Start(embedded.Options{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +69,8 @@ func TestStartInProcess(t *testing.T) {
 	}
 }
 
-func TestStartRefuses(t *testing.T) {
+func TestStart_Refuses(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +116,8 @@ func TestStartRefuses(t *testing.T) {
 	}
 }
 
-func TestStartAfterARefusalFindsTheFolderFree(t *testing.T) {
+func TestStart_UnlocksFolderAfterFailure(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

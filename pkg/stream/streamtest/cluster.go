@@ -40,7 +40,7 @@ type node struct {
 }
 
 // NewCluster starts three servers and provisions the source codat with these workers and three replicas.
-func NewCluster(t testing.TB, workers ...stream.WorkerPlan) *Cluster {
+func NewCluster(t testing.TB, workers ...stream.WorkerSpec) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for i := range c.nodes {
@@ -66,7 +66,7 @@ func NewCluster(t testing.TB, workers ...stream.WorkerPlan) *Cluster {
 	c.URL = strings.Join(urls, ",")
 	c.NC, c.JS = connect(t, c.URL)
 	c.waitMeta()
-	Provision(t, c.JS, stream.Plan{Source: Source, Replicas: Nodes, Workers: workers})
+	Provision(t, c.JS, stream.Layout{Source: Source, Replicas: Nodes, Workers: workers})
 	c.WaitReady()
 	return c
 }
@@ -159,7 +159,34 @@ func (c *Cluster) Isolate(i int) {
 	}
 }
 
-// Join ends Isolate. Connections to nodes that are isolated themselves stay cut.
+// LosePeers cuts a node off from the others and not from its clients, until Join.
+func (c *Cluster) LosePeers(i int) {
+	for j, n := range c.nodes {
+		if j != i {
+			n.routes[i].Cut()
+			c.nodes[i].routes[j].Cut()
+		}
+	}
+}
+
+// NodeURL is the address of one node.
+func (c *Cluster) NodeURL(i int) string { return c.nodes[i].client.URL() }
+
+// MoveTo connects a connection that knows all nodes to one of them.
+func (c *Cluster) MoveTo(nc *nats.Conn, i int) {
+	c.t.Helper()
+	at := func() bool { return nc.IsConnected() && nc.ConnectedUrl() == c.NodeURL(i) }
+	Wait(c.t, func() bool {
+		if nc.IsConnected() && !at() {
+			before := nc.Stats().Reconnects
+			_ = nc.ForceReconnect()
+			holdsFor(patience/4, func() bool { return nc.Stats().Reconnects > before })
+		}
+		return at()
+	}, fmt.Sprintf("a connection to node %d", i))
+}
+
+// Join ends Isolate and LosePeers. Connections to nodes that are isolated themselves stay cut.
 func (c *Cluster) Join(i int) {
 	c.nodes[i].client.Heal()
 	for j, n := range c.nodes {
@@ -214,7 +241,7 @@ func (c *Cluster) WaitReady() {
 		why = "NC is not connected"
 		return c.NC.IsConnected()
 	}
-	if !holdsFor(2*patience, ready) {
+	if !holdsFor(patience, ready) {
 		c.t.Fatalf("the cluster is not ready: %s", why)
 	}
 }
@@ -229,7 +256,7 @@ func (c *Cluster) waitMeta() {
 		_, err = c.JS.AccountInfo(ctx)
 		return err == nil
 	}
-	if !holdsFor(2*patience, answers) {
+	if !holdsFor(patience, answers) {
 		c.t.Fatalf("the cluster does not answer: %v", err)
 	}
 }

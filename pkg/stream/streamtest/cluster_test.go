@@ -1,3 +1,5 @@
+//go:build faults
+
 package streamtest_test
 
 import (
@@ -11,7 +13,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestClusterGoesOnWithoutItsLeader(t *testing.T) {
+func TestCluster_Faults_ContinuesWithoutLeader(t *testing.T) {
 	c := streamtest.NewCluster(t)
 	leader := c.LeaderOf("CODAT")
 	publish(t, c.JS, "msg_1")
@@ -35,7 +37,7 @@ func TestClusterGoesOnWithoutItsLeader(t *testing.T) {
 	}
 }
 
-func TestClusterElectsAnotherThanAnIsolatedLeader(t *testing.T) {
+func TestCluster_Faults_ReplacesAnIsolatedLeader(t *testing.T) {
 	c := streamtest.NewCluster(t)
 	leader := c.LeaderOf("CODAT")
 	c.Isolate(leader)

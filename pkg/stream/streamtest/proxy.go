@@ -18,7 +18,8 @@ type Proxy struct {
 	cut    bool
 	muted  bool
 	delay  time.Duration
-	stall  chan struct{} // closed when Stall ends; nil while there is none
+	rate   int           // bytes a second from the server; 0 without a limit
+	stall  chan struct{} // closed when Stall ends; nil at other times
 	conns  map[net.Conn]bool
 }
 
@@ -75,6 +76,13 @@ func (p *Proxy) Delay(by time.Duration) {
 	p.delay = by
 }
 
+// Limit lets pass this many bytes a second of what the server says, until Heal.
+func (p *Proxy) Limit(bytesPerSecond int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = bytesPerSecond
+}
+
 // Stall takes nothing more from the clients, until Heal: what they send fills the buffers in between.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
@@ -99,14 +107,14 @@ func (p *Proxy) stalled() {
 	}
 }
 
-// Heal ends Cut, Mute, Delay and Stall. Connections that were mute are broken: they have missed something.
+// Heal ends Cut, Mute, Delay, Limit and Stall. Connections that were mute are broken: they have missed something.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.muted {
 		p.breakAll()
 	}
-	p.cut, p.muted, p.delay = false, false, 0
+	p.cut, p.muted, p.delay, p.rate = false, false, 0, 0
 	p.release()
 }
 
@@ -128,10 +136,14 @@ func (p *Proxy) isMuted() bool {
 	return p.muted
 }
 
-func (p *Proxy) delayed() time.Duration {
+// delayed returns how long n bytes of the server are under way.
+func (p *Proxy) delayed(n int) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.delay
+	if p.rate == 0 {
+		return p.delay
+	}
+	return p.delay + time.Duration(n)*time.Second/time.Duration(p.rate)
 }
 
 func (p *Proxy) accept() {
@@ -158,20 +170,20 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	defer p.drop(server)
 	p.wg.Go(func() {
-		p.pipe(server, client, func() bool {
+		p.pipe(server, client, func(int) bool {
 			p.stalled()
 			return false
 		})
 	})
-	p.pipe(client, server, func() bool {
-		if by := p.delayed(); by > 0 {
+	p.pipe(client, server, func(n int) bool {
+		if by := p.delayed(n); by > 0 {
 			<-time.After(by)
 		}
 		return p.isMuted()
 	})
 }
 
-// keep notes a connection, so that Cut finds it; while the proxy is cut there is none to keep.
+// keep notes a connection, so that Cut finds it; a proxy that is cut keeps none.
 func (p *Proxy) keep(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +203,7 @@ func (p *Proxy) drop(c net.Conn) {
 }
 
 // pipe copies until one side is closed, and then closes both.
-func (p *Proxy) pipe(to, from net.Conn, swallow func() bool) {
+func (p *Proxy) pipe(to, from net.Conn, swallow func(n int) bool) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 64<<10)
@@ -200,7 +212,7 @@ func (p *Proxy) pipe(to, from net.Conn, swallow func() bool) {
 		if err != nil {
 			return
 		}
-		if swallow() {
+		if swallow(n) {
 			continue
 		}
 		if _, err := to.Write(buf[:n]); err != nil {

@@ -3,8 +3,10 @@
 package streamtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 const Source stream.Source = "codat"
 
 // patience is how long a condition may take: machines on which tests run are slow at times.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // Server is a NATS server on 127.0.0.1 with JetStream. It does not wait for the disk, so that tests are quick: what it
 // acknowledged survives Restart all the same.
@@ -34,10 +36,10 @@ type Server struct {
 }
 
 // New starts a server and provisions the source codat with these workers.
-func New(t testing.TB, workers ...stream.WorkerPlan) *Server {
+func New(t testing.TB, workers ...stream.WorkerSpec) *Server {
 	t.Helper()
 	s := Empty(t)
-	Provision(t, s.JS, stream.Plan{Source: Source, Workers: workers})
+	Provision(t, s.JS, stream.Layout{Source: Source, Workers: workers})
 	return s
 }
 
@@ -84,16 +86,41 @@ func (s *Server) Start() {
 		s.srv, err = embedded.Start(s.opts)
 		return err == nil
 	}
-	// Between Stop and Start the port is anybody's; who took it for a moment gives it back.
+	// Between Stop and Start another process can have the port for a moment.
 	if !holds(started) {
 		s.t.Fatalf("Start() = %v", err)
 	}
 }
 
-// Provision makes what a plan needs, or ends the test.
-func Provision(t testing.TB, js jetstream.JetStream, p stream.Plan) []stream.Change {
+// Behind returns a JetStream whose replica has no message yet: it answers every direct get with that. The leader answers the
+// other requests.
+func (s *Server) Behind(t testing.TB) jetstream.JetStream {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	const prefix = "BEHIND.API"
+	_, err := s.NC.Subscribe(prefix+".>", func(m *nats.Msg) {
+		request := strings.TrimPrefix(m.Subject, prefix)
+		forward := &nats.Msg{Subject: "$JS.API" + request, Reply: m.Reply, Header: m.Header, Data: m.Data}
+		if strings.HasPrefix(request, ".DIRECT.GET.") {
+			forward = &nats.Msg{Subject: m.Reply, Header: nats.Header{"Status": {"404"}, "Description": {"Message Not Found"}}}
+		}
+		if err := s.NC.PublishMsg(forward); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.NewWithAPIPrefix(s.NC, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// Provision makes what a plan needs, or ends the test.
+func Provision(t testing.TB, js jetstream.JetStream, p stream.Layout) []stream.Change {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
 		changes, err := stream.Provision(ctx, js, p, false)
@@ -112,7 +139,7 @@ func Provision(t testing.TB, js jetstream.JetStream, p stream.Plan) []stream.Cha
 // noPeers is what a cluster says that has fewer servers than a stream has replicas; nats.go has no name for it.
 const noPeers jetstream.ErrorCode = 10005
 
-// Wait returns when cond holds, and ends the test when it does not within half a minute. It asks every few
+// Wait returns when cond holds, and ends the test when it does not within two minutes. It asks every few
 // milliseconds; what says for what it waits.
 func Wait(t testing.TB, cond func() bool, what string) {
 	t.Helper()
@@ -135,6 +162,53 @@ func holdsFor(patience time.Duration, cond func() bool) bool {
 		}
 	}
 	return true
+}
+
+// Left returns how many messages of a stream a consumer has not delivered, and how many of those that it has
+// delivered are not acknowledged. The server tells a consumer of a message a moment after it has stored it, and
+// NumPending is 0 until then: Left counts such a message too. It needs to be allowed direct gets on the stream.
+func Left(ctx context.Context, js jetstream.JetStream, stream, consumer string) (pending uint64, unacknowledged int, err error) {
+	st, err := js.Stream(ctx, stream)
+	if err != nil {
+		return 0, 0, err
+	}
+	c, err := st.Consumer(ctx, consumer)
+	if err != nil {
+		return 0, 0, err
+	}
+	info := c.CachedInfo()
+	filters := info.Config.FilterSubjects
+	if len(filters) == 0 {
+		filters = []string{cmp.Or(info.Config.FilterSubject, ">")}
+	}
+	pending = info.NumPending
+	for _, filter := range filters {
+		last, err := st.GetLastMsgForSubject(ctx, filter)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+		case err != nil:
+			return 0, 0, err
+		case info.Delivered.Stream < last.Sequence:
+			pending = max(pending, 1)
+		}
+	}
+	return pending, info.NumAckPending, nil
+}
+
+// WaitSettled returns when a consumer has delivered every message of a stream and all are acknowledged, and ends
+// the test when it has not within two minutes.
+func WaitSettled(t testing.TB, js jetstream.JetStream, stream, consumer string) {
+	t.Helper()
+	var pending uint64
+	var unacknowledged int
+	var err error
+	if !holds(func() bool {
+		pending, unacknowledged, err = Left(context.Background(), js, stream, consumer)
+		return err == nil && pending == 0 && unacknowledged == 0
+	}) {
+		t.Fatalf("not within %v: consumer %s of %s has %d messages to deliver and %d that are not acknowledged, error %v",
+			patience, consumer, stream, pending, unacknowledged, err)
+	}
 }
 
 // connect makes a connection that ends with the test and never gives up before.

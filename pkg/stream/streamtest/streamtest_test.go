@@ -8,7 +8,8 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-func TestWhatIsStoredSurvivesARestart(t *testing.T) {
+func TestServer_KeepsMessagesOverRestart(t *testing.T) {
+	t.Parallel()
 	s := streamtest.New(t)
 	if _, err := s.JS.Publish(t.Context(), "codat.events.company.created", []byte("{}"), jetstream.WithMsgID("msg_1")); err != nil {
 		t.Fatalf("Publish() = %v", err)

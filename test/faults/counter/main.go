@@ -1,8 +1,8 @@
 //go:build faults
 
 // Command counter is a worker whose effect can be counted: each run of its handler appends one line to a file and
-// waits for the disk. What the line says is what the handler answers, so that whoever reads the file knows how often
-// an event was worked on, and what came of it. With a database it keeps its claims there, and each run writes its effect
+// waits for the disk. The line has the handler's answer, so that the file tells how often an event was worked on, and
+// with which outcome. With a database it keeps its claims there, and each run writes its effect
 // there too, in the claim's own transaction.
 package main
 
@@ -16,11 +16,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/headgate/headgate/pkg/claims/pgclaims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
-	"github.com/headgate/headgate/workers/pgclaims"
 )
 
 type settings struct {
@@ -70,7 +70,7 @@ func run(ctx context.Context, s *settings, p *process.Process) error {
 	})
 }
 
-// write leaves the effect in the transaction in which the event becomes done.
+// write writes the effect in the transaction in which the event becomes done.
 func write(ctx context.Context, e codat.Event[codat.Write]) error {
 	tx, err := pgclaims.Tx(ctx)
 	if err != nil {
@@ -83,7 +83,7 @@ func write(ctx context.Context, e codat.Event[codat.Write]) error {
 
 var errFirst = errors.New("a first attempt fails")
 
-// answer is what the id asks for.
+// answer returns the outcome that the id asks for.
 func answer(e codat.Event[codat.Write]) (outcome string, err error) {
 	switch {
 	case strings.HasPrefix(e.WebhookID, "msg_dead"):
@@ -96,7 +96,7 @@ func answer(e codat.Event[codat.Write]) (outcome string, err error) {
 	return "done", nil
 }
 
-// work leaves its line in the middle of its time, so that what ends it does so before and after its effect alike.
+// work writes its line in the middle of its time, so that a fault is as likely before as after the effect.
 func work(ctx context.Context, effects *os.File, takes time.Duration, e codat.Event[codat.Write]) error {
 	select {
 	case <-ctx.Done():

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// connectFlags are the flags of commands that connect to NATS.
+type connectFlags struct {
+	stream.NATS    `embed:""`
+	Source         stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
+	ConnectTimeout time.Duration `name:"connect-timeout" default:"5s" help:"Time limit for connecting to NATS."`
+}
+
+// check returns an error for a setting that cannot be used.
+func (f connectFlags) check() error {
+	if err := f.Source.Validate(); err != nil {
+		return fmt.Errorf("--source: %w", err)
+	}
+	if f.ConnectTimeout <= 0 {
+		return fmt.Errorf("--connect-timeout must be greater than 0s (got %s)", f.ConnectTimeout)
+	}
+	return nil
+}
+
+// client is a connection to NATS for one source. Close it.
+type client struct {
+	jetstream.JetStream
+	nc     *nats.Conn
+	source stream.Source
+}
+
+// connect connects as "headgate", the operator's name, within the time limit. Later events of the connection are logged on
+// t.err.
+func (f connectFlags) connect(ctx context.Context, t *terminal) (*client, error) {
+	return f.connectAs(ctx, t, "headgate")
+}
+
+// connectAs connects like connect, under a name that its user's inbox has too.
+func (f connectFlags) connectAs(ctx context.Context, t *terminal, name string) (*client, error) {
+	if err := f.check(); err != nil {
+		return nil, process.Misconfigured(err)
+	}
+	log, err := process.Settings{LogLevel: "warn", LogFormat: "console"}.Logger(t.err)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := stream.Connect(ctx, f.NATS, name, log)
+	if err != nil {
+		return nil, process.Misconfigured(err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, f.ConnectTimeout)
+	defer cancel()
+	if err := stream.Connected(waiting, nc); err != nil {
+		why := nc.LastError()
+		nc.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if refused := stream.Refused(f.NATS, name); refused != nil {
+			why = refused
+		}
+		return nil, unreachable(f.NATSURL, why)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return &client{JetStream: js, nc: nc, source: f.Source}, nil
+}
+
+// unreachable says why there is no connection, and the cure; why may be nil.
+func unreachable(address string, why error) error {
+	switch {
+	case errors.Is(why, nats.ErrAuthorization), errors.Is(why, nats.ErrAuthExpired):
+		return fmt.Errorf("NATS at %s refused this user: check --nats-creds (NATS_CREDS) or --nats-nkey (NATS_NKEY): %w", withoutUser(address), why)
+	case why != nil:
+		return fmt.Errorf("cannot reach NATS at %s: is it running? set --nats-url or NATS_URL: %w", withoutUser(address), why)
+	}
+	return fmt.Errorf("cannot reach NATS at %s: is it running? set --nats-url or NATS_URL", withoutUser(address))
+}
+
+// close flushes and closes the connection.
+func (c *client) close() {
+	_ = c.nc.FlushTimeout(flushTimeout) // it fails without a server
+	c.nc.Close()
+}
+
+const flushTimeout = 2 * time.Second
+
+// withoutUser returns addresses without the users and passwords in them.
+func withoutUser(addresses string) string {
+	list := strings.Split(addresses, ",")
+	for i, a := range list {
+		a = strings.TrimSpace(a)
+		if u, err := url.Parse(a); err == nil && u.User != nil {
+			u.User = nil
+			a = u.String()
+		} else if at := strings.LastIndex(a, "@"); at >= 0 {
+			a = a[at+1:]
+		}
+		list[i] = a
+	}
+	return strings.Join(list, ",")
+}

@@ -1,0 +1,246 @@
+package operator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+)
+
+const source = streamtest.Source
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newOperator returns an operator of a source with a worker and three events of it.
+func newOperator(t testing.TB) (*Operator, *streamtest.Server) {
+	t.Helper()
+	s := streamtest.New(t, stream.WorkerSpec{Name: "bookkeeper", Types: []codat.Pattern{"company.*"}})
+	o, err := New(s.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	for _, id := range []string{"msg_1", "msg_2", "msg_3"} {
+		m, err := source.Message(stream.Stored{ID: id, Head: codat.Head{Type: "company.created"}, Received: time.Now()}, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.publish(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return o, s
+}
+
+// records returns the steps and the counts of the operators' records.
+func records(t testing.TB, js jetstream.JetStream) []Entry {
+	t.Helper()
+	var all []Entry
+	_, err := stream.Read(t.Context(), js, source.OperatorStream(), stream.ReadOptions{}, func(m *jetstream.RawStreamMsg) error {
+		var e Entry
+		err := json.Unmarshal(m.Data, &e)
+		all = append(all, e)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestOperator_RedriveRecordsBeginAndEnd(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper", IDs: []string{"msg_1", "msg_3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var progress []int
+	opts := RedriveOptions{ID: "monday", Rate: 1000, Progress: func(done, _ int) { progress = append(progress, done) }}
+	for _, want := range []RedriveResult{
+		{Redrive: "monday", Chosen: 2, Given: 2},
+		{Redrive: "monday", Chosen: 2, Before: 2}, // within one redrive nothing is given twice
+	} {
+		if got, err := o.Redrive(t.Context(), selection, opts); err != nil || got != want {
+			t.Errorf("Redrive = %+v, %v; want %+v", got, err, want)
+		}
+	}
+	if len(progress) != 4 || progress[1] != 2 {
+		t.Errorf("Progress was called with %v; want 1 and 2, twice", progress)
+	}
+	all := records(t, s.JS)
+	if len(all) != 4 || all[0].Step != StepBegin || all[1].Step != StepEnd || all[1].Given != 2 || all[3].Before != 2 ||
+		all[0].Command != "replay" || all[0].Chosen["worker"] != "bookkeeper" || all[0].User == "" || all[0].Host == "" {
+		t.Errorf("the records are %+v", all)
+	}
+}
+
+func TestOperator_RedriveNamesExpiredEvents(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.DeleteMsg(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
+	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 2}); got != want || err == nil || err.Error() != "event 2 was not given: it has expired since it was chosen" {
+		t.Errorf("Redrive = %+v, %v; want %+v, and the event that was not given", got, err, want)
+	}
+	if all := records(t, s.JS); len(all) != 2 || all[1].Given != 2 || all[1].Error == "" {
+		t.Errorf("the records are %+v; want the event that was not given in the second", all)
+	}
+}
+
+func TestOperator_RedriveSkipsNothingWhereAReplicaIsBehind(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	events, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	letter := deadletter.Letter{Worker: "bookkeeper", Type: "company.created", WebhookID: "msg_1", Sequence: 1, NoBody: true}
+	if err := deadletter.Bury(t.Context(), o.publisher, source, letter); err != nil {
+		t.Fatal(err)
+	}
+	letters, err := o.SelectLetters(t.Context(), LettersOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.js = s.Behind(t)
+	for name, selection := range map[string]*Selection{"events": events, "letters": letters} {
+		got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: name, Rate: 1000})
+		if want := (RedriveResult{Redrive: name, Chosen: selection.Len(), Given: selection.Len()}); err != nil || got != want {
+			t.Errorf("Redrive = %+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+// An early version named events without a webhook-id by their sequence alone, which begins anew in a stream that is made again.
+func TestOperator_RedriveNamesLettersThatShareAnID(t *testing.T) {
+	t.Parallel()
+	o, _ := newOperator(t)
+	for i, body := range []string{"one", "two", "one"} {
+		err := deadletter.Bury(t.Context(), o.publisher, source, deadletter.Letter{
+			Worker: "bookkeeper", Type: "company.created", WebhookID: "sequence-7", Sequence: 7, LastAttempt: time.Now().Add(time.Duration(i) * time.Second), Body: []byte(body),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	selection, err := o.SelectLetters(t.Context(), LettersOptions{Again: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
+	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 1, Before: 1}); got != want || err == nil || !strings.Contains(err.Error(), "dead letter 2 was not given: it has the webhook-id and worker of dead letter 1") {
+		t.Errorf("Redrive = %+v, %v; want %+v, and the letter that was not given", got, err, want)
+	}
+}
+
+func TestOperator_RedriveStopsWithItsContext(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	got, err := o.Redrive(ctx, selection, RedriveOptions{ID: "slow", Rate: 0.001, Progress: func(int, int) { stop() }})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "stopped before event 2") || got.Given != 1 {
+		t.Errorf("Redrive = %+v, %v; want one given, and where it stopped", got, err)
+	}
+	if all := records(t, s.JS); len(all) != 2 || all[1].Given != 1 || all[1].Error == "" {
+		t.Errorf("the records are %+v; want an end with the error", all)
+	}
+}
+
+func TestOperator_DoesNothingThatItCannotRecord(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.JS.DeleteStream(t.Context(), source.OperatorStream()); err != nil {
+		t.Fatal(err)
+	}
+	o.timeout = 50 * time.Millisecond
+	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
+	if err == nil || got.Given != 0 {
+		t.Errorf("Redrive without a stream for its record = %+v, %v; want an error and nothing given", got, err)
+	}
+	st, err := s.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := st.CachedInfo().State.LastSeq; last != 3 {
+		t.Errorf("the stream ends at %d; want 3, without a redrive", last)
+	}
+}
+
+func TestOperator_SelectRefusesWhatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	all, err := stream.Workers(t.Context(), s.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata := all[0].Config.Metadata // which says that the consumer is a worker's
+	if _, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "nobody"}); err == nil || !strings.Contains(err.Error(), `no worker "nobody" is provisioned`) {
+		t.Errorf("SelectEvents = %v; want the worker that is not provisioned", err)
+	}
+	if err := s.JS.DeleteConsumer(t.Context(), source.Stream(), "bookkeeper"); err != nil {
+		t.Fatal(err)
+	}
+	narrow := jetstream.ConsumerConfig{Durable: "bookkeeper", FilterSubject: source.EventFilter(">"), Metadata: metadata}
+	if _, err := s.JS.CreateConsumer(t.Context(), source.Stream(), narrow); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"}); err == nil || !strings.Contains(err.Error(), "does not take codat.redrive.bookkeeper.>") {
+		t.Errorf("SelectEvents = %v; want the filter that the consumer does not have", err)
+	}
+	if _, err := o.SelectLetters(t.Context(), LettersOptions{Numbers: []uint64{7}}); !errors.Is(err, deadletter.ErrNotFound) {
+		t.Errorf("SelectLetters = %v; want %v", err, deadletter.ErrNotFound)
+	}
+	if _, err := o.Release(t.Context(), 1, "company.created"); !errors.Is(err, inspect.ErrNotQuarantined) {
+		t.Errorf("Release of an event = %v; want %v", err, inspect.ErrNotQuarantined)
+	}
+}
+
+func TestRedriveOptions_Validate(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		opts RedriveOptions
+		ok   bool
+	}{
+		{"a new ID", RedriveOptions{ID: NewRedriveID(), Rate: 1}, true},
+		{"no ID", RedriveOptions{Rate: 1}, false},
+		{"an ID with a colon", RedriveOptions{ID: "a:b", Rate: 1}, false},
+		{"no rate", RedriveOptions{ID: "monday"}, false},
+	}
+	for _, tt := range tests {
+		if err := tt.opts.Validate(); (err == nil) != tt.ok {
+			t.Errorf("%s: Validate = %v; want an error: %t", tt.name, err, !tt.ok)
+		}
+	}
+}

@@ -1,0 +1,258 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// A Selection is what a redrive gives again. It keeps numbers only, because events may be many and large.
+type Selection struct {
+	noun    string         // "dead letter" or "event", for errors
+	command string         // for the record
+	chosen  map[string]any // for the record
+	numbers []uint64
+	letters bool // the numbers are of dead letters
+	// closed counts the dead letters that were left out, by state.
+	closed map[LetterState]int
+	// read returns the letter of a number. It returns errExpired when the message has expired.
+	read func(ctx context.Context, number uint64) (deadletter.Letter, error)
+}
+
+// errExpired means that a message of the selection is no longer stored.
+var errExpired = errors.New("expired")
+
+// Len returns the number of messages in the selection.
+func (s *Selection) Len() int { return len(s.numbers) }
+
+// Closed returns how many dead letters were left out because they are not open, by state. It is nil for events.
+func (s *Selection) Closed() map[LetterState]int { return s.closed }
+
+// LeftOut returns the sum of Closed.
+func (s *Selection) LeftOut() (n int) {
+	for _, of := range s.closed {
+		n += of
+	}
+	return n
+}
+
+// LettersOptions choose dead letters: those of Numbers, or all that match Filter. Letters that are not open are left out,
+// unless Again is set.
+type LettersOptions struct {
+	Numbers []uint64
+	Filter  deadletter.Filter
+	// Again chooses letters in every state.
+	Again bool
+	// Redrive is the ID of an interrupted redrive: the letters that it has given are chosen too.
+	Redrive string
+	// Preview is called with each chosen letter; it may be nil.
+	Preview func(Letter) error
+}
+
+// SelectLetters chooses dead letters, oldest first when a filter chooses. It returns deadletter.ErrNotFound when a
+// number does not exist, an error when the worker of a letter is not provisioned, and the error of Preview.
+func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Selection, error) {
+	f := opts.Filter
+	w, err := o.workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.Worker != "" {
+		if err := w.check(f.Worker); err != nil {
+			return nil, err
+		}
+	}
+	s := &Selection{
+		noun: "dead letter", command: "dead replay", letters: true, closed: map[LetterState]int{},
+		chosen: chosenBy(f.Worker, string(f.Type), f.Company, f.Since, f.Until),
+		read: func(ctx context.Context, number uint64) (deadletter.Letter, error) {
+			letter, err := deadletter.Get(ctx, o.js, o.source, number)
+			if errors.Is(err, deadletter.ErrNotFound) {
+				err = errExpired
+			}
+			return letter, err
+		},
+	}
+	each := func(letter Letter) error {
+		if !opts.Again && !letter.toGive(opts.Redrive) {
+			s.closed[letter.State]++
+			return nil
+		}
+		if err := w.check(letter.Worker); err != nil {
+			return fmt.Errorf("dead letter %d: %w", letter.Number, err)
+		}
+		s.numbers = append(s.numbers, letter.Number)
+		if opts.Preview == nil {
+			return nil
+		}
+		return opts.Preview(letter)
+	}
+	if len(opts.Numbers) == 0 {
+		if f == (deadletter.Filter{}) {
+			s.chosen["all"] = true
+		}
+		return s, Letters(ctx, o.js, o.source, f, each)
+	}
+	s.chosen["numbers"] = opts.Numbers
+	letters, err := lettersOf(ctx, o.js, o.source, opts.Numbers)
+	if err != nil {
+		return nil, err
+	}
+	for _, letter := range letters {
+		if err := each(letter); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// EventsOptions choose stored events that a worker takes. A zero field chooses all.
+type EventsOptions struct {
+	Worker  string   // required
+	IDs     []string // webhook-ids
+	Company string
+	Type    codat.Pattern
+	// Since and Until bound the time of storage; Until is exclusive.
+	Since, Until time.Time
+	// Preview is called with each chosen event; it may be nil.
+	Preview func(inspect.Event) error
+	// Progress is called often with how many of about how many events were read; it may be nil.
+	Progress func(done, total uint64)
+}
+
+// SelectEvents chooses stored events, oldest first. It returns an error when the worker is not provisioned, when an ID of
+// opts.IDs chooses no event, and the error of Preview.
+func (o *Operator) SelectEvents(ctx context.Context, opts EventsOptions) (*Selection, error) {
+	w, err := o.workers(ctx)
+	if err == nil {
+		err = w.check(opts.Worker)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Selection{
+		noun: "event", command: "replay",
+		chosen: opts.chosen(),
+		read: func(ctx context.Context, number uint64) (deadletter.Letter, error) {
+			m, err := stream.Get(ctx, o.js, o.source.Stream(), number)
+			switch {
+			case errors.Is(err, jetstream.ErrMsgNotFound):
+				return deadletter.Letter{}, errExpired
+			case err != nil:
+				return deadletter.Letter{}, err
+			}
+			return letterFor(opts.Worker, o.source, m), nil
+		},
+	}
+	events := stream.ReadOptions{
+		Filters: []string{o.source.EventFilter(cmp.Or(opts.Type, ">"))}, Since: opts.Since, Progress: opts.Progress,
+	}
+	missing := slices.Clone(opts.IDs)
+	_, err = stream.Read(ctx, o.js, o.source.Stream(), events, func(m *jetstream.RawStreamMsg) error {
+		e := inspect.NewEvent(o.source, m)
+		if !stream.Takes(w.consumers[opts.Worker], m.Subject) || !opts.match(e, m.Time) {
+			return nil
+		}
+		missing = slices.DeleteFunc(missing, func(id string) bool { return id == e.WebhookID })
+		s.numbers = append(s.numbers, e.Sequence)
+		if opts.Preview == nil {
+			return nil
+		}
+		return opts.Preview(e)
+	})
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("no event has the webhook-id %s: it is not stored, worker %s does not take its type, or another filter excludes it: check the ID and the filters",
+			quoted(missing), opts.Worker)
+	}
+	return s, err
+}
+
+// quoted returns a list for an error.
+func quoted(all []string) string {
+	q := make([]string, len(all))
+	for i, one := range all {
+		q[i] = strconv.Quote(one)
+	}
+	return strings.Join(q, ", ")
+}
+
+// workers are the workers that are provisioned for a source.
+type workers struct {
+	source    stream.Source
+	consumers map[string]jetstream.ConsumerConfig // by the worker's name
+}
+
+func (o *Operator) workers(ctx context.Context) (workers, error) {
+	w := workers{o.source, map[string]jetstream.ConsumerConfig{}}
+	all, err := stream.Workers(ctx, o.js, o.source)
+	for _, c := range all {
+		w.consumers[c.Name] = c.Config
+	}
+	return w, err
+}
+
+// check returns an error when nothing would deliver a redrive to the worker.
+func (w workers) check(worker string) error {
+	c, ok := w.consumers[worker]
+	if !ok {
+		return fmt.Errorf("no worker %q is provisioned on %s, so nothing would be delivered to it: start it or run headgate provision, and try again", worker, w.source.Stream())
+	}
+	if !stream.Takes(c, w.source.RedriveFilter(worker)) {
+		return fmt.Errorf("the consumer of worker %q does not take %s: run headgate provision, and try again", worker, w.source.RedriveFilter(worker))
+	}
+	return nil
+}
+
+func (opts EventsOptions) match(e inspect.Event, stored time.Time) bool {
+	return (len(opts.IDs) == 0 || slices.Contains(opts.IDs, e.WebhookID)) &&
+		(opts.Company == "" || opts.Company == e.Company) &&
+		(opts.Since.IsZero() || !stored.Before(opts.Since)) &&
+		(opts.Until.IsZero() || stored.Before(opts.Until))
+}
+
+func (opts EventsOptions) chosen() map[string]any {
+	chosen := chosenBy(opts.Worker, string(opts.Type), opts.Company, opts.Since, opts.Until)
+	if len(opts.IDs) > 0 {
+		chosen["ids"] = opts.IDs
+	}
+	if len(chosen) == 1 { // nothing but the worker
+		chosen["all"] = true
+	}
+	return chosen
+}
+
+// chosenBy returns the criteria that are set.
+func chosenBy(worker, typ, company string, since, until time.Time) map[string]any {
+	chosen := map[string]any{}
+	for name, value := range map[string]string{"worker": worker, "type": typ, "company": company} {
+		if value != "" {
+			chosen[name] = value
+		}
+	}
+	for name, value := range map[string]time.Time{"since": since, "until": until} {
+		if !value.IsZero() {
+			chosen[name] = value.UTC()
+		}
+	}
+	return chosen
+}
+
+// letterFor returns a stored event as a dead letter of a worker.
+func letterFor(worker string, s stream.Source, m *jetstream.RawStreamMsg) deadletter.Letter {
+	e := s.OpenRaw(m)
+	return deadletter.Letter{
+		Worker: worker, Type: e.Head.Type, WebhookID: e.ID, Sequence: m.Sequence, Header: m.Header, Body: m.Data,
+	}
+}

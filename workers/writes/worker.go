@@ -1,0 +1,179 @@
+package writes
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/api"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/state"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/workers"
+)
+
+// Settings are the settings of every worker, and those of Codat's API.
+type Settings struct {
+	workers.Settings `embed:""`
+	Codat            api.Settings `embed:""`
+}
+
+// Validate returns an error that names the first setting with a value that cannot be used.
+func (s *Settings) Validate() error { return errors.Join(s.Settings.Validate(), s.Codat.Validate()) }
+
+// Run runs the worker until ctx ends. With an API key it asks Codat's API for the reasons of failures.
+func Run(ctx context.Context, s *Settings, p *process.Process) error {
+	var asked pushes
+	if s.Codat.Enabled() {
+		client, err := api.New(s.Codat, p.Metrics)
+		if err != nil {
+			return process.Misconfigured(err)
+		}
+		defer client.Close()
+		asked = client
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		watch.Go(func() { client.WatchKey(ctx, p.Log) })
+		p.Health.Add("codat key", func(context.Context) error { return process.Warning(client.KeyProblem()) })
+	}
+	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
+		records, err := parts.State(ctx, state.WritesName)
+		if err != nil {
+			return workers.Worker{}, err
+		}
+		quota, err := parts.State(ctx, state.QuotaName)
+		return Worker(Store{records, quota, asked}), err
+	})
+}
+
+// A Store writes the records of one source. The zero Store is enough for the Spec of a Worker.
+type Store struct {
+	writes, quota jetstream.KeyValue
+	pushes        pushes // nil without an API key
+}
+
+// Worker returns the worker that writes to a store. Every event about a write, of the current and of the legacy types, adds
+// what it says, and so does every event about the quota.
+func Worker(s Store) workers.Worker {
+	return workers.Worker{
+		Name:  Name,
+		State: []string{state.WritesName, state.QuotaName},
+		Begin: stream.BeginAll(), // the state of a write follows from all of its events
+		Handlers: []workers.Handler{
+			workers.Handle(codat.AnyWriteSuccessful, s.write(codat.Success)),
+			workers.Handle(codat.AnyWriteUnsuccessful, s.write(codat.Failed)),
+			workers.Handle(codat.PushOperationStatusChanged, s.statusChanged),
+			workers.Handle(codat.PushOperationTimedOut, s.timedOut),
+			workers.Handle(codat.RateLimitReached, s.rateLimit(true)),
+			workers.Handle(codat.RateLimitReset, s.rateLimit(false)),
+			workers.Handle(codat.ClientRateLimitReached, s.legacyReached),
+			workers.Handle(codat.ClientRateLimitReset, s.legacyReset),
+		},
+	}
+}
+
+// write handles an event of the current types. missing is the status when the payload has none.
+func (s Store) write(missing codat.PushStatus) func(context.Context, codat.Event[codat.Write]) error {
+	return func(ctx context.Context, e codat.Event[codat.Write]) error {
+		w := e.Payload
+		f := fact(e)
+		dataType, _, _ := strings.Cut(e.Type, ".")
+		f.DataType, f.Kind, f.Status = codat.DataType(dataType), w.Type, cmp.Or(w.Status, missing)
+		f.Requested, f.Completed = w.RequestedOnDate.Time, w.CompletedOnDate.Time
+		f.Record, f.Attachment = w.Record.ID, w.AttachmentID
+		return s.add(ctx, w.PushOperationKey(), f, false)
+	}
+}
+
+func (s Store) statusChanged(ctx context.Context, e codat.Event[codat.Rule[codat.PushOperationStatusChangedData]]) error {
+	d := e.Payload.Data
+	if d.Status == "" {
+		return workers.Permanent(errors.New("the event has no status of the push operation"))
+	}
+	f := fact(e)
+	f.DataType, f.Status = d.DataType, d.Status
+	return s.add(ctx, d.PushOperationKey, f, true)
+}
+
+func (s Store) timedOut(ctx context.Context, e codat.Event[codat.Rule[codat.PushOperationTimedOutData]]) error {
+	f := fact(e)
+	f.DataType, f.Status = e.Payload.Data.DataType, codat.TimedOut
+	return s.add(ctx, e.Payload.Data.Key(), f, true)
+}
+
+// add adds a fact to the record of a write, and then the reason of a failure. Adding it again changes nothing. Its errors are
+// those of workers.UpdateRecord and of askReason, and a permanent one for a push operation key that no record can have.
+func (s Store) add(ctx context.Context, pushOperationKey string, f state.WriteFact, legacy bool) error {
+	key, err := state.WriteKey(pushOperationKey)
+	if err != nil {
+		return workers.Permanent(err)
+	}
+	var record state.Write
+	err = workers.UpdateRecord(ctx, s.writes, key, func(r state.Write) state.Write {
+		r.PushOperationKey = key
+		record = with(r, f, legacy)
+		return record
+	})
+	if err != nil {
+		return err
+	}
+	return s.askReason(ctx, record)
+}
+
+func fact[P any](e codat.Event[P]) state.WriteFact {
+	return state.WriteFact{
+		Type: e.Type, WebhookID: e.WebhookID, Generated: e.Generated, Received: e.Received, Sequence: e.Sequence,
+		Company: e.Company, Connection: e.Connection,
+	}
+}
+
+func (s Store) rateLimit(exhausted bool) func(context.Context, codat.Event[codat.RateLimit]) error {
+	return func(ctx context.Context, e codat.Event[codat.RateLimit]) error {
+		q := quota(e, e.Payload.ExpiryDate)
+		q.Exhausted, q.Daily, q.Remaining = exhausted, number(e.Payload.DailyQuota), number(e.Payload.QuotaRemaining)
+		return s.setQuota(ctx, q)
+	}
+}
+
+func (s Store) legacyReached(ctx context.Context, e codat.Event[codat.Rule[codat.ClientRateLimitReachedData]]) error {
+	q := quota(e, e.Payload.Data.ExpiresUTC)
+	q.Exhausted, q.Daily = true, number(e.Payload.Data.DailyQuota)
+	return s.setQuota(ctx, q)
+}
+
+func (s Store) legacyReset(ctx context.Context, e codat.Event[codat.Rule[codat.ClientRateLimitResetData]]) error {
+	q := quota(e, e.Payload.Data.ExpiresUTC)
+	q.Daily, q.Remaining = number(e.Payload.Data.DailyQuota), number(e.Payload.Data.QuotaRemaining)
+	return s.setQuota(ctx, q)
+}
+
+func (s Store) setQuota(ctx context.Context, q state.Quota) error {
+	return workers.UpdateRecord(ctx, s.quota, state.QuotaKey, func(r state.Quota) state.Quota { return newest(r, q) })
+}
+
+// quota returns what an event says of the quota whose renewal is at a time. Quotas are renewed at 00:00 UTC.
+func quota[P any](e codat.Event[P], renewal codat.Time) state.Quota {
+	q := state.Quota{
+		Type: e.Type, WebhookID: e.WebhookID, Generated: e.Generated, Received: e.Received, Sequence: e.Sequence,
+		Renewal: renewal.Time,
+	}
+	if q.Renewal.IsZero() {
+		q.Renewal = orElse(q.Generated, q.Received).UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
+	}
+	return q
+}
+
+// number returns a number of calls, and 0 for what is not a whole number.
+func number(n json.Number) int64 {
+	calls, _ := n.Int64()
+	return calls
+}
