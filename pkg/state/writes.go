@@ -33,6 +33,10 @@ type Write struct {
 	Completed        time.Time        `json:"completed,omitzero"`
 	Record           string           `json:"record,omitempty"`     // its id on the platform, when the write made or changed one
 	Attachment       string           `json:"attachment,omitempty"` // its id
+	// Overdue is when an outcome was due of a write that has none: after the worker's --overdue-after, or after Codat's own limit
+	// when the API has said a later one. It is zero before, and with an outcome. The worker knows of a write by an event that
+	// says Pending, which only the legacy types have.
+	Overdue time.Time `json:"overdue,omitzero"`
 	// Reason is why the write has this status. No event has it: the worker asks Codat's API, and has no reason without an API
 	// key (--codat-key-file), and until the API has answered.
 	Reason *WriteReason `json:"reason,omitempty"`
@@ -77,6 +81,8 @@ type WriteFact struct {
 	Record     string           `json:"record,omitempty"`
 	Attachment string           `json:"attachment,omitempty"`
 	Reason     *WriteReason     `json:"reason,omitempty"`
+	// TimeoutMinutes is after how long Codat says TimedOut; 0 when it has no limit. Only answers have it.
+	TimeoutMinutes int `json:"timeout_minutes,omitempty"`
 }
 
 // WriteKey returns the key of a write's record, which is the push operation key. It refuses a key with other characters than

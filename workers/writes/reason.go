@@ -23,6 +23,7 @@ const (
 	maxRemarks = 20
 	maxText    = 2 << 10 // bytes of a message
 	maxName    = 256     // bytes
+	maxMinutes = 366 * 24 * 60
 )
 
 // askReason asks Codat's API why a write failed or timed out, and adds the answer to its record. It asks nothing when the
@@ -55,7 +56,7 @@ func (s Store) askReason(ctx context.Context, r state.Write) error {
 func answer(o api.PushOperation, received time.Time) state.WriteFact {
 	f := state.WriteFact{
 		Received: received, Status: o.Status, Company: o.Company, Connection: o.Connection, DataType: o.DataType,
-		Requested: o.Requested.Time, Completed: o.Completed.Time,
+		Requested: o.Requested.Time, Completed: o.Completed.Time, TimeoutMinutes: min(max(o.TimeoutMinutes, 0), maxMinutes),
 	}
 	for _, change := range o.Changes {
 		if f.Record == "" {

@@ -47,14 +47,17 @@ func further(f, g *state.WriteFact) bool {
 // not on their order.
 func with(r state.Write, f state.WriteFact, legacy bool) state.Write {
 	if legacy {
-		return derived(r.PushOperationKey, r.Current, furthest(r.Legacy, &f), r.Asked)
+		r.Legacy = furthest(r.Legacy, &f)
+	} else {
+		r.Current = furthest(r.Current, &f)
 	}
-	return derived(r.PushOperationKey, furthest(r.Current, &f), r.Legacy, r.Asked)
+	return derived(r)
 }
 
 // withAnswer returns the record with one more answer of Codat's API, as with does.
 func withAnswer(r state.Write, f state.WriteFact) state.Write {
-	return derived(r.PushOperationKey, r.Current, r.Legacy, furthest(r.Asked, &f))
+	r.Asked = furthest(r.Asked, &f)
+	return derived(r)
 }
 
 func furthest(kept, f *state.WriteFact) *state.WriteFact {
@@ -65,12 +68,16 @@ func furthest(kept, f *state.WriteFact) *state.WriteFact {
 }
 
 // derived returns the record that follows from the furthest fact of each kind. A field comes from the fact with the furthest
-// status that has it; of those with the same status an answer of the API says most, and a legacy event least.
-func derived(key string, current, legacy, asked *state.WriteFact) state.Write {
-	r := state.Write{PushOperationKey: key, Current: current, Legacy: legacy, Asked: asked}
-	facts := slices.DeleteFunc([]*state.WriteFact{asked, current, legacy}, func(f *state.WriteFact) bool { return f == nil })
+// status that has it; of those with the same status an answer of the API says most, and a legacy event least. An outcome
+// ends the mark that the write is overdue.
+func derived(from state.Write) state.Write {
+	r := state.Write{PushOperationKey: from.PushOperationKey, Current: from.Current, Legacy: from.Legacy, Asked: from.Asked}
+	facts := slices.DeleteFunc([]*state.WriteFact{r.Asked, r.Current, r.Legacy}, func(f *state.WriteFact) bool { return f == nil })
 	slices.SortStableFunc(facts, func(a, b *state.WriteFact) int { return cmp.Compare(rank(b.Status), rank(a.Status)) })
 	r.Status = facts[0].Status
+	if !ended(r.Status) {
+		r.Overdue = from.Overdue
+	}
 	for _, f := range facts {
 		r.Company = cmp.Or(r.Company, f.Company)
 		r.Connection = cmp.Or(r.Connection, f.Connection)

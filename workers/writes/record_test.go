@@ -69,8 +69,11 @@ func TestWith_DoesNotDependOnTheOrderOfFacts(t *testing.T) {
 		by string
 	}
 	add := func(r state.Write, f said) state.Write {
-		if f.by == "api" {
+		switch f.by {
+		case "api":
 			return withAnswer(r, f.WriteFact)
+		case "mark":
+			return withOverdue(r, f.Completed)
 		}
 		return with(r, f.WriteFact, f.by == "legacy")
 	}
@@ -80,7 +83,7 @@ func TestWith_DoesNotDependOnTheOrderOfFacts(t *testing.T) {
 			Connection: rapid.SampledFrom([]string{"", "connection"}).Draw(t, "connection"),
 			Record:     rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "record"),
 			Completed:  noon.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "hour")) * time.Hour),
-		}, rapid.SampledFrom([]string{"current", "legacy", "api"}).Draw(t, "by")}
+		}, rapid.SampledFrom([]string{"current", "legacy", "api", "mark"}).Draw(t, "by")}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		facts := rapid.SliceOfN(fact, 1, 12).Draw(t, "facts")

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/api"
@@ -19,16 +21,28 @@ import (
 	"github.com/headgate/headgate/workers"
 )
 
-// Settings are the settings of every worker, and those of Codat's API.
+// Settings are the settings of every worker, those of Codat's API, and when a write is overdue.
 type Settings struct {
 	workers.Settings `embed:""`
 	Codat            api.Settings `embed:""`
+
+	OverdueAfter time.Duration `name:"overdue-after" default:"1h" help:"Time after which a push operation that is still Pending is marked overdue, from 1m to 24h. With an API key Codat is asked first, and the operation's own timeoutInMinutes counts when it is later."`
 }
 
 // Validate returns an error that names the first setting with a value that cannot be used.
-func (s *Settings) Validate() error { return errors.Join(s.Settings.Validate(), s.Codat.Validate()) }
+func (s *Settings) Validate() error {
+	err := errors.Join(s.Settings.Validate(), s.Codat.Validate())
+	if s.OverdueAfter < minOverdueAfter || s.OverdueAfter > maxOverdueAfter {
+		err = errors.Join(err, fmt.Errorf("--overdue-after must be from %s to %s (got %s)", minOverdueAfter, maxOverdueAfter, s.OverdueAfter))
+	}
+	if s.Attempts > 0 && s.Attempts < minAttempts {
+		err = errors.Join(err, fmt.Errorf("--attempts must be at least %d for this worker (got %d): the event of a write that stays Pending is attempted when it comes and when its outcome is due", minAttempts, s.Attempts))
+	}
+	return err
+}
 
-// Run runs the worker until ctx ends. With an API key it asks Codat's API for the reasons of failures.
+// Run runs the worker until ctx ends. With an API key it asks Codat's API for the reasons of failures, and for the outcomes of
+// overdue writes.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	var asked pushes
 	if s.Codat.Enabled() {
@@ -45,13 +59,18 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		watch.Go(func() { client.WatchKey(ctx, p.Log) })
 		p.Health.Add("codat key", func(context.Context) error { return process.Warning(client.KeyProblem()) })
 	}
+	overdue := prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: "headgate", Subsystem: "writes", Name: "overdue_total",
+		Help: "Writes that were marked overdue, because no outcome had come.",
+	})
+	p.Metrics.MustRegister(overdue)
 	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
 		records, err := parts.State(ctx, state.WritesName)
 		if err != nil {
 			return workers.Worker{}, err
 		}
 		quota, err := parts.State(ctx, state.QuotaName)
-		return Worker(Store{records, quota, asked}), err
+		return Worker(Store{writes: records, quota: quota, pushes: asked, overdueAfter: s.OverdueAfter, overdue: overdue}), err
 	})
 }
 
@@ -59,6 +78,8 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 type Store struct {
 	writes, quota jetstream.KeyValue
 	pushes        pushes // nil without an API key
+	overdueAfter  time.Duration
+	overdue       prometheus.Counter
 }
 
 // Worker returns the worker that writes to a store. Every event about a write, of the current and of the legacy types, adds
@@ -90,7 +111,8 @@ func (s Store) write(missing codat.PushStatus) func(context.Context, codat.Event
 		f.DataType, f.Kind, f.Status = codat.DataType(dataType), w.Type, cmp.Or(w.Status, missing)
 		f.Requested, f.Completed = w.RequestedOnDate.Time, w.CompletedOnDate.Time
 		f.Record, f.Attachment = w.Record.ID, w.AttachmentID
-		return s.add(ctx, w.PushOperationKey(), f, false)
+		_, err := s.add(ctx, w.PushOperationKey(), f, false)
+		return err
 	}
 }
 
@@ -101,32 +123,37 @@ func (s Store) statusChanged(ctx context.Context, e codat.Event[codat.Rule[codat
 	}
 	f := fact(e)
 	f.DataType, f.Status = d.DataType, d.Status
-	return s.add(ctx, d.PushOperationKey, f, true)
+	record, err := s.add(ctx, d.PushOperationKey, f, true)
+	if err != nil {
+		return err
+	}
+	return s.follow(ctx, record, e.Attempt)
 }
 
 func (s Store) timedOut(ctx context.Context, e codat.Event[codat.Rule[codat.PushOperationTimedOutData]]) error {
 	f := fact(e)
 	f.DataType, f.Status = e.Payload.Data.DataType, codat.TimedOut
-	return s.add(ctx, e.Payload.Data.Key(), f, true)
+	_, err := s.add(ctx, e.Payload.Data.Key(), f, true)
+	return err
 }
 
-// add adds a fact to the record of a write, and then the reason of a failure. Adding it again changes nothing. Its errors are
-// those of workers.UpdateRecord and of askReason, and a permanent one for a push operation key that no record can have.
-func (s Store) add(ctx context.Context, pushOperationKey string, f state.WriteFact, legacy bool) error {
+// add adds a fact to the record of a write, and then the reason of a failure, and returns the record without this reason.
+// Adding it again changes nothing. Its errors are those of workers.UpdateRecord and of askReason, and a permanent one for a
+// push operation key that no record can have.
+func (s Store) add(ctx context.Context, pushOperationKey string, f state.WriteFact, legacy bool) (record state.Write, err error) {
 	key, err := state.WriteKey(pushOperationKey)
 	if err != nil {
-		return workers.Permanent(err)
+		return record, workers.Permanent(err)
 	}
-	var record state.Write
 	err = workers.UpdateRecord(ctx, s.writes, key, func(r state.Write) state.Write {
 		r.PushOperationKey = key
 		record = with(r, f, legacy)
 		return record
 	})
 	if err != nil {
-		return err
+		return record, err
 	}
-	return s.askReason(ctx, record)
+	return record, s.askReason(ctx, record)
 }
 
 func fact[P any](e codat.Event[P]) state.WriteFact {

@@ -38,14 +38,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const source = stream.Source("codat")
 
 // start runs the worker against a server of its own and returns a reader of what it writes.
-func start(t *testing.T, with ...api.Settings) (*streamtest.Server, state.Writes) {
+func start(t *testing.T, with ...func(*writes.Settings)) (*streamtest.Server, state.Writes) {
 	t.Helper()
 	srv := streamtest.New(t, writes.Worker(writes.Store{}).Spec())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	s := &writes.Settings{Settings: workers.Settings{NATS: stream.NATS{NATSURL: srv.URL}, Source: source, Grace: 20 * time.Second}}
-	for _, c := range with {
-		s.Codat = c
+	s := &writes.Settings{Settings: workers.Settings{NATS: stream.NATS{NATSURL: srv.URL}, Source: source, Grace: 20 * time.Second}, OverdueAfter: time.Hour}
+	for _, set := range with {
+		set(s)
 	}
 	go func() { ended <- writes.Run(ctx, s, process.New(writes.Name, zaptest.NewLogger(t))) }()
 	t.Cleanup(func() {
@@ -63,11 +63,17 @@ func start(t *testing.T, with ...api.Settings) (*streamtest.Server, state.Writes
 
 func post(t *testing.T, srv *streamtest.Server, id, body string) {
 	t.Helper()
+	postAs(t, srv, id, body, time.Now())
+}
+
+// postAs stores an event that was first received at a time.
+func postAs(t *testing.T, srv *streamtest.Server, id, body string, received time.Time) {
+	t.Helper()
 	head, err := codat.Read([]byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := source.Message(stream.Stored{ID: id, Head: head, Received: time.Now()}, []byte(body))
+	m, err := source.Message(stream.Stored{ID: id, Head: head, Received: received}, []byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +184,9 @@ func TestWorker_AsksForTheReasonOfAFailure(t *testing.T) {
 	if err := os.WriteFile(key, []byte("key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	srv, records := start(t, api.Settings{CodatKeyFile: key, CodatURL: codatAPI.URL, CodatTimeout: time.Minute, CodatConcurrency: 4})
+	srv, records := start(t, func(s *writes.Settings) {
+		s.Codat = api.Settings{CodatKeyFile: key, CodatURL: codatAPI.URL, CodatTimeout: time.Minute, CodatConcurrency: 4}
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 
@@ -270,6 +278,9 @@ func TestSettings_AreValidated(t *testing.T) {
 		{"--codat-key-file=/none --codat-url=http://api.example.com", "--codat-url"},
 		{"--codat-timeout=0s", "--codat-timeout"},
 		{"--source=Not.A.Source", "source"},
+		{"--overdue-after=59s", "--overdue-after"},
+		{"--overdue-after=25h", "--overdue-after"},
+		{"--attempts=2", "--attempts"},
 	} {
 		_, err := process.Parse("worker-writes", "", new(writes.Settings), strings.Fields(tt.args))
 		if err == nil || !strings.Contains(err.Error(), tt.names) {
