@@ -1,5 +1,7 @@
 package codat
 
+import "slices"
+
 // DataType is a kind of data that Codat reads or writes, as Codat spells it. Values
 // that are not among the constants are kept.
 type DataType string
@@ -50,3 +52,41 @@ const (
 	DataCommerceTaxComponents        DataType = "commerce-taxComponents"
 	DataCommerceTransactions         DataType = "commerce-transactions"
 )
+
+// writable has the kinds of write that Codat documents for each data type.
+var writable = map[DataType][]WriteType{
+	DataBankAccounts:     {WriteCreate, WriteUpdate},
+	DataBankTransactions: {WriteCreate},
+	DataBillCreditNotes:  {WriteCreate, WriteUpdate, WriteUploadAttachment},
+	DataBillPayments:     {WriteCreate, WriteDelete},
+	DataBills:            {WriteCreate, WriteUpdate, WriteDelete, WriteUploadAttachment},
+	DataChartOfAccounts:  {WriteCreate},
+	DataCreditNotes:      {WriteCreate, WriteUpdate},
+	DataCustomers:        {WriteCreate, WriteUpdate},
+	DataDirectCosts:      {WriteCreate, WriteDelete, WriteUploadAttachment},
+	DataDirectIncomes:    {WriteCreate, WriteUploadAttachment},
+	DataInvoices:         {WriteCreate, WriteUpdate, WriteDelete, WriteUploadAttachment},
+	DataItems:            {WriteCreate},
+	DataJournalEntries:   {WriteCreate, WriteDelete},
+	DataJournals:         {WriteCreate},
+	DataPayments:         {WriteCreate},
+	DataPurchaseOrders:   {WriteCreate, WriteUpdate},
+	DataSuppliers:        {WriteCreate, WriteUpdate},
+	DataTransfers:        {WriteCreate, WriteUploadAttachment},
+}
+
+// Writable reports whether Codat documents a kind of write for the data type (Accounting API, 2026-08). A platform can
+// support less.
+func (d DataType) Writable(kind WriteType) bool { return slices.Contains(writable[d], kind) }
+
+// WritableDataTypes returns the data types for which Codat documents a kind of write, sorted.
+func WritableDataTypes(kind WriteType) []DataType {
+	var all []DataType
+	for d := range writable {
+		if d.Writable(kind) {
+			all = append(all, d)
+		}
+	}
+	slices.Sort(all)
+	return all
+}

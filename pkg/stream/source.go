@@ -101,6 +101,9 @@ func (s Source) QuarantineSubject() string { return string(s) + ".quarantine" }
 // OperatorSubject is the subject of the record of operators' actions.
 func (s Source) OperatorSubject() string { return string(s) + ".operator" }
 
+// PlansSubject is the subject of a request about write plans: submit, resume, retry, skip or cancel.
+func (s Source) PlansSubject(action string) string { return string(s) + ".plans." + action }
+
 // RedriveSubject is the subject of a redrive: an event of a type that a worker is given again.
 func (s Source) RedriveSubject(worker, typ string) string {
 	return string(s) + ".redrive." + worker + "." + typ

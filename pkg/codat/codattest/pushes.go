@@ -114,18 +114,9 @@ type operation struct {
 	attachment           string // id
 }
 
-// writable are the kinds of write that Codat documents for each data type: create, update, delete and attachment.
-var writable = map[codat.DataType]string{
-	codat.DataBankAccounts: "CU", codat.DataBankTransactions: "C", codat.DataBillCreditNotes: "CUA", codat.DataBillPayments: "CD",
-	codat.DataBills: "CUDA", codat.DataChartOfAccounts: "C", codat.DataCreditNotes: "CU", codat.DataCustomers: "CU",
-	codat.DataDirectCosts: "CDA", codat.DataDirectIncomes: "CA", codat.DataInvoices: "CUDA", codat.DataItems: "C",
-	codat.DataJournalEntries: "CD", codat.DataJournals: "C", codat.DataPayments: "C", codat.DataPurchaseOrders: "CU",
-	codat.DataSuppliers: "CU", codat.DataTransfers: "CA",
-}
-
-func (s *Server) create(r request) reply { return s.push(r, codat.WriteCreate, "C") }
-func (s *Server) update(r request) reply { return s.push(r, codat.WriteUpdate, "U") }
-func (s *Server) delete(r request) reply { return s.push(r, codat.WriteDelete, "D") }
+func (s *Server) create(r request) reply { return s.push(r, codat.WriteCreate) }
+func (s *Server) update(r request) reply { return s.push(r, codat.WriteUpdate) }
+func (s *Server) delete(r request) reply { return s.push(r, codat.WriteDelete) }
 
 func (s *Server) attach(r request) reply {
 	bills := r.PathValue("dataType") == string(codat.DataBills)
@@ -135,16 +126,16 @@ func (s *Server) attach(r request) reply {
 	if _, err := r.MultipartReader(); err != nil {
 		return refuse(http.StatusUnsupportedMediaType, "the body is no multipart form")
 	}
-	return s.push(r, codat.WriteUploadAttachment, "A")
+	return s.push(r, codat.WriteUploadAttachment)
 }
 
 // push answers a write.
-func (s *Server) push(r request, kind codat.WriteType, letter string) reply {
+func (s *Server) push(r request, kind codat.WriteType) reply {
 	p := Push{
 		IdempotencyKey: r.Header.Get("Idempotency-Key"), Company: r.PathValue("company"), Connection: r.PathValue("connection"),
 		DataType: codat.DataType(r.PathValue("dataType")), Type: kind, Record: r.PathValue("id"), Body: r.body,
 	}
-	if !strings.Contains(writable[p.DataType], letter) {
+	if !p.DataType.Writable(kind) {
 		return refuse(http.StatusBadRequest, "this data type cannot be written in this way")
 	}
 	if kind != codat.WriteDelete && kind != codat.WriteUploadAttachment && !object(r.body) {

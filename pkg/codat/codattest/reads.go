@@ -130,7 +130,7 @@ func (s *Server) listConnections(r request) reply {
 }
 
 func (s *Server) getOptions(r request) reply {
-	if writable[codat.DataType(r.PathValue("dataType"))] == "" {
+	if !codat.DataType(r.PathValue("dataType")).Writable(codat.WriteCreate) {
 		return refuse(http.StatusNotFound, "this data type cannot be written")
 	}
 	text := map[string]any{"type": "String", "displayName": "Note", "description": "", "required": false, "properties": nil, "options": nil, "validation": nil}
