@@ -40,6 +40,9 @@ type Worker struct {
 	// State names the KV buckets that the handlers write, without the source: "connections" is the bucket
 	// CODAT_connections. They are provisioned with the worker.
 	State []string
+	// StateMaxAge is how long a record of a state is kept after its last change, by the state's name: at least 1h, and without
+	// it for ever. It is for new buckets; headgate provision --state-max-age changes that of an existing one.
+	StateMaxAge map[string]time.Duration
 	// Begin says where a new worker begins in the stream. The zero value begins with new events, so that a worker that
 	// sends mail does not send sixteen days of it. A worker that keeps state wants stream.BeginAll.
 	Begin stream.Begin
@@ -194,7 +197,7 @@ func (w Worker) Spec() stream.WorkerSpec {
 	}
 	slices.Sort(types)
 	return stream.WorkerSpec{
-		Name: w.Name, Types: types, State: w.State,
+		Name: w.Name, Types: types, State: w.State, StateMaxAge: w.StateMaxAge,
 		AckWait: w.AckWait, MaxAckPending: maxAckPending, Begin: w.Begin,
 	}
 }

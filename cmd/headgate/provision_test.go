@@ -59,6 +59,19 @@ func TestProvision_MakesObjectsOfBuiltinWorkers(t *testing.T) {
 	contains(t, c.err.String(), "0 created, 0 updated")
 	c = headgate(t, 0, "provision", "--max-bytes", "128MiB", "--nats-url", url)
 	contains(t, c.out.String(), "max bytes: 64MiB -> 128MiB")
+
+	// Records of writes are kept for 90 days, unless an operator says otherwise; those of connections for ever.
+	c = headgate(t, 0, "provision", "--state-max-age", "writes=4320h", "--nats-url", url)
+	contains(t, c.out.String(), "update bucket CODAT_writes\n", "max age: 90d -> 180d")
+	c = headgate(t, 0, "provision", "--state-max-age", "writes=0s", "--nats-url", url)
+	contains(t, c.out.String(), "max age: 180d -> 0s")
+	c = headgate(t, 2, "provision", "--state-max-age", "reads=4320h", "--nats-url", url)
+	contains(t, c.err.String(), `no worker writes a state "reads"`)
+	for bucket, want := range map[string]time.Duration{"KV_CODAT_writes": 0, "KV_CODAT_connections": 0} {
+		if st, err := js.Stream(t.Context(), bucket); err != nil || st.CachedInfo().Config.MaxAge != want {
+			t.Errorf("%s keeps its records %v, %v; want %v", bucket, st.CachedInfo().Config.MaxAge, err, want)
+		}
+	}
 }
 
 func TestProvision_RefusesToLoseEvents(t *testing.T) {

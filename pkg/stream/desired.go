@@ -101,6 +101,23 @@ func (p Layout) bucket(name string, ttl time.Duration, maxBytes, defaultMaxBytes
 	}}
 }
 
+// state is the bucket of a state. keep is how long a new one keeps its records.
+func (p Layout) state(name string, keep time.Duration) desiredStream {
+	b := p.bucket(p.Source.StateBucket(name), 0, p.StateMaxBytes, DefaultStateMaxBytes)
+	common := b.apply
+	b.apply = func(c *jetstream.StreamConfig) {
+		if len(c.Subjects) > 0 { // it exists
+			keep = c.MaxAge
+		}
+		if age, ok := p.StateMaxAge[name]; ok {
+			keep = age
+		}
+		common(c)
+		c.MaxAge = keep
+	}
+	return b
+}
+
 // A desiredConsumer says in the same way how a consumer should be.
 type desiredConsumer struct {
 	stream string

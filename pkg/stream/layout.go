@@ -3,6 +3,8 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/headgate/headgate/pkg/codat"
@@ -59,6 +61,9 @@ type Layout struct {
 	ParkedMaxBytes int64         // of the parked events; DefaultParkedMaxBytes
 	ClaimsMaxBytes int64         // of the claims of each worker; DefaultClaimsMaxBytes
 	StateMaxBytes  int64         // of each state; DefaultStateMaxBytes
+	// StateMaxAge is how long a record of a state is kept after its last change, by the state's name; 0 is for ever. A state
+	// that is missing keeps its present value, and a new one has that of its worker.
+	StateMaxAge map[string]time.Duration
 
 	Workers []WorkerSpec
 	Support bool // make SupportConsumer too; an existing one stays in any case
@@ -71,12 +76,14 @@ type Layout struct {
 
 // WorkerSpec says what must be in place for one worker.
 type WorkerSpec struct {
-	Name          string
-	Types         []codat.Pattern // of the events that it handles
-	State         []string        // names of the states that it writes
-	AckWait       time.Duration   // after which a delivery without a progress ack is delivered again; DefaultAckWait
-	MaxAckPending int             // deliveries without an ack, over all replicas; DefaultMaxAckPending
-	Begin         Begin           // where a new worker begins; an existing one continues, and skips nothing without its consumer
+	Name  string
+	Types []codat.Pattern // of the events that it handles
+	State []string        // names of the states that it writes
+	// StateMaxAge is how long a record of a new state is kept after its last change, by the state's name; without it, for ever.
+	StateMaxAge   map[string]time.Duration
+	AckWait       time.Duration // after which a delivery without a progress ack is delivered again; DefaultAckWait
+	MaxAckPending int           // deliveries without an ack, over all replicas; DefaultMaxAckPending
+	Begin         Begin         // where a new worker begins; an existing one continues, and skips nothing without its consumer
 }
 
 // Begin says with which events a new worker begins. The zero value is BeginNew.
@@ -121,8 +128,11 @@ func (p Layout) Validate() error {
 			return errors.New("a limit in bytes must not be negative: a stream without a limit could fill the disk")
 		}
 	}
-	seen := map[string]bool{}
+	seen, states := map[string]bool{}, map[string]bool{}
 	for _, w := range p.Workers {
+		for _, state := range w.State {
+			states[state] = true
+		}
 		if err := w.Validate(); err != nil {
 			return err
 		}
@@ -131,8 +141,28 @@ func (p Layout) Validate() error {
 		}
 		seen[w.Name] = true
 	}
+	if err := validateMaxAges(p.StateMaxAge, states); err != nil {
+		return err
+	}
 	if p.Support && seen[SupportConsumer] {
 		return fmt.Errorf("worker %q has the name of the consumer for support: give the worker another name", SupportConsumer)
+	}
+	return nil
+}
+
+// minStateMaxAge is the shortest time for which a record is kept: shorter than any outage that is noticed, it would be lost
+// before it is read.
+const minStateMaxAge = time.Hour
+
+// validateMaxAges returns an error for a time that is too short, and for a state that is not among states.
+func validateMaxAges(ages map[string]time.Duration, states map[string]bool) error {
+	for _, state := range slices.Sorted(maps.Keys(ages)) {
+		switch age := ages[state]; {
+		case !states[state]:
+			return fmt.Errorf("state max age: no worker writes a state %q", state)
+		case age != 0 && age < minStateMaxAge:
+			return fmt.Errorf("state max age of %s must be at least %v, or 0s to keep its records for ever (got %v)", state, minStateMaxAge, age)
+		}
 	}
 	return nil
 }
@@ -154,10 +184,15 @@ func (w WorkerSpec) Validate() error {
 			}
 		}
 	}
+	states := map[string]bool{}
 	for _, s := range w.State {
 		if err := validateState(s); err != nil {
 			return fmt.Errorf("worker %s: %w", w.Name, err)
 		}
+		states[s] = true
+	}
+	if err := validateMaxAges(w.StateMaxAge, states); err != nil {
+		return fmt.Errorf("worker %s: %w", w.Name, err)
 	}
 	if w.AckWait < 0 || w.MaxAckPending < 0 {
 		return fmt.Errorf("worker %s: the ack wait and the limit of pending acks must not be negative; 0 is the default", w.Name)

@@ -81,15 +81,18 @@ func (pr *provisioner) run(ctx context.Context, p Layout) error {
 		p.deadStream(), p.parkedStream(), p.operatorStream(),
 		p.bucket(s.WorkersBucket(), workersTTL, 0, workersMaxBytes),
 	}
-	states := map[string]bool{}
+	states := map[string]time.Duration{}
 	for _, w := range p.Workers {
 		streams = append(streams, p.bucket(s.ClaimsBucket(w.Name), p.MaxAge+claimsGrace, p.ClaimsMaxBytes, DefaultClaimsMaxBytes))
 		for _, state := range w.State {
-			states[state] = true
+			keep, ok := states[state]
+			if age := w.StateMaxAge[state]; !ok || keep > 0 && (age == 0 || age > keep) {
+				states[state] = age // the longest of the workers that write it
+			}
 		}
 	}
 	for _, state := range slices.Sorted(maps.Keys(states)) {
-		streams = append(streams, p.bucket(s.StateBucket(state), 0, p.StateMaxBytes, DefaultStateMaxBytes))
+		streams = append(streams, p.state(state, states[state]))
 	}
 	others, err := pr.otherClaims(ctx, p)
 	if err != nil {

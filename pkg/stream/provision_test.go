@@ -155,6 +155,39 @@ func TestProvision_Streams(t *testing.T) {
 	}
 }
 
+// A new state is kept as long as its worker says, and for ever when it does not; an operator changes that, and it stays. A
+// state of two workers is kept for the longest.
+func TestProvision_KeepsStatesAsLongAsSaid(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, connections)
+	keeps := func(ages ...time.Duration) map[string]time.Duration {
+		all := map[string]time.Duration{}
+		for i, age := range ages {
+			all[string(rune('a'+i))] = age
+		}
+		return all
+	}
+	one := stream.WorkerSpec{Name: "one", Types: []codat.Pattern{"x"}, State: []string{"a", "b", "c"}, StateMaxAge: keeps(90*day, 90*day)}
+	two := stream.WorkerSpec{Name: "two", Types: []codat.Pattern{"y"}, State: []string{"b", "a"}, StateMaxAge: keeps(100 * day)}
+	layout := stream.Layout{Workers: []stream.WorkerSpec{one, two}}
+	check := func(when string, want map[string]time.Duration) {
+		t.Helper()
+		for state, age := range want {
+			if c := config(t, s.JS, "KV_CODAT_"+state); c.MaxAge != age {
+				t.Errorf("%s the state %s is kept %v; want %v", when, state, c.MaxAge, age)
+			}
+		}
+	}
+	provision(t, s, layout)
+	check("when it is new,", map[string]time.Duration{"a": 100 * day, "b": 0, "c": 0, "connections": 0})
+	layout.StateMaxAge = map[string]time.Duration{"a": 0, "b": 30 * day}
+	provision(t, s, layout)
+	check("after an operator's change,", map[string]time.Duration{"a": 0, "b": 30 * day, "c": 0})
+	layout.StateMaxAge = nil
+	provision(t, s, layout)
+	check("after another run,", map[string]time.Duration{"a": 0, "b": 30 * day, "c": 0})
+}
+
 // The defaults must fit a server that a laptop runs, with all the workers that Headgate has and some of one's own.
 func TestProvision_DefaultsFitLaptop(t *testing.T) {
 	t.Parallel()
@@ -580,6 +613,8 @@ func TestLayout_Validate(t *testing.T) {
 		{"types of which neither contains the other", worker(stream.WorkerSpec{Name: "w", Types: []codat.Pattern{"*.write.successful", "invoices.write.*"}}), "overlap"},
 		{"a state with a bad name", worker(stream.WorkerSpec{Name: "w", State: []string{"Writes"}}), "state"},
 		{"a state that is Headgate's own bucket", worker(stream.WorkerSpec{Name: "w", State: []string{"workers"}}), "uses the name itself"},
+		{"a state that is kept for a minute", worker(stream.WorkerSpec{Name: "w", State: []string{"s"}, StateMaxAge: map[string]time.Duration{"s": time.Minute}}), "at least 1h"},
+		{"the max age of a state that nobody writes", stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections}, StateMaxAge: map[string]time.Duration{"writes": day}}, `no worker writes a state "writes"`},
 		{"a negative ack wait", worker(stream.WorkerSpec{Name: "w", AckWait: -1}), "negative"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,18 +11,25 @@ import (
 
 // specJSON is a WorkerSpec in JSON.
 type specJSON struct {
-	Name          string          `json:"name"`
-	Types         []codat.Pattern `json:"types"`
-	State         []string        `json:"state,omitempty"`
-	AckWait       string          `json:"ack_wait,omitempty"`
-	MaxAckPending int             `json:"max_ack_pending,omitempty"`
-	Begin         string          `json:"begin,omitempty"`
+	Name          string            `json:"name"`
+	Types         []codat.Pattern   `json:"types"`
+	State         []string          `json:"state,omitempty"`
+	StateMaxAge   map[string]string `json:"state_max_age,omitempty"`
+	AckWait       string            `json:"ack_wait,omitempty"`
+	MaxAckPending int               `json:"max_ack_pending,omitempty"`
+	Begin         string            `json:"begin,omitempty"`
 }
 
-// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "ack_wait", "max_ack_pending", "begin"}.
-// Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in RFC 3339.
+// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "state_max_age", "ack_wait",
+// "max_ack_pending", "begin"}. Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in RFC 3339.
 func (w WorkerSpec) MarshalJSON() ([]byte, error) {
 	s := specJSON{Name: w.Name, Types: w.Types, State: w.State, MaxAckPending: w.MaxAckPending, Begin: w.Begin.String()}
+	for state, age := range w.StateMaxAge {
+		if s.StateMaxAge == nil {
+			s.StateMaxAge = map[string]string{}
+		}
+		s.StateMaxAge[state] = age.String()
+	}
 	if w.AckWait != 0 {
 		s.AckWait = w.AckWait.String()
 	}
@@ -42,6 +49,16 @@ func ParseSpec(data []byte) (WorkerSpec, error) {
 		return WorkerSpec{}, fmt.Errorf("not what a worker's --spec prints: something follows the spec of %s", s.Name)
 	}
 	w := WorkerSpec{Name: s.Name, Types: s.Types, State: s.State, MaxAckPending: s.MaxAckPending}
+	for state, text := range s.StateMaxAge {
+		age, err := time.ParseDuration(text)
+		if err != nil {
+			return WorkerSpec{}, fmt.Errorf("worker %s: state_max_age of %s must be a duration, as 2160h: %w", s.Name, state, err)
+		}
+		if w.StateMaxAge == nil {
+			w.StateMaxAge = map[string]time.Duration{}
+		}
+		w.StateMaxAge[state] = age
+	}
 	if s.AckWait != "" {
 		wait, err := time.ParseDuration(s.AckWait)
 		if err != nil {

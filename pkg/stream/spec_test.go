@@ -23,6 +23,9 @@ func TestParseSpec_ReadsWhatIsWritten(t *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "state") {
 			w.State = []string{"a", "b-2"}
+			if rapid.Bool().Draw(t, "state max age") {
+				w.StateMaxAge = map[string]time.Duration{"a": time.Hour, "b-2": 0}
+			}
 		}
 		text, err := json.Marshal(w)
 		if err != nil {
@@ -41,14 +44,16 @@ func TestParseSpec_RefusesWhatIsNoSpec(t *testing.T) {
 		"[1]": "not what a worker's --spec prints",
 		`{"name":"a","types":[">"]} {"name":"b"}`: "something follows the spec of a",
 		`{"name":"a","types":[">"],"replicas":3}`: "replicas",
-		`{"name":"a"}`:                                       "types",
-		`{"name":"A","types":[">"]}`:                         "small letter",
-		`{"name":"a","types":["a.>.b"]}`:                     "a.>.b",
-		`{"name":"a","types":[">"],"state":["claims"]}`:      "claims",
-		`{"name":"a","types":[">"],"ack_wait":"60"}`:         "ack_wait",
-		`{"name":"a","types":[">"],"begin":"yesterday"}`:     "begin",
-		`{"name":"a","types":[">"],"max_ack_pending":-1}`:    "must not be negative",
-		`{"name":"a","types":[">"],"state":["x.>","$KV.y"]}`: "small letter",
+		`{"name":"a"}`:                                                         "types",
+		`{"name":"A","types":[">"]}`:                                           "small letter",
+		`{"name":"a","types":["a.>.b"]}`:                                       "a.>.b",
+		`{"name":"a","types":[">"],"state":["claims"]}`:                        "claims",
+		`{"name":"a","types":[">"],"ack_wait":"60"}`:                           "ack_wait",
+		`{"name":"a","types":[">"],"begin":"yesterday"}`:                       "begin",
+		`{"name":"a","types":[">"],"state":["s"],"state_max_age":{"s":"90d"}}`: "state_max_age of s",
+		`{"name":"a","types":[">"],"state":["s"],"state_max_age":{"r":"90h"}}`: `no worker writes a state "r"`,
+		`{"name":"a","types":[">"],"max_ack_pending":-1}`:                      "must not be negative",
+		`{"name":"a","types":[">"],"state":["x.>","$KV.y"]}`:                   "small letter",
 	} {
 		if _, err := ParseSpec([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("ParseSpec(%s): %v; want an error with %q", text, err, says)

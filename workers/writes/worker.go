@@ -82,13 +82,17 @@ type Store struct {
 	overdue       prometheus.Counter
 }
 
+// keepWrites is as long as dead letters are kept: until then a failed write can be tried again, and its record be needed.
+const keepWrites = 90 * 24 * time.Hour
+
 // Worker returns the worker that writes to a store. Every event about a write, of the current and of the legacy types, adds
 // what it says, and so does every event about the quota.
 func Worker(s Store) workers.Worker {
 	return workers.Worker{
-		Name:  Name,
-		State: []string{state.WritesName, state.QuotaName},
-		Begin: stream.BeginAll(), // the state of a write follows from all of its events
+		Name:        Name,
+		State:       []string{state.WritesName, state.QuotaName},
+		StateMaxAge: map[string]time.Duration{state.WritesName: keepWrites},
+		Begin:       stream.BeginAll(), // the state of a write follows from all of its events
 		Handlers: []workers.Handler{
 			workers.Handle(codat.AnyWriteSuccessful, s.write(codat.Success)),
 			workers.Handle(codat.AnyWriteUnsuccessful, s.write(codat.Failed)),

@@ -149,6 +149,47 @@ func TestWorker_WritesTheLifeOfAWrite(t *testing.T) {
 	}
 }
 
+// A full bucket pauses the worker. No attempt is counted, and every write is there when it has room.
+func TestWorker_LosesNothingWhileTheBucketIsFull(t *testing.T) {
+	srv, records := start(t, func(s *writes.Settings) { s.BackoffMin, s.BackoffMax = 50*time.Millisecond, 50*time.Millisecond })
+	st, err := srv.JS.Stream(t.Context(), "KV_"+source.StateBucket(state.WritesName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := st.CachedInfo().Config
+	full := room
+	full.MaxBytes = 4 << 10
+	if _, err := srv.JS.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	const events = 20
+	for i := range events {
+		post(t, srv, fmt.Sprintf("msg_%d", i), write("directCosts.write.successful", fmt.Sprintf("push-%d", i), "Success", "record-1"))
+	}
+	bucket, err := srv.JS.KeyValue(t.Context(), source.ClaimsBucket(writes.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed := claims.NewKV(bucket, nil, nil) // to look
+	streamtest.Wait(t, func() bool {
+		for i := range events {
+			r, err := claimed.Get(t.Context(), claims.Key{WebhookID: fmt.Sprintf("msg_%d", i)})
+			if err == nil && r.State == claims.Waiting && r.Pauses > 0 && r.Attempts == 0 {
+				return true
+			}
+		}
+		return false
+	}, "an event to wait for room")
+	if _, err := srv.JS.UpdateStream(t.Context(), room); err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		if _, err := records.AwaitWrite(t.Context(), fmt.Sprintf("push-%d", i)); err != nil {
+			t.Errorf("write %d: %v", i, err)
+		}
+	}
+}
+
 func TestWrites_AwaitWriteEndsWithItsContext(t *testing.T) {
 	_, records := start(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
