@@ -46,7 +46,7 @@ func UpdateRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key str
 
 // writeRecord reads a record and writes it changed.
 func writeRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key string, change func(R) R) error {
-	record, revision, err := readRecord[R](ctx, bucket, key)
+	record, revision, err := ReadRecord[R](ctx, bucket, key)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func writeRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key stri
 	if err != nil {
 		return err
 	}
-	if revision > 0 && bytes.Equal(value, before) { // also when the answer to an earlier write was lost
+	if bytes.Equal(value, before) { // also when the answer to an earlier write was lost
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
@@ -71,8 +71,9 @@ func writeRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key stri
 	return err
 }
 
-// readRecord returns a record and its revision, or the zero record and revision 0 when the key has none.
-func readRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key string) (record R, revision uint64, err error) {
+// ReadRecord returns the record of a key, JSON of type R, and its revision; without a record the zero R and revision 0. It
+// waits two seconds for the answer.
+func ReadRecord[R any](ctx context.Context, bucket jetstream.KeyValue, key string) (record R, revision uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	e, err := bucket.Get(ctx, key)

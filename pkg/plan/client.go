@@ -125,7 +125,7 @@ func request(ctx context.Context, nc *nats.Conn, subject string, v any) (Reply, 
 	return r, r.err()
 }
 
-// Get returns the record of a plan. The error is ErrNotFound when there is none, and stream.ErrNotProvisioned when the bucket
+// Get returns the record of a plan. The error is ErrNotFound for an id without a plan, and stream.ErrNotProvisioned when the bucket
 // does not exist.
 func Get(ctx context.Context, js jetstream.JetStream, s stream.Source, id string) (Record, error) {
 	if err := checkID("id", id, maxID); err != nil {

@@ -190,7 +190,7 @@ func (s Step) faults(p Plan) (all []error) {
 	kind := s.Kind.WriteType()
 	switch {
 	case kind == "":
-		add("kind: %q is none: use create, update, delete or attachment", s.Kind)
+		add("kind: there is no %q: use create, update, delete or attachment", s.Kind)
 	case !s.DataType.Writable(kind):
 		add("dataType: Codat documents no %s of %q: it documents that of %s", s.Kind, s.DataType, joinTypes(codat.WritableDataTypes(kind)))
 	}
@@ -246,7 +246,7 @@ func joinTypes(all []codat.DataType) string {
 	return strings.Join(text, ", ")
 }
 
-// index returns the place of the step called name, and -1 when there is none.
+// index returns the place of the step called name, and -1 without one.
 func (p Plan) index(name string) int {
 	return slices.IndexFunc(p.Steps, func(s Step) bool { return s.Name == name })
 }

@@ -43,7 +43,7 @@ func TestParse_RefusesWhatCannotBeCarriedOut(t *testing.T) {
 		{"no company", strings.Replace(text(account), "c-1", "", 1), "company: it is empty"},
 		{"a name twice", text(account, account), `steps[1]: name: steps[0] is "account" too`},
 		{"a name with a brace", text(strings.Replace(account, `"account"`, `"a}"`, 1)), "steps[0]: name: it has characters other than"},
-		{"an unknown kind", text(strings.Replace(account, "create", "upsert", 1)), `step "account": kind: "upsert" is none: use create, update, delete or attachment`},
+		{"an unknown kind", text(strings.Replace(account, "create", "upsert", 1)), `step "account": kind: there is no "upsert": use create, update, delete or attachment`},
 		{"a data type that cannot be written", text(strings.Replace(account, "chartOfAccounts", "taxRates", 1)), `step "account": dataType: Codat documents no create of "taxRates": it documents that of bankAccounts,`},
 		{"a data type that cannot be changed so", text(`{"name":"a","kind":"delete","dataType":"customers","record":"1"}`), `dataType: Codat documents no delete of "customers"`},
 		{"no body", text(`{"name":"a","kind":"create","dataType":"customers"}`), `step "a": body: it is missing`},

@@ -59,6 +59,8 @@ type StepRecord struct {
 	Since time.Time `json:"since"`
 	// Try counts the idempotency keys with which the step was pushed. The first is 1.
 	Try int `json:"try,omitempty"`
+	// Refusals counts the tries in a row that Codat answered 5xx and that made nothing.
+	Refusals int `json:"refusals,omitempty"`
 	// Push is the newest try.
 	Push *Push `json:"push,omitempty"`
 	// NotBefore is when the step is looked at again, and Wait says why it waits.

@@ -41,6 +41,10 @@ type Write struct {
 	// key (--codat-key-file), and until the API has answered.
 	Reason *WriteReason `json:"reason,omitempty"`
 
+	// Plan and Step name the write plan and the step that made the write, and are empty for a write of another program.
+	Plan string `json:"plan,omitempty"`
+	Step string `json:"step,omitempty"`
+
 	// Current and Legacy are the facts that the fields follow from, of the events of each generation, and Asked is what Codat's
 	// API answered.
 	Current *WriteFact `json:"current,omitempty"`

@@ -71,7 +71,10 @@ func furthest(kept, f *state.WriteFact) *state.WriteFact {
 // status that has it; of those with the same status an answer of the API says most, and a legacy event least. An outcome
 // ends the mark that the write is overdue.
 func derived(from state.Write) state.Write {
-	r := state.Write{PushOperationKey: from.PushOperationKey, Current: from.Current, Legacy: from.Legacy, Asked: from.Asked}
+	r := state.Write{
+		PushOperationKey: from.PushOperationKey, Plan: from.Plan, Step: from.Step,
+		Current: from.Current, Legacy: from.Legacy, Asked: from.Asked,
+	}
 	facts := slices.DeleteFunc([]*state.WriteFact{r.Asked, r.Current, r.Legacy}, func(f *state.WriteFact) bool { return f == nil })
 	slices.SortStableFunc(facts, func(a, b *state.WriteFact) int { return cmp.Compare(rank(b.Status), rank(a.Status)) })
 	r.Status = facts[0].Status

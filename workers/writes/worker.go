@@ -80,6 +80,7 @@ type Store struct {
 	pushes        pushes // nil without an API key
 	overdueAfter  time.Duration
 	overdue       prometheus.Counter
+	wake          func(plan string) // nil when no plans are carried out
 }
 
 // keepWrites is as long as dead letters are kept: until then a failed write can be tried again, and its record be needed.
@@ -157,7 +158,11 @@ func (s Store) add(ctx context.Context, pushOperationKey string, f state.WriteFa
 	if err != nil {
 		return record, err
 	}
-	return record, s.askReason(ctx, record)
+	err = s.askReason(ctx, record)
+	if record.Plan != "" && s.wake != nil {
+		s.wake(record.Plan)
+	}
+	return record, err
 }
 
 func fact[P any](e codat.Event[P]) state.WriteFact {

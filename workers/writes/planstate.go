@@ -1,0 +1,131 @@
+package writes
+
+import (
+	"slices"
+	"time"
+
+	"github.com/headgate/headgate/pkg/plan"
+	"github.com/headgate/headgate/pkg/state"
+)
+
+// cloned returns a record that can be changed without changing r.
+func cloned(r plan.Record) plan.Record {
+	r.Steps = slices.Clone(r.Steps)
+	r.Actions = slices.Clone(r.Actions)
+	for i, s := range r.Steps {
+		if s.Push != nil {
+			push := *s.Push
+			r.Steps[i].Push = &push
+		}
+	}
+	return r
+}
+
+// enter puts a step into a state.
+func enter(s *plan.StepRecord, to plan.State, now time.Time) {
+	if s.State != to {
+		s.State, s.Since = to, now.UTC()
+	}
+	s.NotBefore, s.Wait = time.Time{}, ""
+	if to != plan.Pushing && s.Push != nil {
+		s.Push.Lease = time.Time{}
+	}
+}
+
+// wait lets a step wait in its state.
+func wait(s *plan.StepRecord, until time.Time, why string) {
+	s.NotBefore, s.Wait = until.UTC(), why
+	if s.Push != nil {
+		s.Push.Lease = time.Time{}
+	}
+}
+
+// settle makes a record follow from the states of its steps: behind a failed or unknown step, and after a cancellation, no
+// further step starts.
+func settle(r *plan.Record) {
+	count := func(states ...plan.State) (n int) {
+		for _, s := range r.Steps {
+			if slices.Contains(states, s.State) {
+				n++
+			}
+		}
+		return n
+	}
+	stopped := count(plan.Failed, plan.Unknown) > 0
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.State != plan.Waiting && s.State != plan.Held {
+			continue
+		}
+		to := plan.Waiting
+		switch {
+		case r.Cancelled:
+			to = plan.Cancelled
+		case stopped:
+			to = plan.Held
+		}
+		if s.State != to {
+			enter(s, to, time.Now())
+		}
+	}
+	switch {
+	case r.Cancelled && count(plan.Pushing, plan.Pending) == 0:
+		r.Status = plan.StatusCancelled
+	case r.Cancelled:
+		r.Status = plan.StatusRunning
+	case stopped:
+		r.Status = plan.StatusHeld
+	case count(plan.Done, plan.Skipped) == len(r.Steps):
+		r.Status = plan.StatusDone
+	default:
+		r.Status = plan.StatusRunning
+	}
+}
+
+// ready reports whether a step can start: every step before it is done or skipped.
+func ready(r plan.Record, i int) bool {
+	if r.Steps[i].State != plan.Waiting {
+		return false
+	}
+	for _, before := range r.Plan.Before(i) {
+		if s := r.Steps[before].State; s != plan.Done && s != plan.Skipped {
+			return false
+		}
+	}
+	return true
+}
+
+// unknownTime is for how long after its last call an unknown step without a push operation is compared with those of other
+// plans that search Codat's history.
+const unknownTime = 2 * time.Hour
+
+// closed reports whether a plan can go on only by an action or an event: nothing of it is waiting to start, is pushed or is
+// needed by another plan's search.
+func closed(r plan.Record, now time.Time) bool {
+	for i, s := range r.Steps {
+		switch {
+		case s.State == plan.Pushing, s.State == plan.Pending, ready(r, i):
+			return false
+		case s.State == plan.Unknown && s.PushOperationKey == "" && s.Push != nil && now.Sub(s.Push.Called) < unknownTime:
+			return false
+		}
+	}
+	return true
+}
+
+// fail makes a step failed for a reason.
+func fail(s *plan.StepRecord, reason *state.WriteReason, now time.Time) {
+	enter(s, plan.Failed, now)
+	s.Reason = reason
+}
+
+// failWith makes a step failed for a reason in our words.
+func failWith(s *plan.StepRecord, message string, now time.Time) {
+	fail(s, &state.WriteReason{Message: message}, now)
+}
+
+// doubt makes a step unknown.
+func doubt(s *plan.StepRecord, evidence string, now time.Time) {
+	enter(s, plan.Unknown, now)
+	s.Evidence = evidence
+}
