@@ -282,6 +282,9 @@ func (r *runner) run(ctx context.Context, js jetstream.JetStream, events, parked
 	if r.worker.Key != nil {
 		wg.Go(func() { r.extendQueued(ctx) })
 	}
+	if background := r.worker.Background; background != nil {
+		wg.Go(func() { background(r.handlers, ctx.Done()) })
+	}
 	ended := make(chan struct{})
 	go func() {
 		wg.Wait()

@@ -54,6 +54,10 @@ type Worker struct {
 	// ten seconds.
 	Key func(codat.Event[struct{}]) string
 
+	// Background runs beside the handlers, if it is not nil. stopping is closed when the worker stops: then Background begins
+	// nothing more. Its ctx ends as that of a handler does, and the worker waits for it as for one.
+	Background func(ctx context.Context, stopping <-chan struct{})
+
 	// Claims remember which events were handled; nil means a KV bucket of the source. Set it where the worker is built.
 	Claims claims.Store
 

@@ -27,8 +27,8 @@ const (
 	keptActions = 20
 )
 
-// serve answers the requests about plans until ctx ends. The processes of the worker share them.
-func (p *plans) serve(ctx context.Context, nc *nats.Conn) error {
+// serve answers the requests about plans until stopping is closed. The processes of the worker share them.
+func (p *plans) serve(ctx context.Context, stopping <-chan struct{}, nc *nats.Conn) error {
 	var answering sync.WaitGroup
 	slots := make(chan struct{}, requestsAtOnce)
 	answer := func(handle func(context.Context, []byte) (plan.Reply, error)) nats.MsgHandler {
@@ -36,7 +36,7 @@ func (p *plans) serve(ctx context.Context, nc *nats.Conn) error {
 			slots <- struct{}{}
 			answering.Go(func() {
 				defer func() { <-slots }()
-				limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+				limited, cancel := context.WithTimeout(ctx, requestTimeout)
 				defer cancel()
 				p.respond(m, func() (plan.Reply, error) { return handle(limited, m.Data) })
 			})
@@ -60,7 +60,7 @@ func (p *plans) serve(ctx context.Context, nc *nats.Conn) error {
 		}
 		subscriptions = append(subscriptions, s)
 	}
-	<-ctx.Done()
+	<-stopping
 	return nil
 }
 
@@ -120,7 +120,7 @@ func (p *plans) act(ctx context.Context, kind plan.ActionKind, body []byte) (pla
 	if err := d.Decode(&a); err != nil {
 		return plan.Reply{}, fmt.Errorf("%w: the action is not JSON as documented", plan.ErrRefused)
 	}
-	a.Kind, a.At = kind, time.Now().UTC()
+	a.Kind, a.At = kind, time.Now().UTC().Round(0)
 	if kind == plan.Resume && a.Operation != "" {
 		return p.takeOperation(ctx, a)
 	}

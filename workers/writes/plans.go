@@ -6,8 +6,10 @@ import (
 	"hash/fnv"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,7 +84,8 @@ type plans struct {
 	pace   pace
 	ends   *prometheus.CounterVec // of steps, by state
 
-	woken chan struct{} // with room for one
+	woken   chan struct{} // with room for one
+	failing atomic.Bool   // what was done last has failed
 
 	mu    sync.Mutex
 	due   map[string]time.Time // by plan
@@ -90,11 +93,29 @@ type plans struct {
 	asked map[string]time.Time // by push operation key: when Codat was last asked
 }
 
-func newPlans(bucket jetstream.KeyValue, s Store, calls pushAPI, parts workers.Parts, p pace) *plans {
-	return &plans{
-		bucket: bucket, store: s, api: calls, source: parts.Source, log: parts.Log, pace: p, ends: newStepEnds(),
+func newPlans(bucket jetstream.KeyValue, s Store, calls pushAPI, ends *prometheus.CounterVec, p pace) *plans {
+	plans := &plans{
+		bucket: bucket, store: s, api: calls, source: "codat", log: zap.NewNop(), pace: p, ends: ends,
 		woken: make(chan struct{}, 1), due: map[string]time.Time{}, busy: map[string]bool{}, asked: map[string]time.Time{},
 	}
+	plans.store.wake = plans.wake
+	return plans
+}
+
+// worker returns the worker that also carries out the plans.
+func (p *plans) worker(nc *nats.Conn) workers.Worker {
+	w := Worker(p.store)
+	w.Background = func(ctx context.Context, stopping <-chan struct{}) {
+		var serving sync.WaitGroup
+		defer serving.Wait()
+		serving.Go(func() {
+			if err := p.serve(ctx, stopping, nc); err != nil {
+				p.log.Error("requests about write plans are not answered", zap.Error(err))
+			}
+		})
+		p.run(ctx, stopping)
+	}
+	return w
 }
 
 func newStepEnds() *prometheus.CounterVec {
@@ -108,13 +129,13 @@ func newStepEnds() *prometheus.CounterVec {
 	return ends
 }
 
-// run carries out plans until ctx ends. A call that has begun is finished then.
-func (p *plans) run(ctx context.Context) {
+// run carries out plans until stopping is closed. What it has begun ends with ctx at the latest.
+func (p *plans) run(ctx context.Context, stopping <-chan struct{}) {
 	var working sync.WaitGroup
 	defer working.Wait()
 	slots := make(chan struct{}, plansAtOnce)
 	var scanned time.Time
-	for ctx.Err() == nil {
+	for !closedChannel(stopping) {
 		if time.Since(scanned) >= p.pace.scan {
 			p.scan(ctx)
 			scanned = time.Now()
@@ -122,20 +143,29 @@ func (p *plans) run(ctx context.Context) {
 		id, wait := p.take(time.Now())
 		if id == "" {
 			select {
-			case <-ctx.Done():
+			case <-stopping:
 			case <-p.woken:
 			case <-time.After(min(wait, p.pace.scan)):
 			}
 			continue
 		}
 		select {
-		case <-ctx.Done():
+		case <-stopping:
 		case slots <- struct{}{}:
 			working.Go(func() {
-				p.work(ctx, id)
+				p.work(ctx, stopping, id)
 				<-slots
 			})
 		}
+	}
+}
+
+func closedChannel(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -160,11 +190,9 @@ func (p *plans) take(now time.Time) (id string, wait time.Duration) {
 }
 
 // work advances a plan, and notes when it is due again.
-func (p *plans) work(ctx context.Context, id string) {
-	at, err := p.advance(ctx, id)
-	if err != nil && ctx.Err() == nil {
-		p.log.Warn("a write plan waits", zap.String("plan", id), zap.Error(err))
-	}
+func (p *plans) work(ctx context.Context, stopping <-chan struct{}, id string) {
+	at, err := p.advance(ctx, stopping, id)
+	p.complain("a write plan waits", err, zap.String("plan", id))
 	if err != nil {
 		at = time.Now().Add(p.pace.pause(3))
 	}
@@ -175,6 +203,13 @@ func (p *plans) work(ctx context.Context, id string) {
 	}
 	p.mu.Unlock()
 	p.signal()
+}
+
+// complain logs an error when what was done before has succeeded: a bucket or an API that is away concerns every plan.
+func (p *plans) complain(message string, err error, fields ...zap.Field) {
+	if failed := p.failing.Swap(err != nil); err != nil && !failed {
+		p.log.Warn(message, append(fields, zap.Error(err))...)
+	}
 }
 
 // wake makes a plan due now.
@@ -208,9 +243,7 @@ func shardOf(id string) uint32 {
 func (p *plans) scan(ctx context.Context) {
 	ids, err := p.openPlans(ctx)
 	if err != nil {
-		if ctx.Err() == nil {
-			p.log.Warn("the open write plans cannot be listed", zap.Error(err))
-		}
+		p.complain("the open write plans cannot be listed", err)
 		return
 	}
 	p.mu.Lock()
@@ -284,30 +317,28 @@ func (p *plans) change(ctx context.Context, id string, f func(r *plan.Record) bo
 
 // advance does everything that a plan can do now. It returns when the plan is due again, and the zero time when that is after
 // an action or an event only.
-func (p *plans) advance(ctx context.Context, id string) (time.Time, error) {
-	// A process that is stopping finishes what it has begun, and begins nothing.
-	whole := context.WithoutCancel(ctx)
+func (p *plans) advance(ctx context.Context, stopping <-chan struct{}, id string) (time.Time, error) {
 	followed := map[string]bool{}
-	for ctx.Err() == nil {
-		r, _, err := workers.ReadRecord[plan.Record](whole, p.bucket, id)
+	for !closedChannel(stopping) {
+		r, _, err := workers.ReadRecord[plan.Record](ctx, p.bucket, id)
 		if err != nil {
 			return time.Time{}, err
 		}
 		do, at := p.next(r, time.Now(), followed)
 		if do == nil {
 			if closed(r, time.Now()) {
-				return time.Time{}, p.forget(whole, r)
+				return time.Time{}, p.forget(ctx, r)
 			}
 			return at, nil
 		}
-		limited, cancel := context.WithTimeout(whole, p.pace.lease)
+		limited, cancel := context.WithTimeout(ctx, p.pace.lease)
 		err = do(limited)
 		cancel()
 		if err != nil {
 			return time.Time{}, err
 		}
 	}
-	return time.Time{}, ctx.Err()
+	return time.Time{}, nil
 }
 
 // next returns what a plan can do now, or when it is due.

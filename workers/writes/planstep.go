@@ -285,6 +285,11 @@ func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 			}
 		}
 	}
+	if s.State == plan.Unknown && w.Status.IsSettled() { // the plan may go on, and may not be among the open ones
+		if err := p.open(ctx, r); err != nil {
+			return err
+		}
+	}
 	return p.changeStep(ctx, r.Plan.ID, i, func(_ plan.Record, now *plan.StepRecord) bool {
 		if now.PushOperationKey != s.PushOperationKey || now.State != plan.Pending && now.State != plan.Unknown {
 			return false
@@ -303,6 +308,8 @@ func (p *plans) mustAsk(w state.Write, s plan.StepRecord, now time.Time) bool {
 	case w.Status.IsSettled():
 		delete(p.asked, s.PushOperationKey)
 		return !known && (w.Status == codat.Failed && w.Reason == nil || w.Status == codat.Success && w.Record == "")
+	case s.State == plan.Pending && w.Status == codat.TimedOut:
+		return true
 	case s.State != plan.Pending || now.Sub(later(p.asked[s.PushOperationKey], s.Since)) < max(p.pace.ask, now.Sub(s.Since)/4):
 		return false
 	}

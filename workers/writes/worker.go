@@ -15,6 +15,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/api"
+	"github.com/headgate/headgate/pkg/plan"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
@@ -41,10 +42,10 @@ func (s *Settings) Validate() error {
 	return err
 }
 
-// Run runs the worker until ctx ends. With an API key it asks Codat's API for the reasons of failures, and for the outcomes of
-// overdue writes.
+// Run runs the worker until ctx ends. With an API key it carries out write plans, and asks Codat's API for the reasons of
+// failures and for the outcomes of overdue writes.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
-	var asked pushes
+	var asked pushAPI
 	if s.Codat.Enabled() {
 		client, err := api.New(s.Codat, p.Metrics)
 		if err != nil {
@@ -63,14 +64,29 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		Namespace: "headgate", Subsystem: "writes", Name: "overdue_total",
 		Help: "Writes that were marked overdue, because no outcome had come.",
 	})
-	p.Metrics.MustRegister(overdue)
+	ends := newStepEnds()
+	p.Metrics.MustRegister(overdue, ends)
 	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
 		records, err := parts.State(ctx, state.WritesName)
 		if err != nil {
 			return workers.Worker{}, err
 		}
 		quota, err := parts.State(ctx, state.QuotaName)
-		return Worker(Store{writes: records, quota: quota, pushes: asked, overdueAfter: s.OverdueAfter, overdue: overdue}), err
+		if err != nil {
+			return workers.Worker{}, err
+		}
+		store := Store{writes: records, quota: quota, overdueAfter: s.OverdueAfter, overdue: overdue}
+		if asked == nil {
+			return Worker(store), nil
+		}
+		store.pushes = asked
+		bucket, err := parts.State(ctx, plan.StateName)
+		if err != nil {
+			return workers.Worker{}, err
+		}
+		carried := newPlans(bucket, store, asked, ends, defaultPace(s.Codat.CodatTimeout))
+		carried.source, carried.log = parts.Source, parts.Log
+		return carried.worker(parts.JS.Conn()), nil
 	})
 }
 
@@ -91,8 +107,8 @@ const keepWrites = 90 * 24 * time.Hour
 func Worker(s Store) workers.Worker {
 	return workers.Worker{
 		Name:        Name,
-		State:       []string{state.WritesName, state.QuotaName},
-		StateMaxAge: map[string]time.Duration{state.WritesName: keepWrites},
+		State:       []string{state.WritesName, state.QuotaName, plan.StateName},
+		StateMaxAge: map[string]time.Duration{state.WritesName: keepWrites, plan.StateName: keepWrites},
 		Begin:       stream.BeginAll(), // the state of a write follows from all of its events
 		Handlers: []workers.Handler{
 			workers.Handle(codat.AnyWriteSuccessful, s.write(codat.Success)),

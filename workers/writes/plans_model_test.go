@@ -1,0 +1,531 @@
+package writes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/api"
+	"github.com/headgate/headgate/pkg/codat/codattest"
+	"github.com/headgate/headgate/pkg/plan"
+	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/state"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+	"github.com/headgate/headgate/workers"
+)
+
+// Random plans are carried out against the stand-in over HTTP while it fails, refuses, hangs up and times out, while the
+// quota is used up, and while the process that carries them out is killed before and after its writes and calls.
+func TestPlans_CreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
+
+// checkPlans carries out so many plans. At the stand-in no write is made twice unless a person has asked for it after it
+// was seen to have failed; a step is pushed when those before it have succeeded, with what they made; and each plan
+// comes to its end, with the actions of a person who looks at the platform.
+func checkPlans(t *testing.T, count int) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	w := newPlanWorld(t, seed)
+	defer w.stop()
+	var submitted []string
+	for i := range count {
+		p := w.randomPlan(i)
+		submitted = append(submitted, p.ID)
+		w.submit(p)
+	}
+	deadline := time.Now().Add(5 * time.Minute)
+	for _, id := range submitted {
+		for {
+			r, err := plan.Get(t.Context(), w.srv.JS, source, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Status == plan.StatusDone || r.Status == plan.StatusCancelled {
+				break
+			}
+			if time.Now().After(deadline) {
+				text, _ := json.MarshalIndent(r.Steps, "", " ")
+				t.Fatalf("plan %s is %s:\n%s", id, r.Status, text)
+			}
+			if r.Status == plan.StatusHeld {
+				w.help(r)
+			}
+			select {
+			case <-t.Context().Done():
+				t.Fatal("the test ends")
+			case <-time.After(5 * time.Millisecond): // between two looks at the record
+			}
+		}
+	}
+	w.check()
+}
+
+const source = stream.Source("codat")
+
+// A planWorld is a broker, a stand-in that delivers webhooks into it, the worker, and processes that carry out plans.
+type planWorld struct {
+	*testing.T
+	srv   *streamtest.Server
+	codat *codattest.Server
+	store Store
+	plans jetstream.KeyValue
+	calls *api.Client
+
+	mu      sync.Mutex
+	random  *rand.Rand
+	done    map[string]string // record by plan/step of what has succeeded
+	made    map[string][]codattest.Push
+	faults  []string
+	byID    map[string]plan.Plan
+	skipped map[string]string
+	lost    map[int]bool // numbers of pushes that time out for good
+	kills   int
+	current *plans
+	quit    func()
+}
+
+func newPlanWorld(t *testing.T, seed uint64) *planWorld {
+	w := &planWorld{
+		T: t, random: rand.New(rand.NewPCG(seed, 1)), done: map[string]string{}, made: map[string][]codattest.Push{},
+		byID: map[string]plan.Plan{}, skipped: map[string]string{}, lost: map[int]bool{},
+	}
+	w.srv = streamtest.New(t, Worker(Store{}).Spec())
+	endpoint := httptest.NewServer(http.HandlerFunc(w.receive))
+	t.Cleanup(endpoint.Close)
+	var err error
+	w.codat, err = codattest.Start(codattest.Options{
+		Outcome: w.outcome, Changed: w.changed, Quota: 1 << 40, Speed: 10_000,
+		Delivery: func(codattest.Message) codattest.Delivery {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return codattest.Delivery{Delay: time.Duration(w.random.IntN(30)) * time.Millisecond, Copies: w.random.IntN(2)}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.codat.Close)
+	for i := range 10 {
+		w.codat.AddCompany(codattest.Company{ID: fmt.Sprintf("company-%d", i), Name: "A Company", Connections: []string{"connection"}})
+	}
+	w.codat.AddEndpoint(codattest.Endpoint{URL: endpoint.URL})
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(codattest.DefaultKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.calls, err = api.New(api.Settings{CodatKeyFile: key, CodatURL: w.codat.URL(), CodatTimeout: 10 * time.Second, CodatConcurrency: 4}, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.calls.Close)
+	w.plans = w.bucket(plan.StateName)
+	w.store = Store{writes: w.bucket(state.WritesName), quota: w.bucket(state.QuotaName), pushes: w.calls, overdueAfter: time.Hour}
+	w.startWorker()
+	w.run()
+	return w
+}
+
+func (w *planWorld) bucket(name string) jetstream.KeyValue {
+	kv, err := w.srv.JS.KeyValue(w.Context(), source.StateBucket(name))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return kv
+}
+
+// receive stores the events that the stand-in delivers.
+func (w *planWorld) receive(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	var head codat.Head
+	if err == nil {
+		head, err = codat.Read(body)
+	}
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
+	}
+	id := r.Header.Get("webhook-id")
+	m, err := source.Message(stream.Stored{ID: id, MsgID: id, Head: head, Received: time.Now()}, body)
+	if err == nil {
+		_, err = w.srv.JS.PublishMsg(context.Background(), m)
+	}
+	if err != nil {
+		http.Error(rw, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	rw.WriteHeader(http.StatusNoContent)
+}
+
+// startWorker runs the worker that takes the events. It wakes the process that carries out plans.
+func (w *planWorld) startWorker() {
+	store := w.store
+	store.wake = func(id string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.current != nil {
+			w.current.wake(id)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	s := workers.Settings{NATS: stream.NATS{NATSURL: w.srv.URL}, Source: source, Grace: 20 * time.Second}
+	go func() {
+		ended <- workers.Run(ctx, s, process.New(Name, zap.NewNop()), Worker(store), func(context.Context, workers.Parts) (workers.Worker, error) { return Worker(store), nil })
+	}()
+	w.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.Errorf("Run = %v", err)
+		}
+	})
+}
+
+var testPace = pace{
+	scan: 20 * time.Millisecond, lease: 2 * time.Second, memory: 6 * time.Second, settle: 300 * time.Millisecond, skew: 0,
+	ask: 500 * time.Millisecond, minPause: 10 * time.Millisecond, maxPause: 500 * time.Millisecond,
+}
+
+// run starts processes that carry out plans, one after another: each is killed at a random write or call.
+func (w *planWorld) run() {
+	stopping := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for !closedChannel(stopping) {
+			w.mu.Lock()
+			l := newLife(w.random.IntN(60))
+			p := newPlans(mortalBucket{w.plans, l}, w.store, mortalAPI{w.calls, l}, newStepEnds(), testPace)
+			p.store.writes = mortalBucket{w.store.writes, l}
+			w.current = p
+			w.mu.Unlock()
+			killed := make(chan struct{})
+			go func() {
+				select {
+				case <-stopping:
+				case <-l.ctx.Done():
+				}
+				close(killed)
+			}()
+			p.run(l.ctx, killed)
+			if l.ctx.Err() != nil {
+				w.kills++
+			}
+			l.end()
+		}
+	})
+	w.quit = func() {
+		close(stopping)
+		running.Wait()
+	}
+}
+
+func (w *planWorld) stop() { w.quit() }
+
+// errKilled is the error of what a killed process does: it has no effect.
+var errKilled = errors.New("killed")
+
+// A life ends after a number of writes and calls. Half of the ends are after the effect.
+type life struct {
+	ctx  context.Context
+	end  context.CancelFunc
+	mu   sync.Mutex
+	left int
+}
+
+func newLife(steps int) *life {
+	ctx, end := context.WithCancel(context.Background())
+	return &life{ctx: ctx, end: end, left: steps}
+}
+
+// step does f unless the process is killed before it, and hides what came of it when the process is killed after it.
+func (l *life) step(f func() error) error {
+	l.mu.Lock()
+	l.left--
+	left := l.left
+	l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return errKilled
+	}
+	if left == 0 {
+		l.end()
+		return errKilled
+	}
+	err := f()
+	if left == 1 || l.ctx.Err() != nil {
+		l.end()
+		return errKilled
+	}
+	return err
+}
+
+type mortalBucket struct {
+	jetstream.KeyValue
+	life *life
+}
+
+func (b mortalBucket) Create(ctx context.Context, key string, value []byte, o ...jetstream.KVCreateOpt) (rev uint64, err error) {
+	err = b.life.step(func() error { rev, err = b.KeyValue.Create(context.WithoutCancel(ctx), key, value, o...); return err })
+	return rev, err
+}
+
+func (b mortalBucket) Update(ctx context.Context, key string, value []byte, last uint64) (rev uint64, err error) {
+	err = b.life.step(func() error {
+		rev, err = b.KeyValue.Update(context.WithoutCancel(ctx), key, value, last)
+		return err
+	})
+	return rev, err
+}
+
+type mortalAPI struct {
+	*api.Client
+	life *life
+}
+
+func (a mortalAPI) Create(ctx context.Context, t api.Target, key string, body []byte) (op api.PushOperation, err error) {
+	err = a.life.step(func() error { op, err = a.Client.Create(ctx, t, key, body); return err })
+	return op, err
+}
+
+func (a mortalAPI) Update(ctx context.Context, t api.Target, id string, body []byte) (op api.PushOperation, err error) {
+	err = a.life.step(func() error { op, err = a.Client.Update(ctx, t, id, body); return err })
+	return op, err
+}
+
+func (a mortalAPI) Delete(ctx context.Context, t api.Target, id string) (op api.PushOperation, err error) {
+	err = a.life.step(func() error { op, err = a.Client.Delete(ctx, t, id); return err })
+	return op, err
+}
+
+func (a mortalAPI) Pushes(ctx context.Context, company string, p api.Page) (list api.List[api.PushOperation], err error) {
+	err = a.life.step(func() error { list, err = a.Client.Pushes(ctx, company, p); return err })
+	return list, err
+}
+
+// randomPlan makes a plan whose creates say in their bodies which step they are of, and what the steps before them made.
+func (w *planWorld) randomPlan(n int) plan.Plan {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := plan.Plan{ID: fmt.Sprintf("plan-%d", n), Company: fmt.Sprintf("company-%d", n%10), Connection: "connection"}
+	for i := range 1 + w.random.IntN(5) {
+		s := plan.Step{Name: fmt.Sprintf("step-%d", i), Kind: plan.Create, DataType: codat.DataCustomers}
+		body := map[string]any{"ref": p.ID + "/" + s.Name}
+		refs := map[string]string{}
+		for before := range i {
+			switch w.random.IntN(4) {
+			case 0:
+				s.After = append(s.After, p.Steps[before].Name)
+			case 1:
+				refs[p.Steps[before].Name] = "${steps." + p.Steps[before].Name + ".record.id}"
+			}
+		}
+		body["refs"] = refs
+		if w.random.IntN(2) == 0 {
+			s.DataType = codat.DataSuppliers
+		}
+		if i > 0 && w.random.IntN(5) == 0 {
+			before := p.Steps[w.random.IntN(i)]
+			s.Kind, s.DataType, s.Record = plan.Update, before.DataType, "${steps."+before.Name+".record.id}"
+		}
+		s.Body, _ = json.Marshal(body)
+		p.Steps = append(p.Steps, s)
+	}
+	w.byID[p.ID] = p
+	return p
+}
+
+func (w *planWorld) submit(p plan.Plan) {
+	w.Helper()
+	text, err := json.Marshal(p)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.action(func(plans *plans) error {
+		_, err := plans.submit(w.Context(), text)
+		return err
+	})
+}
+
+// action asks the process that lives until one has answered.
+func (w *planWorld) action(f func(*plans) error) {
+	w.Helper()
+	streamtest.Wait(w, func() bool {
+		w.mu.Lock()
+		p := w.current
+		w.mu.Unlock()
+		if p == nil {
+			return false
+		}
+		err := f(p)
+		if err != nil && !errors.Is(err, errKilled) && !errors.Is(err, plan.ErrRefused) {
+			w.Errorf("action = %v", err)
+		}
+		return !errors.Is(err, errKilled)
+	}, "an action to be answered")
+}
+
+// ref is the step that a push is of.
+type ref struct {
+	Ref  string            `json:"ref"`
+	Refs map[string]string `json:"refs"`
+}
+
+// outcome draws what becomes of a push, and checks that its turn has come.
+func (w *planWorld) outcome(p codattest.Push) (codattest.Outcome, bool) {
+	var said ref
+	if err := json.Unmarshal(p.Body, &said); err != nil {
+		w.fault("a body that is not JSON: %v", err)
+	}
+	id, name, _ := strings.Cut(said.Ref, "/")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	parent := w.byID[id]
+	i := slices.IndexFunc(parent.Steps, func(s plan.Step) bool { return s.Name == name })
+	for _, before := range parent.Before(i) {
+		other := parent.Steps[before].Name
+		record, done := w.done[id+"/"+other]
+		if by, is := w.skipped[id+"/"+other]; is {
+			record, done = by, true
+		}
+		if !done {
+			w.faults = append(w.faults, fmt.Sprintf("%s is pushed before %s has succeeded", said.Ref, other))
+		}
+		if given, refers := said.Refs[other]; refers && given != record {
+			w.faults = append(w.faults, fmt.Sprintf("%s refers to record %q of %s; want %q", said.Ref, given, other, record))
+		}
+	}
+	soon := time.Duration(w.random.IntN(30)) * time.Millisecond
+	switch w.random.IntN(40) {
+	case 0:
+		return codattest.Fail(soon, "refused"), true
+	case 1:
+		w.lost[p.Number] = true
+		return codattest.TimeOut(soon), true
+	case 2:
+		return codattest.SucceedLate(soon, 2*soon+time.Millisecond), true
+	case 3, 4:
+		return codattest.Refuse(http.StatusInternalServerError, "internal error"), true
+	case 5, 6:
+		o := codattest.Succeed(soon)
+		o.Refuse, o.Made = http.StatusBadGateway, true
+		return o, true
+	case 7:
+		return codattest.Refuse(http.StatusBadRequest, "not valid"), true
+	case 8, 9:
+		o := codattest.Succeed(soon)
+		o.HangUp = true
+		return o, true
+	case 10:
+		o := codattest.Refuse(http.StatusTooManyRequests, "too many")
+		o.RetryAfter = time.Second
+		return o, w.random.IntN(3) == 0
+	}
+	return codattest.Succeed(soon), true
+}
+
+func (w *planWorld) changed(p codattest.Push) {
+	var said ref
+	if json.Unmarshal(p.Body, &said) != nil || p.Status != codat.Success {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done[said.Ref] = p.Record
+}
+
+func (w *planWorld) fault(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+// help does for a held plan what a person does who sees the platform.
+func (w *planWorld) help(r plan.Record) {
+	for _, s := range r.Steps {
+		if s.State != plan.Failed && s.State != plan.Unknown {
+			continue
+		}
+		made := slices.DeleteFunc(w.pushesOf(r.Plan.ID+"/"+s.Name), func(p codattest.Push) bool { return p.Status == codat.Failed })
+		a := plan.Action{Plan: r.Plan.ID, Step: s.Name}
+		kind := plan.Retry
+		switch {
+		case len(made) > 0 && w.isLost(made[len(made)-1]):
+		case len(made) > 0 && made[len(made)-1].Status == codat.TimedOut:
+			continue // it succeeds late
+		case s.State == plan.Unknown && len(made) > 0:
+			kind, a.Operation = plan.Resume, made[len(made)-1].Key
+			if s.PushOperationKey != "" {
+				a.Operation, a.Step = "", ""
+			}
+		}
+		w.act(kind, a)
+	}
+}
+
+func (w *planWorld) isLost(p codattest.Push) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost[p.Number]
+}
+
+func (w *planWorld) act(kind plan.ActionKind, a plan.Action) {
+	body, err := json.Marshal(a)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.action(func(p *plans) error {
+		_, err := p.act(w.Context(), kind, body)
+		return err
+	})
+}
+
+// pushesOf returns the push operations of a step.
+func (w *planWorld) pushesOf(step string) []codattest.Push {
+	return slices.DeleteFunc(w.codat.Pushes(), func(p codattest.Push) bool {
+		var said ref
+		return json.Unmarshal(p.Body, &said) != nil || said.Ref != step
+	})
+}
+
+// check looks at everything that the stand-in was asked for.
+func (w *planWorld) check() {
+	w.Helper()
+	w.stop()
+	w.quit = func() {}
+	by := map[string][]codattest.Push{}
+	for _, p := range w.codat.Pushes() {
+		var said ref
+		if err := json.Unmarshal(p.Body, &said); err != nil {
+			w.Fatal(err)
+		}
+		if p.Type == codat.WriteCreate {
+			by[said.Ref] = append(by[said.Ref], p)
+		}
+	}
+	for step, pushes := range by {
+		for i, p := range pushes[:len(pushes)-1] {
+			if p.Status != codat.Failed && p.Status != codat.TimedOut {
+				w.Errorf("create %s was made %d times: operation %d of them is %s", step, len(pushes), i+1, p.Status)
+			}
+		}
+	}
+	for _, fault := range w.faults {
+		w.Error(fault)
+	}
+	w.Logf("%d push operations, %d kills", len(w.codat.Pushes()), w.kills)
+}
