@@ -302,8 +302,9 @@ func TestServe_KeepsConnectionsWhoseEventsAreBeingStored(t *testing.T) {
 		real = append(real, dial(request))
 		<-store.asked
 	}
+	var flood []net.Conn
 	for range 20 * most {
-		dial("POST /")
+		flood = append(flood, dial("POST /"))
 	}
 	streamtest.Wait(t, func() bool { return dropped.Load() >= 20*most-1 }, "all but one of the flood are closed")
 	close(store.release)
@@ -314,6 +315,9 @@ func TestServe_KeepsConnectionsWhoseEventsAreBeingStored(t *testing.T) {
 			continue
 		}
 		resp.Body.Close()
+	}
+	for _, nc := range flood { // net/http waits 5 s for a connection without a request
+		nc.Close()
 	}
 	stop()
 	if err := <-ended; err != nil {

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -74,15 +74,14 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 	if err != nil {
 		return err
 	}
-	var collected atomic.Bool
-	p.Health.Add("broker", func(context.Context) error {
+	connected := func(context.Context) error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("not connected to NATS: %s", nc.Status())
 		}
-		if !collected.Load() {
-			return errors.New("nothing collected yet")
-		}
 		return nil
+	}
+	p.Health.Add("broker", func(ctx context.Context) error {
+		return cmp.Or(connected(ctx), errors.New("nothing collected yet"))
 	})
 	first, cancel := context.WithTimeout(ctx, w.Interval)
 	_ = stream.Connected(first, nc) // without a connection, the first collection reports it
@@ -98,7 +97,7 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 			return nil
 		}
 		series := shown.show(s)
-		collected.Store(true)
+		p.Health.Add("broker", connected) // a check that replaces another counts at once
 		// One line for each change: what stays wrong is in the metrics.
 		if now := fmt.Sprint(err); now != logged {
 			logged = now
