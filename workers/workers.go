@@ -43,6 +43,10 @@ type Worker struct {
 	// StateMaxAge is how long a record of a state is kept after its last change, by the state's name: at least 1h, and without
 	// it for ever. It is for new buckets; headgate provision --state-max-age changes that of an existing one.
 	StateMaxAge map[string]time.Duration
+	// Requests are the subjects, without the source, of the NATS requests that the worker's program answers: "plans.*" is
+	// codat.plans.* for the source codat. Its NATS user may subscribe to them in the queue group of the worker's name, and
+	// answer. Run does not subscribe to them: the program does.
+	Requests []string
 	// Begin says where a new worker begins in the stream. The zero value begins with new events, so that a worker that
 	// sends mail does not send sixteen days of it. A worker that keeps state wants stream.BeginAll.
 	Begin stream.Begin
@@ -201,7 +205,7 @@ func (w Worker) Spec() stream.WorkerSpec {
 	}
 	slices.Sort(types)
 	return stream.WorkerSpec{
-		Name: w.Name, Types: types, State: w.State, StateMaxAge: w.StateMaxAge,
+		Name: w.Name, Types: types, State: w.State, StateMaxAge: w.StateMaxAge, Requests: w.Requests,
 		AckWait: w.AckWait, MaxAckPending: maxAckPending, Begin: w.Begin,
 	}
 }

@@ -30,7 +30,7 @@ type keysCmd struct {
 	Check  bool     `name:"check" env:"-" help:"Create nothing, and exit with 1 when a secret is missing."`
 }
 
-// Validate reports a --spec that cannot be read or whose worker has another's name, a --server that is not a host name, and a
+// Validate reports a --spec that cannot be read or whose worker has another's name or answers requests, a --server that is not a host name, and a
 // --team whose durable consumer cannot have that name or is another's.
 func (c *keysCmd) Validate() error {
 	for _, name := range c.Server {
@@ -46,6 +46,10 @@ func (c *keysCmd) Validate() error {
 	for _, spec := range specs {
 		if slices.Contains(taken, spec.Name) {
 			return fmt.Errorf("--spec: the name %s is taken by a role, a built-in worker or a team: choose another", spec.Name)
+		}
+		if len(spec.Requests) > 0 {
+			return fmt.Errorf("--spec: the worker %s answers requests (%s), which no account imports from its own: write its account, and the imports of those who ask, as deploy/nats has them for worker-writes",
+				spec.Name, strings.Join(spec.Requests, ", "))
 		}
 		taken = append(taken, spec.Name)
 	}

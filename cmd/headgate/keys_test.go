@@ -241,6 +241,20 @@ func TestKeys_RefusesSpecWithNameOfAnAccount(t *testing.T) {
 	}
 }
 
+// The accounts of those who ask do not import from the account of a worker of another repository.
+func TestKeys_RefusesSpecThatAnswersRequests(t *testing.T) {
+	t.Parallel()
+	folder, spec := t.TempDir(), filepath.Join(t.TempDir(), "books.json")
+	if err := os.WriteFile(spec, []byte(`{"name": "books", "types": [">"], "requests": ["books.close"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := begin(t, "", "keys", folder, "--spec", spec).exit(2)
+	contains(t, c.err.String(), "the worker books answers requests (books.close)", "deploy/nats")
+	if made := contents(t, folder); len(made) != 0 {
+		t.Errorf("it made %v; want nothing", made)
+	}
+}
+
 func TestKeys_RefusesWrongUsage(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

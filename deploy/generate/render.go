@@ -14,6 +14,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers/builtin"
 )
@@ -48,7 +49,8 @@ var sections = []struct {
 		`{{$worker := .}}{{range .Exports -}}
 { service: "{{.Subject}}", accounts: [{{$worker.Variable}}{{if .Teams}}, TEAMS{{end}}{{if .Support}}, SUPPORT{{end}}]{{if .Stream}}, response_type: stream{{end}} }
 {{end}}`,
-		"{{.Variable}}: { users: [ { nkey: ${{.Variable}}_NKEY, permissions: ${{.Variable}}_MAY } ], imports: ${{.Variable}}_IMPORTS }\n",
+		"{{.Variable}}: { users: [ { nkey: ${{.Variable}}_NKEY, permissions: ${{.Variable}}_MAY } ], imports: ${{.Variable}}_IMPORTS" +
+			"{{if .Spec.Requests}}, exports: ${{.Variable}}_EXPORTS{{end}} }\n",
 		`{{range .NewStates -}}
 { service: { account: HEADGATE, subject: "$JS.API.STREAM.INFO.KV_CODAT_{{.}}" }, to: "HEADGATE.API.STREAM.INFO.KV_CODAT_{{.}}" }
 { service: { account: HEADGATE, subject: "$JS.API.DIRECT.GET.KV_CODAT_{{.}}.>" }, to: "HEADGATE.API.DIRECT.GET.KV_CODAT_{{.}}.>" }
@@ -79,6 +81,9 @@ type Worker struct {
 // source is that of the deployment's files.
 const source = stream.Source("codat")
 
+// teamRequests are the requests that teams may make. The operator may make all.
+var teamRequests = []string{"plans.submit"}
+
 // Subjects are those to which the worker publishes.
 func (w Worker) Subjects() []string { return w.Spec.Subjects(source) }
 
@@ -102,6 +107,20 @@ func (w Worker) Exports() []export {
 			e.Teams = e.Teams || subject == "$JS.API.STREAM.INFO."+bucket || subject == "$JS.API.DIRECT.GET."+bucket+".>"
 		}
 		all = append(all, e)
+	}
+	return all
+}
+
+// Requests are the subjects of the requests that the worker answers.
+func (w Worker) Requests() []string { return w.Spec.RequestSubjects(source) }
+
+// TeamRequests are the subjects of those of teamRequests that the worker answers.
+func (w Worker) TeamRequests() []string {
+	var all []string
+	for _, request := range teamRequests {
+		if slices.ContainsFunc(w.Spec.Requests, func(r string) bool { return codat.Pattern(r).Match(request) }) {
+			all = append(all, string(source)+"."+request)
+		}
 	}
 	return all
 }

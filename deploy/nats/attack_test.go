@@ -79,14 +79,18 @@ var stored = []target{
 	{"codat.parked.connections.company.created", empty},
 	{"codat.parked.another.company.created", empty},
 	{"codat.operator", empty},
+	{"codat.plans.submit", empty},
+	{"codat.plans.cancel", empty},
 	{"$KV.CODAT_claims_connections.x", empty},
 	{"$KV.CODAT_connections.x.y", empty},
+	{"$KV.CODAT_plans.x", empty},
 	{"$KV.CODAT_workers.connections.x", empty},
 	{"$KV.CODAT_workers.another.x", empty},
 	{"$JS.API.CONSUMER.MSG.NEXT.CODAT.connections", []string{`{"batch":1,"no_wait":true}`}},
 	{"$JS.API.CONSUMER.MSG.NEXT.CODAT.billing", []string{`{"batch":1,"no_wait":true}`}},
 	{"$JS.API.CONSUMER.MSG.NEXT.CODAT_PARKED.connections", []string{`{"batch":1,"no_wait":true}`}},
 	{"$JS.ACK.CODAT.connections.1.1.1.1.0", []string{"+ACK", "+TERM"}},
+	{"$JS.ACK.CODAT.writes.1.1.1.1.0", []string{"+ACK", "+TERM"}},
 	{"$JS.ACK.CODAT.billing.1.1.1.1.0", []string{"+ACK", "+TERM"}},
 	{"$JS.ACK.hub.hash.CODAT.billing.1.1.1.1.0.x", []string{"+ACK"}},
 }
@@ -124,7 +128,7 @@ type deployment struct {
 	js    jetstream.JetStream
 
 	mu    sync.Mutex
-	asked []string // subjects of API requests that HEADGATE's account was asked, as the servers tell
+	asked []string // subjects of API requests that HEADGATE's account was asked, as the servers tell, and of requests about plans
 }
 
 func newDeployment(t *testing.T, count int) *deployment {
@@ -164,14 +168,13 @@ func newDeployment(t *testing.T, count int) *deployment {
 	_, err = f.nc.Subscribe("$JS.EVENT.ADVISORY.API", func(m *nats.Msg) {
 		var audit server.JSAPIAudit
 		if json.Unmarshal(m.Data, &audit) == nil {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.asked = append(f.asked, audit.Subject)
+			f.hears(audit.Subject)
 		}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	answersPlans(t, f.in, f.nodes[0], f.hears)
 	for _, bucket := range []string{"CODAT_claims_connections", "CODAT_connections", "CODAT_workers"} {
 		f.store("$KV."+bucket+".known.known", "", "{}")
 	}
@@ -180,6 +183,13 @@ func newDeployment(t *testing.T, count int) *deployment {
 		f.store(s, known(s), "{}")
 	}
 	return f
+}
+
+// hears keeps the subject of a request.
+func (f *deployment) hears(subject string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = append(f.asked, subject)
 }
 
 // known is the id of a message that is stored for each kind of subject.
@@ -225,6 +235,9 @@ func (f *deployment) roles() []role {
 }
 
 func (r role) allowed(subject string) bool {
+	if r.name == "writes" && strings.HasPrefix(subject, "codat.plans.") {
+		return true // it is the one that is asked
+	}
 	return slices.ContainsFunc(r.may, func(pattern string) bool { return server.SubjectsCollide(pattern, subject) })
 }
 
@@ -356,6 +369,8 @@ func requests(pattern string) []*nats.Msg {
 		return bodies(subject, `{"seq":99999999}`, `{"seq":1}`)
 	case strings.Contains(pattern, "CONSUMER.INFO."):
 		return bodies(strings.Replace(pattern, "*.*", "CODAT.connections", 1), "")
+	case strings.HasPrefix(pattern, "codat.plans."):
+		return bodies(strings.Replace(pattern, "*", "submit", 1), "", "{}")
 	case strings.HasPrefix(pattern, "$JS.ACK.*"):
 		return nil // of servers to come
 	case strings.HasPrefix(pattern, "_INBOX_"):
@@ -479,8 +494,8 @@ func anyList(v any) []any {
 	return list
 }
 
-// What the user of a role may publish is what its account imports, and HEADGATE exports exactly that to it: between two
-// exports that both match, a server chooses at random.
+// What the user of a role may publish is what its account imports, and HEADGATE or a worker's account exports exactly that to
+// it: between two exports that both match, a server chooses at random.
 func TestAccounts_ImportWhatTheirUsersMayPublish(t *testing.T) {
 	t.Parallel()
 	in := install(t)
@@ -505,14 +520,14 @@ func TestAccounts_ImportWhatTheirUsersMayPublish(t *testing.T) {
 	}
 	for name, a := range accounts {
 		for _, im := range a.Imports {
-			if im.From != "HEADGATE" {
+			if im.From == "TEAMS" || im.From == "WORKERS" { // they export patterns
 				continue
 			}
-			exact := slices.IndexFunc(accounts["HEADGATE"].Exports, func(ex service) bool { return ex.Subject == im.Subject })
+			exact := slices.IndexFunc(accounts[im.From].Exports, func(ex service) bool { return ex.Subject == im.Subject })
 			if exact < 0 {
-				t.Errorf("%s imports %s, which HEADGATE does not export by this name", name, im.Subject)
-			} else if ex := accounts["HEADGATE"].Exports[exact]; im.Subject != "$JS.API.INFO" && !slices.Contains(ex.Accounts, name) {
-				t.Errorf("%s imports %s, which HEADGATE exports to %v only", name, im.Subject, ex.Accounts)
+				t.Errorf("%s imports %s, which %s does not export by this name", name, im.Subject, im.From)
+			} else if ex := accounts[im.From].Exports[exact]; im.Subject != "$JS.API.INFO" && !slices.Contains(ex.Accounts, name) {
+				t.Errorf("%s imports %s, which %s exports to %v only", name, im.Subject, im.From, ex.Accounts)
 			}
 		}
 		if name != "HEADGATE" && name != "TEAMS" && name != "SYSTEM" && !slices.ContainsFunc(a.Imports, func(im service) bool { return im.local() == "$JS.API.INFO" }) {

@@ -34,6 +34,11 @@ func TestSupport_Faults_ReadsHeadersAndNoBodyWithThreeServers(t *testing.T) {
 	readsAsSupport(t, 3)
 }
 
+func TestPlans_Faults_AreSubmittedAndActedOnWithThreeServers(t *testing.T) {
+	t.Parallel()
+	asksAboutPlans(t, 3)
+}
+
 func TestTeam_Faults_ReadsItsDurableAndTheStateWithThreeServers(t *testing.T) {
 	t.Parallel()
 	readsAsTeam(t, 3)

@@ -248,6 +248,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 		{"read the answers to a worker", "sub _INBOX_connections.>"},
 		{"answer in the place of JetStream", "sub $JS.API.>"},
 		{"hear of claims", "sub $KV.>"},
+		{"hear write plans in the place of the worker", "sub codat.plans.submit"},
 		{"ask the servers themselves", "pub $SYS.REQ.SERVER.PING"},
 	}
 	tests := []struct {
@@ -267,6 +268,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
 			{"write the state", "pub $KV.CODAT_connections.x.y"},
 			{"store in another source", "pub other.events.company.created"},
+			{"submit a write plan", "pub codat.plans.submit"},
 		}},
 		{"connections", "connections", []forbidden{
 			{"store an event", "pub codat.events.company.created"},
@@ -287,6 +289,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"make a consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.mine"},
 			{"delete its own consumer", "pub $JS.API.CONSUMER.DELETE.CODAT.connections"},
 			{"delete its claims", "pub $JS.API.STREAM.PURGE.KV_CODAT_claims_connections"},
+			{"submit a write plan", "pub codat.plans.submit"},
 		}},
 		{"provision", "provision", []forbidden{
 			{"store an event", "pub codat.events.company.created"},
@@ -295,6 +298,13 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
 			{"delete a worker's consumer", "pub $JS.API.CONSUMER.DELETE.CODAT.connections"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
+			{"submit a write plan", "pub codat.plans.submit"},
+		}},
+		{"writes", "writes", []forbidden{
+			{"submit a write plan", "pub codat.plans.submit"},
+			{"answer what nobody has asked", "pub _R_.x"},
+			{"store an event", "pub codat.events.company.created"},
+			{"write another worker's state", "pub $KV.CODAT_connections.x.y"},
 		}},
 		{"operator", "headgate", []forbidden{
 			{"make or change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
@@ -318,6 +328,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"read a dead letter", "pub $JS.API.DIRECT.GET.CODAT_DEAD"},
 			{"read the state", "pub $JS.API.DIRECT.GET.KV_CODAT_connections.x"},
 			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
+			{"submit a write plan", "pub codat.plans.submit"},
 		}},
 		{"support", "support", []forbidden{
 			{"read an event", "pub $JS.API.DIRECT.GET.CODAT"},
@@ -340,6 +351,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"write an operator's record", "pub codat.operator"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
 			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
+			{"submit a write plan", "pub codat.plans.submit"},
 		}},
 	}
 	for _, tt := range tests {
@@ -422,6 +434,69 @@ func teamJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 		t.Fatal(err)
 	}
 	return js
+}
+
+// planActions are the requests about write plans.
+var planActions = []string{"submit", "resume", "retry", "skip", "cancel"}
+
+// answersPlans answers every request about write plans as the worker writes, with the request's subject, and tells what it
+// has heard.
+func answersPlans(t *testing.T, in installation, n *node, heard func(subject string)) {
+	t.Helper()
+	nc, refused := in.connect(t, n, "writes", "writes")
+	_, err := nc.QueueSubscribe(source.PlansSubject("*"), "writes", func(m *nats.Msg) {
+		heard(m.Subject)
+		_ = m.Respond([]byte(fmt.Sprintf(`{"subject":%q}`, m.Subject)))
+	})
+	if err == nil {
+		err = nc.FlushWithContext(within(t))
+	}
+	if err != nil {
+		t.Fatalf("subscribe as the worker: %v", err)
+	}
+	t.Cleanup(func() {
+		for len(refused) > 0 {
+			t.Errorf("the worker answers and is told %v; want each answer delivered", <-refused)
+		}
+	})
+}
+
+func TestPlans_AreSubmittedByTeamsAndActedOnByTheOperator(t *testing.T) {
+	t.Parallel()
+	asksAboutPlans(t, 1)
+}
+
+// asksAboutPlans makes requests about write plans. With three servers, those who ask and the worker are each connected to
+// another one.
+func asksAboutPlans(t *testing.T, count int) {
+	in, nodes := servers(t, count)
+	operator, _ := in.connect(t, nodes[0], "operator", "headgate")
+	team, _ := in.connect(t, nodes[len(nodes)-1], "billing", "billing")
+	for who, nc := range map[string]*nats.Conn{"operator": operator, "billing": team} {
+		if m, err := nc.RequestWithContext(within(t), source.PlansSubject("submit"), nil); !errors.Is(err, nats.ErrNoResponders) {
+			t.Errorf("%s submits a plan without a worker: %v, %v; want ErrNoResponders", who, m, err)
+		}
+	}
+	answersPlans(t, in, nodes[len(nodes)/2], func(string) {})
+	answered := func(nc *nats.Conn, action string) bool {
+		subject := source.PlansSubject(action)
+		m, err := nc.RequestWithContext(within(t), subject, []byte("{}"))
+		return err == nil && string(m.Data) == fmt.Sprintf(`{"subject":%q}`, subject)
+	}
+	for _, nc := range []*nats.Conn{operator, team} { // a server hears of a subscription at another some time later
+		wait(t, func() bool { return answered(nc, "submit") }, "the worker answers")
+	}
+	for _, action := range planActions {
+		if !answered(operator, action) {
+			t.Fatalf("the operator asks for %s; want the worker's answer", action)
+		}
+		if m, err := team.RequestWithContext(within(t), source.PlansSubject(action), nil); action != "submit" && !errors.Is(err, nats.ErrNoResponders) {
+			t.Errorf("a team asks for %s: %v, %v; want ErrNoResponders", action, m, err)
+		}
+	}
+	// A replica outside the queue group would answer a second time.
+	alone, refused := in.connect(t, nodes[0], "writes", "writes")
+	forbidden{"answer outside the queue group", "sub " + source.PlansSubject("*")}.check(t, alone, refused)
 }
 
 func TestTeam_ReadsItsDurableAndTheState(t *testing.T) {

@@ -213,7 +213,7 @@ func StreamNames(ctx context.Context, js jetstream.JetStream, s stream.Source) (
 // of codat continue in small letters.
 func (c *Collector) owns(name string) bool {
 	switch s := c.source; name {
-	case s.Stream(), s.DeadStream(), s.ParkedStream(), s.PlansStream(), s.OperatorStream():
+	case s.Stream(), s.DeadStream(), s.ParkedStream(), s.OperatorStream():
 		return true
 	}
 	rest, ok := strings.CutPrefix(name, bucketStream(c.source.StateBucket("")))

@@ -81,6 +81,7 @@ type WorkerSpec struct {
 	State []string        // names of the states that it writes
 	// StateMaxAge is how long a record of a new state is kept after its last change, by the state's name; without it, for ever.
 	StateMaxAge   map[string]time.Duration
+	Requests      []string      // subjects of the requests that it answers, without the source: "plans.*"
 	AckWait       time.Duration // after which a delivery without a progress ack is delivered again; DefaultAckWait
 	MaxAckPending int           // deliveries without an ack, over all replicas; DefaultMaxAckPending
 	Begin         Begin         // where a new worker begins; an existing one continues, and skips nothing without its consumer
@@ -167,7 +168,7 @@ func validateMaxAges(ages map[string]time.Duration, states map[string]bool) erro
 	return nil
 }
 
-// Validate returns an error for a worker whose name, types or states are not valid.
+// Validate returns an error for a worker whose name, types, states or requests are not valid.
 func (w WorkerSpec) Validate() error {
 	if err := ValidateWorker(w.Name); err != nil {
 		return err
@@ -193,6 +194,11 @@ func (w WorkerSpec) Validate() error {
 	}
 	if err := validateMaxAges(w.StateMaxAge, states); err != nil {
 		return fmt.Errorf("worker %s: %w", w.Name, err)
+	}
+	for _, r := range w.Requests {
+		if err := validateRequest(r); err != nil {
+			return fmt.Errorf("worker %s: %w", w.Name, err)
+		}
 	}
 	if w.AckWait < 0 || w.MaxAckPending < 0 {
 		return fmt.Errorf("worker %s: the ack wait and the limit of pending acks must not be negative; 0 is the default", w.Name)

@@ -5,6 +5,7 @@ package stream
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/codat"
@@ -23,7 +24,7 @@ func (s Source) Validate() error {
 	if err := validateName("source", string(s)); err != nil {
 		return err
 	}
-	for _, suffix := range []string{"-dead", "-parked", "-plans", "-operator", "-claims"} {
+	for _, suffix := range []string{"-dead", "-parked", "-operator", "-claims"} {
 		if strings.HasSuffix(string(s), suffix) {
 			other := strings.TrimSuffix(string(s), suffix)
 			return fmt.Errorf("source %q: its streams would collide with those of a source named %q: choose a name without %q at its end", s, other, suffix)
@@ -44,6 +45,19 @@ func validateState(name string) error {
 	}
 	if name == "workers" || name == "claims" {
 		return fmt.Errorf("state %q: Headgate uses the name itself: choose another", name)
+	}
+	return nil
+}
+
+// validateRequest returns an error for a request that is not a name and a name or "*", and for one whose subject a stream
+// stores or may come to store.
+func validateRequest(request string) error {
+	kind, action, ok := strings.Cut(request, ".")
+	if !ok || validateName("request", kind) != nil || action != "*" && validateName("request", action) != nil {
+		return fmt.Errorf(`request %q: a request is two names with a dot between them, of which "*" may be the second: plans.submit, plans.*`, request)
+	}
+	if slices.Contains([]string{"events", "quarantine", "redrive", "parked", "dead", "operator"}, kind) {
+		return fmt.Errorf("request %q: Headgate uses the subjects of %s itself: choose another", request, kind)
 	}
 	return nil
 }
@@ -70,9 +84,6 @@ func (s Source) DeadStream() string { return s.Stream() + "_DEAD" }
 
 // ParkedStream is the stream of the events that wait long for their next attempt.
 func (s Source) ParkedStream() string { return s.Stream() + "_PARKED" }
-
-// PlansStream is the stream of the write plans.
-func (s Source) PlansStream() string { return s.Stream() + "_PLANS" }
 
 // OperatorStream is the stream with the record of operators' actions.
 func (s Source) OperatorStream() string { return s.Stream() + "_OPERATOR" }
@@ -101,7 +112,8 @@ func (s Source) QuarantineSubject() string { return string(s) + ".quarantine" }
 // OperatorSubject is the subject of the record of operators' actions.
 func (s Source) OperatorSubject() string { return string(s) + ".operator" }
 
-// PlansSubject is the subject of a request about write plans: submit, resume, retry, skip or cancel.
+// PlansSubject is the subject of the requests about write plans that ask for an action: "submit", "resume", "retry", "skip"
+// or "cancel". The worker writes answers them; no stream stores them.
 func (s Source) PlansSubject(action string) string { return string(s) + ".plans." + action }
 
 // RedriveSubject is the subject of a redrive: an event of a type that a worker is given again.

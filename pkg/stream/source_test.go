@@ -20,7 +20,6 @@ func TestSource_Names(t *testing.T) {
 		{"Stream", s.Stream(), "CODAT_EU"},
 		{"DeadStream", s.DeadStream(), "CODAT_EU_DEAD"},
 		{"ParkedStream", s.ParkedStream(), "CODAT_EU_PARKED"},
-		{"PlansStream", s.PlansStream(), "CODAT_EU_PLANS"},
 		{"OperatorStream", s.OperatorStream(), "CODAT_EU_OPERATOR"},
 		{"WorkersBucket", s.WorkersBucket(), "CODAT_EU_workers"},
 		{"ClaimsBucket", s.ClaimsBucket("relay-a"), "CODAT_EU_claims_relay-a"},
@@ -28,6 +27,7 @@ func TestSource_Names(t *testing.T) {
 		{"EventSubject", event, "codat-eu.events.invoices.write.successful"},
 		{"QuarantineSubject", s.QuarantineSubject(), "codat-eu.quarantine"},
 		{"OperatorSubject", s.OperatorSubject(), "codat-eu.operator"},
+		{"PlansSubject", s.PlansSubject("submit"), "codat-eu.plans.submit"},
 		{"RedriveSubject", s.RedriveSubject("w", "a.b"), "codat-eu.redrive.w.a.b"},
 		{"ParkedSubject", s.ParkedSubject("w", "a.b"), "codat-eu.parked.w.a.b"},
 		{"DeadSubject", s.DeadSubject("w", "a.b"), "codat-eu.dead.w.a.b"},
@@ -148,7 +148,6 @@ func TestSource_Validate(t *testing.T) {
 		{"32 characters", "a" + strings.Repeat("b", 31)},
 		{"the stream of dead letters of codat", "codat-dead"},
 		{"the stream of parked events of codat", "codat-parked"},
-		{"the stream of plans of codat", "codat-plans"},
 		{"the stream of operators of codat", "codat-operator"},
 		{"the buckets of claims of codat, where case does not count", "codat-claims"},
 	} {

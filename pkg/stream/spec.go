@@ -15,15 +15,19 @@ type specJSON struct {
 	Types         []codat.Pattern   `json:"types"`
 	State         []string          `json:"state,omitempty"`
 	StateMaxAge   map[string]string `json:"state_max_age,omitempty"`
+	Requests      []string          `json:"requests,omitempty"`
 	AckWait       string            `json:"ack_wait,omitempty"`
 	MaxAckPending int               `json:"max_ack_pending,omitempty"`
 	Begin         string            `json:"begin,omitempty"`
 }
 
-// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "state_max_age", "ack_wait",
-// "max_ack_pending", "begin"}. Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in RFC 3339.
+// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "state_max_age", "requests",
+// "ack_wait", "max_ack_pending", "begin"}. Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in
+// RFC 3339.
 func (w WorkerSpec) MarshalJSON() ([]byte, error) {
-	s := specJSON{Name: w.Name, Types: w.Types, State: w.State, MaxAckPending: w.MaxAckPending, Begin: w.Begin.String()}
+	s := specJSON{
+		Name: w.Name, Types: w.Types, State: w.State, Requests: w.Requests, MaxAckPending: w.MaxAckPending, Begin: w.Begin.String(),
+	}
 	for state, age := range w.StateMaxAge {
 		if s.StateMaxAge == nil {
 			s.StateMaxAge = map[string]string{}
@@ -48,7 +52,7 @@ func ParseSpec(data []byte) (WorkerSpec, error) {
 	if d.More() {
 		return WorkerSpec{}, fmt.Errorf("not what a worker's --spec prints: something follows the spec of %s", s.Name)
 	}
-	w := WorkerSpec{Name: s.Name, Types: s.Types, State: s.State, MaxAckPending: s.MaxAckPending}
+	w := WorkerSpec{Name: s.Name, Types: s.Types, State: s.State, Requests: s.Requests, MaxAckPending: s.MaxAckPending}
 	for state, text := range s.StateMaxAge {
 		age, err := time.ParseDuration(text)
 		if err != nil {
@@ -84,7 +88,8 @@ func ParseSpec(data []byte) (WorkerSpec, error) {
 }
 
 // Subjects are the subjects to which the worker's process publishes, requests among them: its NATS user needs permission
-// for these and no others. It subscribes to _INBOX_<name>.> alone.
+// for these and no others, and to answer what it hears on RequestSubjects. It subscribes to these in the queue group of its
+// name, and to _INBOX_<name>.>.
 func (w WorkerSpec) Subjects(s Source) []string {
 	var all []string
 	for _, stream := range []string{s.Stream(), s.ParkedStream()} {
@@ -105,4 +110,14 @@ func (w WorkerSpec) Subjects(s Source) []string {
 		all = append(all, "$JS.API.STREAM.INFO.KV_"+bucket, "$JS.API.DIRECT.GET.KV_"+bucket+".>", "$KV."+bucket+".>")
 	}
 	return append(all, "$KV."+s.WorkersBucket()+"."+w.Name+".>")
+}
+
+// RequestSubjects are the subjects of the requests that the worker answers. Each replica subscribes to them in the queue group
+// of the worker's name, so that one of them gets each request.
+func (w WorkerSpec) RequestSubjects(s Source) []string {
+	var all []string
+	for _, r := range w.Requests {
+		all = append(all, string(s)+"."+r)
+	}
+	return all
 }

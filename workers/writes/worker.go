@@ -109,6 +109,7 @@ func Worker(s Store) workers.Worker {
 		Name:        Name,
 		State:       []string{state.WritesName, state.QuotaName, plan.StateName},
 		StateMaxAge: map[string]time.Duration{state.WritesName: keepWrites, plan.StateName: keepWrites},
+		Requests:    []string{"plans.*"},
 		Begin:       stream.BeginAll(), // the state of a write follows from all of its events
 		Handlers: []workers.Handler{
 			workers.Handle(codat.AnyWriteSuccessful, s.write(codat.Success)),
