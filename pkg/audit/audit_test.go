@@ -467,7 +467,7 @@ func TestAudit_FindsNothingInRunningSystem(t *testing.T) {
 	defer load.Wait()
 	defer cancel()
 	events := 0
-	for range 15 {
+	for range 8 {
 		report := r.finds()
 		events = report.Workers[0].Events
 	}

@@ -3,6 +3,7 @@ package codat
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -74,28 +75,34 @@ func TestDocument_DepthOfEncodingJSON(t *testing.T) {
 	}
 }
 
-// Every byte of every example is taken out, doubled and replaced.
+// Every byte of every example is taken out, doubled and replaced, and every example ends at each of its bytes.
 func TestDocument_BrokenExamples(t *testing.T) {
 	t.Parallel()
-	bodies := 0
-	for _, e := range examples.All() {
-		bodies++
-		for i := range e.Body {
-			for _, b := range [][]byte{
-				append(append([]byte{}, e.Body[:i]...), e.Body[i+1:]...),
-				append(append([]byte{}, e.Body[:i+1]...), e.Body[i:]...),
-				append(append(append([]byte{}, e.Body[:i]...), '"'), e.Body[i+1:]...),
-				e.Body[:i],
-			} {
-				end, ok := document(b, maxDepth)
-				if whole := ok && blank(b, end) == len(b); whole != json.Valid(b) {
-					t.Fatalf("document(%q) = %d, %v; want %v", b, end, ok, json.Valid(b))
+	all := examples.All()
+	if len(all) == 0 {
+		t.Fatal("there is no example")
+	}
+	for _, tt := range []struct {
+		name   string
+		broken func(body []byte, i int) []byte
+	}{
+		{"a byte missing", func(body []byte, i int) []byte { return slices.Concat(body[:i], body[i+1:]) }},
+		{"a byte twice", func(body []byte, i int) []byte { return slices.Concat(body[:i+1], body[i:]) }},
+		{"a quote in place of a byte", func(body []byte, i int) []byte { return slices.Concat(body[:i], []byte{'"'}, body[i+1:]) }},
+		{"an end before its end", func(body []byte, i int) []byte { return body[:i] }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, e := range all {
+				for i := range e.Body {
+					b := tt.broken(e.Body, i)
+					end, ok := document(b, maxDepth)
+					if whole := ok && blank(b, end) == len(b); whole != json.Valid(b) {
+						t.Fatalf("document(%q) = %d, %v; want %v", b, end, ok, json.Valid(b))
+					}
 				}
 			}
-		}
-	}
-	if bodies == 0 {
-		t.Fatal("there is no example")
+		})
 	}
 }
 
