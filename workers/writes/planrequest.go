@@ -54,7 +54,7 @@ func (p *plans) serve(ctx context.Context, stopping <-chan struct{}, nc *nats.Co
 		}
 	}()
 	for name, handler := range handlers {
-		s, err := nc.QueueSubscribe(p.source.PlansSubject(name), "plans", handler)
+		s, err := nc.QueueSubscribe(p.source.PlansSubject(name), Name, handler)
 		if err != nil {
 			return fmt.Errorf("requests about write plans: %w", err)
 		}
