@@ -34,6 +34,7 @@ var parts = []part{
 	{"cluster", false, clusterPart},
 	{"forgery", false, forgeryPart},
 	{"worker", false, workerPart},
+	{"writes", false, writesPart},
 	{"start", false, startPart},
 	{"memory", true, memoryPart},
 	{"profile", true, profilePart},
@@ -48,6 +49,7 @@ type options struct {
 	size    int
 	rate    float64
 	events  int
+	writes  int
 	ids     int
 	dir     string
 	json    string
@@ -59,13 +61,14 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,start", "`parts` to measure, separated by commas; there are memory, profile and serve beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile and serve beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")
 	flags.IntVar(&o.size, "size", 600, "bytes of a body")
 	flags.Float64Var(&o.rate, "rate", 4000, "requests a second at which the latencies of all are compared")
 	flags.IntVar(&o.events, "events", 40_000, "events that a worker settles in one measurement")
+	flags.IntVar(&o.writes, "writes", 100_000, "events about as many writes that worker-writes handles in one measurement")
 	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start and memory")
 	fsync := flags.String("fsync", "both", "servers that the ingress and the worker are measured with: off, on or both")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' files, on the disk that is to be measured (default the system's for temporary files)")
@@ -95,8 +98,8 @@ func parse(args []string) (options, error) {
 			return o, fmt.Errorf("--only: there is no part %q", name)
 		}
 	}
-	if o.rounds < 1 || o.slice < 100*time.Millisecond || o.rate <= 0 || o.events < 1000 || o.ids < 1000 {
-		return o, errors.New("--rounds, --slice, --rate, --events or --ids: too little to measure anything")
+	if o.rounds < 1 || o.slice < 100*time.Millisecond || o.rate <= 0 || o.events < 1000 || o.writes < 1000 || o.ids < 1000 {
+		return o, errors.New("--rounds, --slice, --rate, --events, --writes or --ids: too little to measure anything")
 	}
 	return o, nil
 }
@@ -163,6 +166,7 @@ func (b *bench) build(ctx context.Context) error {
 	for _, p := range []struct{ name, folder, of string }{
 		{"ingress", "..", "./cmd/ingress"},
 		{"worker-connections", "..", "./cmd/worker-connections"},
+		{"worker-writes", "..", "./cmd/worker-writes"},
 		{"plain", ".", "./plain"},
 		{"bound", ".", "./bound"},
 		{"worker", ".", "./worker"},

@@ -14,18 +14,18 @@ import (
 func TestRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "figures.json")
 	o, err := parse([]string{
-		"--only", "ingress,cluster,forgery,worker,start,memory", "--quick", "--json", file, "--dir", t.TempDir(),
+		"--only", "ingress,cluster,forgery,worker,writes,start,memory", "--quick", "--json", file, "--dir", t.TempDir(),
 		"--ingress", "gogc400=GOGC=400",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.slice, o.events, o.ids = 100*time.Millisecond, 8000, 2000
+	o.slice, o.events, o.writes, o.ids = 100*time.Millisecond, 8000, 2000, 2000
 	var out strings.Builder
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "with forgeries", "slow bodies", "Numbers to reach"} {
+	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "worker-writes", "with forgeries", "slow bodies", "Numbers to reach"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not speak of %s:\n%s", want, out.String())
 		}
@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	for _, args := range []string{"--only nothing", "--rounds 0", "--slice 1ms", "--rate 0", "--events 1", "--ids 1", "--fsync sometimes"} {
+	for _, args := range []string{"--only nothing", "--rounds 0", "--slice 1ms", "--rate 0", "--events 1", "--writes 1", "--ids 1", "--fsync sometimes"} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("parse(%s) = nil; want an error", args)
 		}

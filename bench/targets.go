@@ -54,6 +54,9 @@ var targets = []struct {
 	{"worker, KV claims / bare loop", false, 0.15, 0, func(r *report) float64 {
 		return r.ratio(settleCase(1, false), "KV claims", "bare loop", eventsPerSecond)
 	}},
+	{"worker-writes, events/s / KV claims", false, 0.6, 0, func(r *report) float64 {
+		return r.ratio(writesCase, writesWorker, kvClaims.name, eventsPerSecond)
+	}},
 	{"accept to handler start, p50 / bare loop", true, 1.3, 1.1, func(r *report) float64 {
 		return r.ratio(arriveCase, "KV claims", "bare loop", p50)
 	}},

@@ -100,7 +100,11 @@ func (b *bench) settle(ctx context.Context, nodes int, fsync bool) error {
 	for round := range b.rounds {
 		b.progress("%s: round %d of %d", in, round+1, b.rounds)
 		for _, r := range shuffled(all) {
-			if err := b.settleOnce(ctx, in, servers, r, events); err != nil {
+			w, err := b.worker(ctx, servers, r, load.Type, "")
+			if err != nil {
+				return err
+			}
+			if err := b.settleOnce(ctx, in, r.name, w, events); err != nil {
 				return err
 			}
 		}
@@ -111,11 +115,8 @@ func (b *bench) settle(ctx context.Context, nodes int, fsync bool) error {
 	return errors.Join(err, servers.Stop())
 }
 
-func (b *bench) settleOnce(ctx context.Context, in string, servers *lab.NATS, r remembering, events int) error {
-	w, err := b.worker(ctx, servers, r, load.Type, "")
-	if err != nil {
-		return err
-	}
+// settleOnce measures a worker that has begun, and ends it.
+func (b *bench) settleOnce(ctx context.Context, in, name string, w *worker, events int) error {
 	// From when a tenth is settled until nine tenths are: neither the start counts nor the end.
 	var settled, until int
 	var own, nats time.Duration
@@ -129,7 +130,7 @@ func (b *bench) settleOnce(ctx context.Context, in string, servers *lab.NATS, r 
 			continue
 		}
 		ownNow, err1 := lab.CPU(w.process)
-		natsNow, err2 := lab.CPU(servers.Processes...)
+		natsNow, err2 := lab.CPU(w.servers.Processes...)
 		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
@@ -144,10 +145,10 @@ func (b *bench) settleOnce(ctx context.Context, in string, servers *lab.NATS, r 
 	if err != nil {
 		return err
 	}
-	b.add(in, r.name, eventsPerSecond, count/end.Sub(at).Seconds())
-	b.add(in, r.name, cpuOwn, float64(own.Microseconds())/count)
-	b.add(in, r.name, cpuNATS, float64(nats.Microseconds())/count)
-	b.add(in, r.name, memory, float64(now)/(1<<20))
+	b.add(in, name, eventsPerSecond, count/end.Sub(at).Seconds())
+	b.add(in, name, cpuOwn, float64(own.Microseconds())/count)
+	b.add(in, name, cpuNATS, float64(nats.Microseconds())/count)
+	b.add(in, name, memory, float64(now)/(1<<20))
 	return w.end(ctx)
 }
 
@@ -275,20 +276,25 @@ type worker struct {
 // worker provisions a new worker that takes all stored events of a type, and starts it.
 func (b *bench) worker(ctx context.Context, servers *lab.NATS, r remembering, typ, out string) (*worker, error) {
 	b.workers++
-	w := &worker{name: r.flag + "-" + strconv.Itoa(b.workers), servers: servers, lab: b.lab}
-	err := provision(ctx, servers, workerSource, stream.WorkerSpec{Name: w.name, Types: []codat.Pattern{codat.Pattern(typ)}, Begin: stream.BeginAll(), AckWait: time.Minute})
+	name := r.flag + "-" + strconv.Itoa(b.workers)
+	err := provision(ctx, servers, workerSource, stream.WorkerSpec{Name: name, Types: []codat.Pattern{codat.Pattern(typ)}, Begin: stream.BeginAll(), AckWait: time.Minute})
 	if err != nil {
 		return nil, err
 	}
+	return b.startWorker(ctx, servers, name, "worker", "--name", name, "--type", typ, "--claims", r.flag, "--out", out, "--dsn", r.dsn)
+}
+
+// startWorker starts the program of a worker that is provisioned.
+func (b *bench) startWorker(ctx context.Context, servers *lab.NATS, name, program string, args ...string) (*worker, error) {
+	w := &worker{name: name, servers: servers, lab: b.lab}
 	admin, err := lab.Address()
 	if err != nil {
 		return nil, err
 	}
-	w.process, err = b.lab.Start(w.name, b.programs["worker"], []string{
-		"--name", w.name, "--type", typ, "--claims", r.flag, "--out", out, "--concurrency", strconv.Itoa(concurrency), "--log-level", "warn",
-		"--dsn", r.dsn,
+	w.process, err = b.lab.Start(w.name, b.programs[program], append(args,
+		"--concurrency", strconv.Itoa(concurrency), "--log-level", "warn",
 		"--source", string(workerSource), "--nats-url", servers.URL, "--admin-listen", admin,
-	}, nil)
+	), nil)
 	if err != nil {
 		return nil, err
 	}

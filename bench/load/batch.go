@@ -32,11 +32,12 @@ const (
 	timestampForm = "##########"
 	signatureForm = "v1,~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~"
 	eventForm     = "@@@@@@@@-0000-4000-8000-@@@@@@@@@@@@"
+	pushForm      = "&&&&&&&&-0000-4000-8000-&&&&&&&&&&&&"
 	padForm       = "%"
 )
 
 const body = `{"id":"` + eventForm + `","eventType":"` + Type + `","generatedDate":"2026-02-03T10:20:00.1234Z",` +
-	`"payload":{"id":"9a5500e0-0000-4000-8000-00000000000b","type":"Create",` +
+	`"payload":{"id":"` + pushForm + `","type":"Create",` +
 	`"referenceCompany":{"id":"c0ffee00-0000-4000-8000-00000000000a","name":"Larkspur Bakery"},` +
 	`"connectionId":"ca5cade0-0000-4000-8000-00000000000a","status":"Success","record":{"id":"` + padForm + `"}}}`
 
@@ -50,13 +51,13 @@ const header = "POST /webhooks/codat HTTP/1.1\r\nHost: headgate\r\nUser-Agent: S
 // A place is a part of a request.
 type place struct{ from, to int }
 
-// A Signer writes requests as Codat's sender does, each with an id, an event id and a text of its own. Use one for
+// A Signer writes requests as Codat's sender does, each with an id, an event id, a push operation and a text of its own. Use one for
 // everything that goes into one stream: its ids never come again.
 type Signer struct {
 	keys                           [][]byte
 	request                        []byte
 	id, timestamp, signature, body place
-	event, pad                     place
+	event, push, pad               place
 	text                           []byte // what the pads are cut from
 	run                            string
 	signed                         uint64
@@ -84,7 +85,7 @@ func NewSigner(secret string, size int, more ...string) (*Signer, error) {
 	}
 	s := &Signer{
 		keys: keys, request: request, run: rand.Text()[:9],
-		id: find(idForm), timestamp: find(timestampForm), signature: find(signatureForm), event: find(eventForm),
+		id: find(idForm), timestamp: find(timestampForm), signature: find(signatureForm), event: find(eventForm), push: find(pushForm),
 		pad:  find(strings.Repeat(padForm, size-MinSize)),
 		body: place{len(request) - size, len(request)},
 		text: []byte(strings.Repeat(rand.Text(), size/26+64)),
@@ -149,6 +150,7 @@ func (s *Signer) write(r []byte, number uint64, timestamp string, mac hash.Hash)
 	copy(r[s.timestamp.from:s.timestamp.to], timestamp)
 	copy(r[s.event.from:], digits[10:])
 	copy(r[s.event.to-12:s.event.to], digits[6:])
+	copy(r[s.push.from:s.push.to], r[s.event.from:s.event.to])
 	copy(r[s.pad.from:s.pad.to], s.text[number%(64*26):])
 
 	mac.Reset()
