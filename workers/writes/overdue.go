@@ -86,7 +86,7 @@ func (s Store) markOverdue(ctx context.Context, r state.Write) error {
 		marked = before.IsZero() && !now.Overdue.IsZero()
 		return now
 	})
-	if err == nil && marked && s.overdue != nil {
+	if err == nil && marked {
 		s.overdue.Inc()
 	}
 	return err

@@ -60,12 +60,8 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		watch.Go(func() { client.WatchKey(ctx, p.Log) })
 		p.Health.Add("codat key", func(context.Context) error { return process.Warning(client.KeyProblem()) })
 	}
-	overdue := prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: "headgate", Subsystem: "writes", Name: "overdue_total",
-		Help: "Writes that were marked overdue, because no outcome had come.",
-	})
-	ends := newStepEnds()
-	p.Metrics.MustRegister(overdue, ends)
+	m, ends := newMetrics(p.Metrics), newStepEnds()
+	p.Metrics.MustRegister(ends)
 	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
 		records, err := parts.State(ctx, state.WritesName)
 		if err != nil {
@@ -75,7 +71,8 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 		if err != nil {
 			return workers.Worker{}, err
 		}
-		store := Store{writes: records, quota: quota, overdueAfter: s.OverdueAfter, overdue: overdue}
+		m.quota.bucket.Store(&quota)
+		store := Store{writes: records, quota: quota, overdueAfter: s.OverdueAfter, overdue: m.overdue}
 		if asked == nil {
 			return Worker(store), nil
 		}
