@@ -42,7 +42,7 @@ func TestPlans_CreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
 func checkPlans(t *testing.T, count int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	w := newPlanWorld(t, seed)
+	w := newPlanWorld(t, seed, min(count/2, 60))
 	defer w.stop()
 	var submitted []string
 	for i := range count {
@@ -97,14 +97,16 @@ type planWorld struct {
 	skipped map[string]string
 	lost    map[int]bool // numbers of pushes that time out for good
 	kills   int
-	current *plans
-	quit    func()
+	// maxKills bounds the kills: each one delays what was in flight by a lease.
+	maxKills int
+	current  *plans
+	quit     func()
 }
 
-func newPlanWorld(t *testing.T, seed uint64) *planWorld {
+func newPlanWorld(t *testing.T, seed uint64, maxKills int) *planWorld {
 	w := &planWorld{
 		T: t, random: rand.New(rand.NewPCG(seed, 1)), done: map[string]string{}, made: map[string][]codattest.Push{},
-		byID: map[string]plan.Plan{}, skipped: map[string]string{}, lost: map[int]bool{},
+		byID: map[string]plan.Plan{}, skipped: map[string]string{}, lost: map[int]bool{}, maxKills: maxKills,
 	}
 	w.srv = streamtest.New(t, Worker(Store{}).Spec())
 	endpoint := httptest.NewServer(http.HandlerFunc(w.receive))
@@ -198,7 +200,7 @@ func (w *planWorld) startWorker() {
 }
 
 var testPace = pace{
-	scan: 20 * time.Millisecond, lease: 2 * time.Second, memory: 6 * time.Second, settle: 300 * time.Millisecond, skew: 0,
+	scan: 20 * time.Millisecond, lease: time.Second, memory: 6 * time.Second, settle: 300 * time.Millisecond, skew: 0,
 	ask: 500 * time.Millisecond, minPause: 10 * time.Millisecond, maxPause: 500 * time.Millisecond,
 }
 
@@ -209,7 +211,10 @@ func (w *planWorld) run() {
 	running.Go(func() {
 		for !closedChannel(stopping) {
 			w.mu.Lock()
-			l := newLife(w.random.IntN(60))
+			l := newLife(1+w.random.IntN(60), w.random.IntN(2) == 0)
+			if w.kills == w.maxKills {
+				l.left = -1
+			}
 			p := newPlans(mortalBucket{w.plans, l}, w.store, mortalAPI{w.calls, l}, newStepEnds(), testPace)
 			p.store.writes = mortalBucket{w.store.writes, l}
 			w.current = p
@@ -240,35 +245,37 @@ func (w *planWorld) stop() { w.quit() }
 // errKilled is the error of what a killed process does: it has no effect.
 var errKilled = errors.New("killed")
 
-// A life ends after a number of writes and calls. Half of the ends are after the effect.
+// A life ends with the last of a number of writes and calls: before or after its effect.
 type life struct {
-	ctx  context.Context
-	end  context.CancelFunc
-	mu   sync.Mutex
-	left int
+	ctx   context.Context
+	end   context.CancelFunc
+	after bool
+	mu    sync.Mutex
+	left  int
 }
 
-func newLife(steps int) *life {
+func newLife(steps int, after bool) *life {
 	ctx, end := context.WithCancel(context.Background())
-	return &life{ctx: ctx, end: end, left: steps}
+	return &life{ctx: ctx, end: end, left: steps, after: after}
 }
 
 // step does f unless the process is killed before it, and hides what came of it when the process is killed after it.
 func (l *life) step(f func() error) error {
 	l.mu.Lock()
 	l.left--
-	left := l.left
+	last := l.left == 0
 	l.mu.Unlock()
+	if last && !l.after {
+		l.end()
+	}
 	if l.ctx.Err() != nil {
 		return errKilled
 	}
-	if left == 0 {
-		l.end()
-		return errKilled
-	}
 	err := f()
-	if left == 1 || l.ctx.Err() != nil {
+	if last {
 		l.end()
+	}
+	if l.ctx.Err() != nil {
 		return errKilled
 	}
 	return err
