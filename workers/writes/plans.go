@@ -53,7 +53,7 @@ type pace struct {
 
 func defaultPace(callTimeout time.Duration) pace {
 	return pace{
-		scan: 2 * time.Second, lease: callTimeout + 30*time.Second, memory: 80 * time.Minute, settle: 2 * time.Minute, skew: time.Minute,
+		scan: 2 * time.Second, lease: callTimeout + 15*time.Second, memory: 80 * time.Minute, settle: 2 * time.Minute, skew: time.Minute,
 		ask: 5 * time.Minute, minPause: time.Second, maxPause: 5 * time.Minute,
 	}
 }
