@@ -76,7 +76,11 @@ func TestPrograms_CanDoTheirWork(t *testing.T) {
 func programsWork(t *testing.T, count int) {
 	in, nodes := servers(t, count)
 	everyProgram(t, in, nodes)
-	for _, n := range nodes {
+	saved := filepath.Join(t.TempDir(), "saved")
+	headgate(t, in.as(nodes[0], "provision"), "backup", saved)
+	other, empty := servers(t, count)
+	headgate(t, other.as(empty[0], "provision"), "restore", saved)
+	for _, n := range slices.Concat(nodes, empty) {
 		for _, line := range n.said.about("Violation") {
 			t.Errorf("the server refused: %s", line)
 		}
@@ -238,8 +242,6 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 		{"delete the events", "pub $JS.API.STREAM.DELETE.CODAT"},
 		{"purge the events", "pub $JS.API.STREAM.PURGE.CODAT"},
 		{"delete one event", "pub $JS.API.STREAM.MSG.DELETE.CODAT"},
-		{"take a snapshot of all events", "pub $JS.API.STREAM.SNAPSHOT.CODAT"},
-		{"restore a stream", "pub $JS.API.STREAM.RESTORE.CODAT"},
 		{"hear everything", "sub >"},
 		{"hear events beside the stream", "sub codat.events.>"},
 		{"read the answers to all others", "sub _INBOX.>"},
@@ -250,6 +252,10 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 		{"hear of claims", "sub $KV.>"},
 		{"hear write plans in the place of the worker", "sub codat.plans.submit"},
 		{"ask the servers themselves", "pub $SYS.REQ.SERVER.PING"},
+	}
+	backup := []forbidden{ // which provision makes
+		{"take a snapshot of all events", "pub $JS.API.STREAM.SNAPSHOT.CODAT"},
+		{"restore a stream", "pub $JS.API.STREAM.RESTORE.CODAT"},
 	}
 	tests := []struct {
 		role, process string
@@ -357,7 +363,11 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.role, func(t *testing.T) {
 			nc, refused := in.connect(t, n, tt.role, tt.process)
-			for _, f := range slices.Concat(everyone, tt.too) {
+			all := slices.Concat(everyone, tt.too)
+			if tt.role != "provision" {
+				all = append(all, backup...)
+			}
+			for _, f := range all {
 				if f.op != "sub _INBOX_"+tt.process+".>" { // its own
 					f.check(t, nc, refused)
 				}
