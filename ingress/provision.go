@@ -44,7 +44,7 @@ func keepProvisioned(ctx context.Context, js jetstream.JetStream, src *source, i
 func missingStreams(ctx context.Context, js jetstream.JetStream, source stream.Source, log *zap.Logger) (missing []string) {
 	changes, err := stream.Provision(ctx, js, stream.Layout{Source: source}, true)
 	if err != nil {
-		log.Debug("provision", zap.Error(err))
+		log.Debug("cannot tell which streams are missing", zap.Error(err))
 	}
 	for _, c := range changes {
 		if c.Action == stream.Create {
@@ -61,9 +61,9 @@ func provision(ctx context.Context, js jetstream.JetStream, source stream.Source
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		return struct{}{}, stream.EnsureProvisioned(ctx, js, stream.Layout{Source: source}, log)
 	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, after time.Duration) {
-		log.Warn("provision", zap.Error(err), zap.Duration("again_in", after))
+		log.Warn("provisioning failed; it is tried again", zap.Error(err), zap.Duration("again_in", after))
 	}))
 	if err != nil && ctx.Err() == nil {
-		log.Error("provision", zap.Error(err))
+		log.Error("provisioning failed", zap.Error(err))
 	}
 }

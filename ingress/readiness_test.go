@@ -117,6 +117,6 @@ func TestRun_RestoresTheLastEventTimeWhileProvisioningFails(t *testing.T) {
 	s := settings(t, strings.Replace(url, "//", "//ingress:p@", 1), newKey(t, "us"))
 	s.Provision = true
 	g := run(t, s)
-	streamtest.Wait(t, func() bool { return len(g.logs.FilterMessage("provision").All()) > 0 }, "it could not provision")
+	streamtest.Wait(t, func() bool { return len(g.logs.FilterMessage("provisioning failed; it is tried again").All()) > 0 }, "it could not provision")
 	streamtest.Wait(t, func() bool { return g.value(t, "last_accepted_timestamp_seconds", "") > 0 }, "it knows when the last event came")
 }

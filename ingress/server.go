@@ -142,7 +142,7 @@ func (s *server) handshakeFailed(remote net.Addr, err error) {
 // Write writes a line that net/http logs about a connection.
 func (s *server) Write(line []byte) (int, error) {
 	if s.refusals.allow("connection") {
-		s.log.Warn("connection", zap.String("error", clip(strings.TrimSpace(string(line)))))
+		s.log.Warn("connection error", zap.String("error", clip(strings.TrimSpace(string(line)))))
 	}
 	return len(line), nil
 }

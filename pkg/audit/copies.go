@@ -417,7 +417,7 @@ func (s *scrub) ask(ctx context.Context, question map[string]any) (server string
 		case "204", "404": // the end of a batch; no message
 			complete = true
 		default:
-			return "", nil, fmt.Errorf("the stream answers %s %s", status, m.Header.Get("Description"))
+			return "", nil, fmt.Errorf("the server answers with status %s %s", status, m.Header.Get("Description"))
 		}
 	}
 	return server, sequences, nil

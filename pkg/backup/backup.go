@@ -161,11 +161,11 @@ func receive(ctx context.Context, chunks *nats.Subscription, w io.Writer) (n int
 		m, err := chunks.NextMsgWithContext(next)
 		cancel()
 		if err != nil {
-			return n, fmt.Errorf("the server sends nothing more: %w", err)
+			return n, fmt.Errorf("wait for the next part of the copy: %w", err)
 		}
 		if len(m.Data) == 0 {
 			if status := m.Header.Get("Status"); status != "" && status != "204" {
-				return n, fmt.Errorf("the server ends with %s %s", status, m.Header.Get("Description"))
+				return n, fmt.Errorf("the server ended the copy with status %s %s", status, m.Header.Get("Description"))
 			}
 			return n, nil
 		}

@@ -149,7 +149,7 @@ func (c *Collector) find(ctx context.Context, request map[string]any) (position,
 	if status := m.Header.Get("Status"); status == "404" {
 		return position{}, nil
 	} else if status != "" {
-		return position{}, fmt.Errorf("the stream answers %s %s", status, m.Header.Get("Description"))
+		return position{}, fmt.Errorf("the server answers with status %s %s", status, m.Header.Get("Description"))
 	}
 	sequence, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
 	if err != nil {

@@ -33,7 +33,7 @@ const tracesFlush = 3 * time.Second
 // warning in the log and switches traces off: a program never stops for its collector.
 func traces(ctx context.Context, name, version string, log *zap.Logger) (provider trace.TracerProvider, flush func() error) {
 	sdk, err := newTracerProvider(ctx, name, version, func(err error) {
-		log.Warn("traces", zap.String("error", redact(err.Error())))
+		log.Warn("OpenTelemetry reports an error", zap.String("error", redact(err.Error())))
 	})
 	if err != nil {
 		log.Warn("traces are off", zap.String("error", redact(err.Error())))

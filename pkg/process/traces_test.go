@@ -154,7 +154,7 @@ func TestTraces_LateProblemsAreWarnings(t *testing.T) {
 		t.Errorf("flush = %v", err)
 	}
 	otel.Handle(errors.New("dial nats://user:hunter2@127.0.0.1: refused"))
-	got := lines.FilterMessage("traces").All()
+	got := lines.FilterMessage("OpenTelemetry reports an error").All()
 	if len(got) != 2 || !strings.Contains(got[0].ContextMap()["error"].(string), "400") || got[1].ContextMap()["error"] != "dial nats://…@127.0.0.1: refused" {
 		t.Errorf("the log has %v; want the collector's answer and an error without the password", got)
 	}
