@@ -47,7 +47,7 @@ type runner struct {
 	queues    keyQueues
 	waits     waits
 	calls     *calls // nil when handlers run in the goroutine of the delivery
-	inHand    inHand
+	inFlight  inFlight
 	instance  string
 	host      string
 	version   string
@@ -172,11 +172,11 @@ func (r *runner) handle(d *delivery) (outcome, error) {
 		}
 		return noHandler, fmt.Errorf("this version of worker %s has no handler for the type: the event waits for a version that has one", r.worker.Name)
 	}
-	defer r.inHand.leave(d)
+	defer r.inFlight.leave(d)
 	if err := r.claim(d); err != nil {
 		return r.settleUnclaimed(d, err)
 	}
-	if record, ok := r.inHand.endOf(d.key); ok {
+	if record, ok := r.inFlight.endOf(d.key); ok {
 		return r.restore(d, record)
 	}
 	if r.exhausted(d) {
@@ -189,17 +189,17 @@ func (r *runner) handle(d *delivery) (outcome, error) {
 // claim takes the delivery's claim, unless the process still handles another delivery of the event. While the claims do not answer it asks again for as long as a lease, and a later delivery
 // of the event asks under the same owner: an attempt that was claimed without the process knowing must not count.
 func (r *runner) claim(d *delivery) error {
-	if !r.inHand.enter(d) {
-		return &claims.BusyError{Until: r.now().Add(inHandPause), Running: true}
+	if !r.inFlight.enter(d) {
+		return &claims.BusyError{Until: r.now().Add(inFlightPause), Running: true}
 	}
 	t := claims.TakeRequest{
-		Owner:  r.inHand.owner(d.key, r.instance+"."+strconv.FormatUint(r.takes.Add(1), 36)),
+		Owner:  r.inFlight.owner(d.key, r.instance+"."+strconv.FormatUint(r.takes.Add(1), 36)),
 		Source: r.source, Sequence: d.sequence, Lease: r.worker.AckWait, Parked: d.parked,
 	}
 	for began, first := r.now(), true; ; first = false {
 		err := r.take(d, t)
 		unanswered := errors.Is(err, claims.ErrUnanswered)
-		r.inHand.answered(d.key, t.Owner, !unanswered)
+		r.inFlight.answered(d.key, t.Owner, !unanswered)
 		took := r.now().Sub(began)
 		if !unanswered || r.handlers.Err() != nil || took >= r.worker.AckWait {
 			return err
@@ -208,7 +208,7 @@ func (r *runner) claim(d *delivery) error {
 		if first {
 			r.report(d, claimError, err, took)
 		}
-		_ = d.msg.InProgress() // when it does not arrive, the second delivery finds this one in hand
+		_ = d.msg.InProgress() // when it does not arrive, the second delivery finds this one in flight
 		select {
 		case <-r.handlers.Done():
 			return err

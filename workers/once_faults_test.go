@@ -66,7 +66,7 @@ func TestPromise7_Faults_StopWithoutNATSBlamesNoHandler(t *testing.T) {
 	r.post("msg_done")
 	<-started
 	stop()
-	// Nil when it could give back what it had in hand, which depends on what was under way.
+	// Nil when it could return what it had in flight, which depends on what was under way.
 	if err := <-ended; err != nil && !strings.Contains(err.Error(), "NATS or the claims did not answer") {
 		t.Errorf("Run = %v; want it to blame NATS or nothing", err)
 	}

@@ -316,7 +316,7 @@ func (r *runner) awaitEnd(ended <-chan struct{}) error {
 			return fmt.Errorf("%d handlers still run although their contexts ended: make them return when their contexts end; another process takes their events when the leases are over", n)
 		}
 	}
-	return errors.New("NATS or the claims did not answer before the process had to end: another process takes the events that were in hand when the leases are over")
+	return errors.New("NATS or the claims did not answer before the process had to end: another process takes the events in flight when the leases are over")
 }
 
 // maxClockDifference is by how much the clock may differ from that of NATS without a warning. Leases allow claims.ClockSkew.

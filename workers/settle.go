@@ -132,7 +132,7 @@ func (r *runner) finish(d *delivery) (outcome, error) {
 	case err != nil:
 		return notSaved(err), err // no ack: an event whose claim is not done must come again
 	}
-	r.inHand.end(d.key, finished.Record)
+	r.inFlight.end(d.key, finished.Record)
 	r.ack(d.msg)
 	return done, nil
 }
@@ -186,7 +186,7 @@ func (r *runner) wait(d *delivery, v verdict) (outcome, error) {
 	if _, err := r.save(d.claim); err != nil {
 		return notSaved(err), err
 	}
-	r.inHand.leave(d) // the next delivery may come at once
+	r.inFlight.leave(d) // the next delivery may come at once
 	switch {
 	case d.parked:
 		r.waitParked(d, v.wait)
@@ -203,7 +203,7 @@ func (r *runner) wait(d *delivery, v verdict) (outcome, error) {
 func (r *runner) waitParked(d *delivery, wait time.Duration) {
 	meta, err := d.msg.Metadata()
 	if err == nil && meta.NumDelivered > 1 && meta.NumPending > 0 {
-		r.inHand.leave(d) // the other copy may come at once
+		r.inFlight.leave(d) // the other copy may come at once
 		if r.park(d, r.instance+"."+strconv.FormatUint(r.takes.Add(1), 36)) == nil {
 			r.ack(d.msg)
 			return
@@ -228,7 +228,7 @@ func (r *runner) putOff(d *delivery, wait time.Duration) (outcome, error) {
 		r.nak(d.msg, wait)
 		return returned, nil
 	}
-	defer r.inHand.leave(d)
+	defer r.inFlight.leave(d)
 	if err := r.claim(d); err != nil {
 		return r.settleUnclaimed(d, err)
 	}
@@ -293,7 +293,7 @@ func (r *runner) bury(d *delivery) (outcome, error) {
 	if _, err := r.save(d.claim); err != nil {
 		return notSaved(err), err
 	}
-	r.inHand.end(d.key, *record)
+	r.inFlight.end(d.key, *record)
 	r.ack(d.msg)
 	return dead, cause
 }

@@ -40,12 +40,12 @@ var workersMutants = []mutant{
 
 	{
 		5, "keeping a second delivery from what a process still handles", "workers runner.claim",
-		never("!r.inHand.enter(d)"),
+		never("!r.inFlight.enter(d)"),
 		"workers TestPromise5_SuccessIsKeptWhileItsClaimCannotBeSaved",
 	},
 
 	{
-		5, "remembering the end of an event whose claim is lost", "workers inHand.end",
+		5, "remembering the end of an event whose claim is lost", "workers inFlight.end",
 		drop("h.ended[k] = r"),
 		"workers TestPromise5_SettledEventIsNotHandledAgainWithoutItsClaim",
 	},

@@ -7,12 +7,12 @@ import (
 	"github.com/headgate/headgate/pkg/claims"
 )
 
-// inHandPause is how long a delivery waits while this process still handles an earlier delivery of the same event.
-const inHandPause = time.Second
+// inFlightPause is how long a delivery waits while this process still handles an earlier delivery of the same event.
+const inFlightPause = time.Second
 
-// inHand are the deliveries that this process handles now, by event. A process that cannot reach its claims keeps the result
+// inFlight are the deliveries that this process handles now, by event. A process that cannot reach its claims keeps the result
 // of an attempt in memory, and a second delivery of the event must not run meanwhile, whatever its claim says.
-type inHand struct {
+type inFlight struct {
 	mu         sync.Mutex
 	deliveries map[claims.Key]*delivery
 	owners     map[claims.Key]string // of the claims that were requested and not answered
@@ -22,7 +22,7 @@ type inHand struct {
 }
 
 // end remembers the final record of an event, for the last maxRemembered events: claims can be lost.
-func (h *inHand) end(k claims.Key, r claims.Record) {
+func (h *inFlight) end(k claims.Key, r claims.Record) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.ended == nil {
@@ -41,15 +41,15 @@ func (h *inHand) end(k claims.Key, r claims.Record) {
 }
 
 // endOf returns the final record of an event that this process has done or buried.
-func (h *inHand) endOf(k claims.Key) (r claims.Record, ok bool) {
+func (h *inFlight) endOf(k claims.Key) (r claims.Record, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r, ok = h.ended[k]
 	return r, ok
 }
 
-// enter reports whether no other delivery of the event is in hand, and then keeps d.
-func (h *inHand) enter(d *delivery) bool {
+// enter reports whether no other delivery of the event is in flight, and then keeps d.
+func (h *inFlight) enter(d *delivery) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.deliveries[d.key] != nil {
@@ -63,7 +63,7 @@ func (h *inHand) enter(d *delivery) bool {
 }
 
 // leave ends what enter began. A second call does nothing.
-func (h *inHand) leave(d *delivery) {
+func (h *inFlight) leave(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.deliveries[d.key] == d {
@@ -72,7 +72,7 @@ func (h *inHand) leave(d *delivery) {
 }
 
 // owner returns the owner under which the event's claim was requested without an answer, and otherwise fresh.
-func (h *inHand) owner(k claims.Key, fresh string) string {
+func (h *inFlight) owner(k claims.Key, fresh string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if o, ok := h.owners[k]; ok {
@@ -82,7 +82,7 @@ func (h *inHand) owner(k claims.Key, fresh string) string {
 }
 
 // answered records whether the request for the event's claim was answered.
-func (h *inHand) answered(k claims.Key, owner string, answered bool) {
+func (h *inFlight) answered(k claims.Key, owner string, answered bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
