@@ -25,6 +25,7 @@ import (
 	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
+	"github.com/headgate/headgate/pkg/plan"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
@@ -606,6 +607,9 @@ func readsAsTeam(t *testing.T, count int) {
 	}
 	if _, err := state.ReadQuota(within(t), js, source); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("read the quota, of which no event has told: %v; want ErrKeyNotFound", err)
+	}
+	if _, err := plan.Get(within(t), js, source, "unknown"); !errors.Is(err, plan.ErrNotFound) {
+		t.Errorf("read a plan that was not submitted: %v; want ErrNotFound", err)
 	}
 
 	for _, f := range []struct{ name, subject string }{

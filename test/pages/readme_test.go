@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// beside runs headgate dev, and returns its folder, in which bin/headgate is, and the environment by which programs find it.
-func beside(t *testing.T) (r repository, env []string) {
+// beside runs headgate dev, and returns its folder, in which bin/headgate is, and the environment by which programs find it,
+// and the stand-in for Codat if it runs.
+func beside(t *testing.T, flags ...string) (r repository, env []string) {
 	t.Helper()
 	here, err := filepath.Abs("../..")
 	if err != nil {
@@ -24,13 +25,16 @@ func beside(t *testing.T) (r repository, env []string) {
 	if err := os.Symlink("bin/headgate", r.path("headgate")); err != nil {
 		t.Fatal(err)
 	}
-	out := r.dev().String()
+	out := r.dev(flags...).String()
 	for variable, line := range map[string]string{"HEADGATE_TO": `webhook +(\S+)`, "NATS_URL": `NATS +(\S+)`} {
 		found := regexp.MustCompile(line).FindStringSubmatch(out)
 		if found == nil {
 			t.Fatalf("headgate dev does not print %s:\n%s", line, out)
 		}
 		env = append(env, variable+"="+found[1])
+	}
+	if found := regexp.MustCompile(`Codat +(\S+), .* key is in (\S+)`).FindStringSubmatch(out); found != nil {
+		env = append(env, "HEADGATE_CODAT_URL="+found[1], "HEADGATE_CODAT_KEY_FILE="+r.path(found[2]))
 	}
 	return r, env
 }

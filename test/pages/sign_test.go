@@ -62,9 +62,10 @@ func (s *screen) String() string {
 }
 
 // dev runs headgate dev in the folder until the test ends, and returns what it prints once it is ready.
-func (r repository) dev() *screen {
+func (r repository) dev(flags ...string) *screen {
 	r.t.Helper()
-	cmd := exec.Command(r.path("headgate"), "dev", "--no-examples", "--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
+	flags = append([]string{"dev", "--no-examples", "--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, flags...)
+	cmd := exec.Command(r.path("headgate"), flags...)
 	cmd.Dir = r.folder
 	out := new(screen)
 	cmd.Stdout, cmd.Stderr = out, out
