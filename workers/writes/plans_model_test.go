@@ -144,6 +144,47 @@ func newPlanWorld(t *testing.T, seed uint64, maxKills int) *planWorld {
 	return w
 }
 
+// Steps that can have made the same push operation, and that can only look in Codat's history, do not wait for each other: each
+// is unknown, and a person decides.
+func TestPlans_StepsThatSearchDoNotWaitForEachOther(t *testing.T) {
+	w := newPlanWorld(t, 1, 0)
+	w.stop()
+	w.quit = func() {}
+	w.mu.Lock()
+	w.byID["made"] = plan.Plan{ID: "made", Steps: []plan.Step{{Name: "step-0"}}}
+	w.mu.Unlock()
+	to := api.Target{Company: "company-0", Connection: "connection", DataType: codat.DataCustomers}
+	for try := 0; len(w.codat.Pushes()) == 0; try++ { // what becomes of a push is random
+		_, _ = w.calls.Create(t.Context(), to, idempotencyKey("made", "step-0", try), []byte(`{"ref":"made/step-0"}`))
+	}
+	p := newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace)
+	ids := []string{"one", "two"}
+	for _, id := range ids {
+		submitted := plan.Plan{ID: id, Company: "company-0", Connection: "connection", Steps: []plan.Step{{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{}`)}}}
+		r, err := plan.NewRecord(submitted, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		r.Steps[0].State, r.Steps[0].Push = plan.Pushing, &plan.Push{Began: now.Add(-time.Hour), Called: now, Calls: 1}
+		if err := workers.UpdateRecord(t.Context(), w.plans, id, func(plan.Record) plan.Record { return r }); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.open(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range ids {
+		streamtest.Wait(t, func() bool {
+			if _, err := p.advance(t.Context(), nil, id); err != nil {
+				t.Fatal(err)
+			}
+			r, err := plan.Get(t.Context(), w.srv.JS, source, id)
+			return err == nil && r.Steps[0].State == plan.Unknown && strings.Contains(r.Steps[0].Evidence, "one of 1")
+		}, id+" to be unknown")
+	}
+}
+
 func (w *planWorld) bucket(name string) jetstream.KeyValue {
 	kv, err := w.srv.JS.KeyValue(w.Context(), source.StateBucket(name))
 	if err != nil {

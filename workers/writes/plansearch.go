@@ -165,10 +165,16 @@ func (p *plans) rivals(ctx context.Context, r plan.Record, i int, candidates []a
 				continue
 			}
 			count++
-			calling = calling || s.State == plan.Pushing && s.Push.Refused == 0
+			calling = calling || s.State == plan.Pushing && !p.searches(s, other.Plan.Steps[j].Kind, time.Now())
 		}
 	}
 	return count, calling, nil
+}
+
+// searches reports whether a step that is pushing looks in Codat's history, because another call cannot tell what happened.
+func (p *plans) searches(s plan.StepRecord, kind plan.Kind, now time.Time) bool {
+	keyed := kind == plan.Create || kind == plan.Attachment
+	return keyed && (s.Push.Refused != 0 || now.Sub(s.Push.Began) > p.pace.memory)
 }
 
 // mayHaveMade reports whether one of the push operations can be that of a step.

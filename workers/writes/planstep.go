@@ -129,7 +129,7 @@ func (p *plans) recover(ctx context.Context, r plan.Record, i int) error {
 		if s.State != plan.Pushing || s.Push.By != by && (s.Push.Lease.After(now) || s.NotBefore.After(now)) {
 			return false
 		}
-		search = keyed && (s.Push.Refused != 0 || now.Sub(s.Push.Began) > p.pace.memory)
+		search = p.searches(*s, step.Kind, now)
 		switch {
 		case search:
 		case !keyed && s.Push.Calls >= maxCalls:
