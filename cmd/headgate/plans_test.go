@@ -131,6 +131,23 @@ func readExample(t testing.TB) []byte {
 	return text
 }
 
+// docs/plans.md shows the plan that is submitted here, and the code that pkg/plan's example has.
+func TestPlans_PageShowsWhatWorks(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/plans.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, string(page), "```json\n"+string(readExample(t))+"```")
+	example, err := os.ReadFile("../../pkg/plan/example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := strings.Cut(string(page), "```go\n")
+	code, _, _ = strings.Cut(code, "```")
+	contains(t, strings.ReplaceAll(string(example), "\n\t\t", "\n"), code)
+}
+
 func TestPlansSubmit_ListsFaultsAndSubmitsNothing(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithPlans(t)
