@@ -24,13 +24,16 @@ import (
 
 	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/codattest"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/plan"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers/connections"
+	"github.com/headgate/headgate/workers/writes"
 )
 
 const source = stream.Source("codat")
@@ -163,6 +166,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
 	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
 	wait(t, settled, "the replay is settled")
+	stopWrites := carriesOutPlan(t, in, second, operator, to)
 	headgate(t, operator, "audit", "--secret-file", key)
 
 	// The accounts are made anew at each reload.
@@ -172,8 +176,47 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, nil, "send", "connection.connected", "--to", to, "--secret-file", key)
 	wait(t, settled, "an event after a reload is settled")
 	headgate(t, operator, "audit", "--secret-file", key)
+	stopWrites()
 	stopWorker()
 	stopDoor()
+}
+
+// carriesOutPlan submits the example of a write plan as the operator, and returns when the worker writes has carried it out at
+// a stand-in for Codat, whose webhooks the ingress at to takes.
+func carriesOutPlan(t *testing.T, in installation, n *node, operator []string, to string) (stop func()) {
+	t.Helper()
+	key, err := signature.ParseKey(strings.TrimSpace(readFile(t, filepath.Join(in.secrets, "webhook", "key"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := readFile(t, "../../docs/plan.json")
+	p, err := plan.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	codat, err := codattest.Start(codattest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(codat.Close)
+	codat.AddCompany(codattest.Company{ID: p.Company, Connections: []string{p.Connection}})
+	codat.AddEndpoint(codattest.Endpoint{URL: to, Key: key})
+	file := filepath.Join(t.TempDir(), "codat-key")
+	if err := os.WriteFile(file, []byte(codattest.DefaultKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	worker, stop := run(t, in, n, "writes", "worker-writes", new(writes.Settings), writes.Run, "--codat-key-file", file, "--codat-url", codat.URL())
+	wait(t, func() bool { return worker.Health.Ready() == nil }, "the worker writes is ready")
+	wait(t, func() bool { // its subscription is known to the other servers some time later
+		out, err := tryHeadgate(t, operator, "plans", "submit", "../../docs/plan.json")
+		return err == nil && strings.Contains(out, p.ID)
+	}, "the plan is submitted")
+	wait(t, func() bool { return strings.Contains(headgate(t, operator, "plans", "list", "--status", "done"), p.ID) }, "the plan is carried out")
+	headgate(t, operator, "plans", "show", p.ID)
+	if out, err := tryHeadgate(t, operator, "plans", "cancel", p.ID); err == nil || !strings.Contains(out, "the plan is done") {
+		t.Errorf("headgate plans cancel = %v, and prints\n%s\nwant the worker's refusal", err, out)
+	}
+	return stop
 }
 
 // storesNothingOfTheServer reports headers that a server adds to what crosses accounts and that are stored.
