@@ -24,7 +24,7 @@ type deadCmd struct {
 // letterFlags choose dead letters.
 type letterFlags struct {
 	Worker  string        `name:"worker" env:"-" help:"Only dead letters of this worker."`
-	Type    codat.Pattern `name:"type" env:"-" help:"Only dead letters of this event type, or of a pattern: * is one word, > the rest."`
+	Type    codat.Pattern `name:"type" env:"-" help:"Only dead letters of this event type, or of a pattern: * is one token, > the rest."`
 	Company string        `name:"company" env:"-" help:"Only dead letters of the company with this id."`
 	Since   timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only dead letters stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
 	Until   timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only dead letters stored before this time."`

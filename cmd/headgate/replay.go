@@ -15,7 +15,7 @@ import (
 type replayCmd struct {
 	Worker  string        `name:"worker" required:"" env:"-" help:"The worker that gets the events. Only events that it takes are chosen."`
 	ID      []string      `name:"id" env:"-" help:"The event of this webhook-id. Can be repeated."`
-	Type    codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one word, > the rest."`
+	Type    codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	Company string        `name:"company" env:"-" help:"Only events of the company with this id."`
 	Since   timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only events stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
 	Until   timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only events stored before this time."`

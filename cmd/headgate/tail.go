@@ -20,7 +20,7 @@ import (
 
 // tailCmd prints stored events as they arrive.
 type tailCmd struct {
-	Filter  string `arg:"" optional:"" help:"Type to print, a pattern with * for one word or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
+	Filter  string `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
 	Resume  string `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
 	JSON    bool   `name:"json" env:"-" help:"Print JSON."`
 	Payload bool   `name:"payload" env:"-" help:"Print the bodies too. They hold your customers' data."`

@@ -51,7 +51,7 @@ func TestTail_FollowsFilter(t *testing.T) {
 		name, filter, want string
 	}{
 		{"a type", "company.created", "msg_1"},
-		{"a pattern for one word", "*.write.successful", "msg_3"},
+		{"a pattern for one token", "*.write.successful", "msg_3"},
 		{"a pattern for the rest", "co.>", ""},
 		{"everything of a kind", "connection.>", "msg_2"},
 		{"whole subjects", "codat.quarantine", "msg_4"},
