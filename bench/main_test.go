@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.slice, o.events, o.writes, o.ids = 100*time.Millisecond, 8000, 2000, 2000
+	o.slice, o.events, o.writes, o.ids = 100*time.Millisecond, 8000, 8000, 2000
 	var out strings.Builder
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 
 const (
 	writesWorker = "worker-writes"
-	writesCase   = "100000 events of as many writes, 256 at once, from fetch to settled, one server, fsync off"
+	writesCase   = "events of as many writes, 256 at once, from fetch to settled, one server, fsync off"
 	recordCase   = "bytes for each record of a write, one server, fsync off"
 )
 
@@ -23,7 +23,7 @@ const (
 func writesPart(ctx context.Context, b *bench) error {
 	in := writesCase
 	if b.writes != 100_000 {
-		in = fmt.Sprintf("%s, %d events", writesCase, b.writes)
+		in = fmt.Sprintf("%s, %d of them", writesCase, b.writes)
 	}
 	b.progress("writes: store %d events", b.writes)
 	servers, err := b.lab.NATS(ctx, b.programs["nats-server"], 1, false)
