@@ -34,8 +34,8 @@ type Write struct {
 	Record           string           `json:"record,omitempty"`     // its id on the platform, when the write made or changed one
 	Attachment       string           `json:"attachment,omitempty"` // its id
 	// Overdue is when an outcome was due of a write that has none: after the worker's --overdue-after, or after Codat's own limit
-	// when the API has said a later one. It is zero before, and with an outcome. The worker knows of a write by an event that
-	// says Pending, which only the legacy types have.
+	// when the API has said a later one. It is zero before, and with an outcome. The worker knows of a write by its plan, or by
+	// an event that says Pending, which only the legacy types have.
 	Overdue time.Time `json:"overdue,omitzero"`
 	// Reason is why the write has this status. No event has it: the worker asks Codat's API, and has no reason without an API
 	// key (--codat-key-file), and until the API has answered.

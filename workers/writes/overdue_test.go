@@ -227,3 +227,18 @@ func TestWorker_FollowsAWriteAfterARestart(t *testing.T) {
 	})
 	run(func(context.Context) { until(t, records, "push-1", "the write to be overdue", overdue) })
 }
+
+// A plan tells of a write that is pending without an event.
+func TestWorker_MarksAWriteOfAPlanOverdue(t *testing.T) {
+	srv, _ := startPlans(t, codattest.Options{Outcome: func(codattest.Push) (codattest.Outcome, bool) { return codattest.StayPending(), true }},
+		func(s *writes.Settings) { s.OverdueAfter = 50 * time.Millisecond })
+	submit(t, srv, expense(t, "expense-1", `{"name":"Travel"}`))
+	records, err := state.OpenWrites(t.Context(), srv.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Wait(t, func() bool {
+		all, err := records.List(t.Context(), "company-1")
+		return err == nil && len(all) == 1 && overdue(all[0]) && all[0].Plan == "expense-1"
+	}, "the account's write to be overdue")
+}

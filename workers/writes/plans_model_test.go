@@ -138,7 +138,7 @@ func newPlanWorld(t *testing.T, seed uint64, maxKills int) *planWorld {
 	}
 	t.Cleanup(w.calls.Close)
 	w.plans = w.bucket(plan.StateName)
-	w.store = Store{writes: w.bucket(state.WritesName), quota: w.bucket(state.QuotaName), pushes: w.calls, overdueAfter: time.Hour}
+	w.store = Store{writes: w.bucket(state.WritesName), quota: w.bucket(state.QuotaName), pushes: w.calls, overdueAfter: time.Hour, overdue: prometheus.NewCounter(prometheus.CounterOpts{Name: "overdue_total"})}
 	w.startWorker()
 	w.run()
 	return w

@@ -27,7 +27,7 @@ import (
 )
 
 // startPlans runs the worker beside a stand-in that delivers its webhooks into the stream.
-func startPlans(t *testing.T, o codattest.Options) (*streamtest.Server, *codattest.Server) {
+func startPlans(t *testing.T, o codattest.Options, with ...func(*writes.Settings)) (*streamtest.Server, *codattest.Server) {
 	t.Helper()
 	platform, err := codattest.Start(o)
 	if err != nil {
@@ -39,9 +39,9 @@ func startPlans(t *testing.T, o codattest.Options) (*streamtest.Server, *codatte
 	if err := os.WriteFile(key, []byte(codattest.DefaultKey), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	srv, _ := start(t, func(s *writes.Settings) {
+	srv, _ := start(t, append(with, func(s *writes.Settings) {
 		s.Codat = api.Settings{CodatKeyFile: key, CodatURL: platform.URL(), CodatTimeout: 30 * time.Second, CodatConcurrency: 4}
-	})
+	})...)
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

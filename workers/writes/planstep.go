@@ -263,7 +263,7 @@ func (p *plans) judge(s *plan.StepRecord, kind plan.Kind, err error, now time.Ti
 	}
 }
 
-// follow records the outcome of a step's push operation, when it is known.
+// follow records the outcome of a step's push operation, when it is known, and marks a write that has none overdue.
 func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 	s := r.Steps[i]
 	w, _, err := workers.ReadRecord[state.Write](ctx, p.store.writes, s.PushOperationKey)
@@ -283,6 +283,11 @@ func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 			if w, _, err = workers.ReadRecord[state.Write](ctx, p.store.writes, s.PushOperationKey); err != nil {
 				return err
 			}
+		}
+	}
+	if w.Status != "" && w.Overdue.IsZero() && !ended(w.Status) && !time.Now().Before(p.store.due(w)) {
+		if err := p.store.markOverdue(ctx, w); err != nil {
+			return err
 		}
 	}
 	if s.State == plan.Unknown && w.Status.IsSettled() { // the plan may go on, and may not be among the open ones
