@@ -655,6 +655,10 @@ func readsAsTeam(t *testing.T, count int) {
 		t.Errorf("read a plan that was not submitted: %v; want ErrNotFound", err)
 	}
 
+	if _, err := plan.Get(within(t), js, source, "unknown"); !errors.Is(err, plan.ErrNotFound) {
+		t.Errorf("read a plan that nobody has submitted: %v; want ErrNotFound", err)
+	}
+
 	for _, f := range []struct{ name, subject string }{
 		{"take a worker's events", "HEADGATE.API.CONSUMER.MSG.NEXT.CODAT.connections"},
 		{"make a consumer", "HEADGATE.API.CONSUMER.CREATE.CODAT.mine"},
@@ -664,6 +668,8 @@ func readsAsTeam(t *testing.T, count int) {
 		{"ack for a worker", "$JS.ACK.CODAT.connections.1.1.1.1.0"},
 		{"store an event", "codat.events.company.created"},
 		{"write the state", "$KV.CODAT_connections.x.y"},
+		{"write a plan without the worker", "$KV.CODAT_plans.x"},
+		{"cancel a plan", "codat.plans.cancel"},
 		{"delete the stream", "$JS.API.STREAM.DELETE.CODAT"},
 	} {
 		if m, err := nc.RequestWithContext(within(t), f.subject, []byte("{}")); !errors.Is(err, nats.ErrNoResponders) && !notEnabled(m) {
