@@ -47,7 +47,7 @@ var killings = []killing{
 
 // worker-writes is killed at every step of a plan. In the end every plan is done, and the platform was asked once for each
 // write.
-func TestPlans_KilledWorkersPushEachStepOnce(t *testing.T) {
+func TestPromise9_KilledWorkersPushEachStepOnce(t *testing.T) {
 	b := newBroker(t, 1, stream.Layout{Workers: []stream.WorkerSpec{writes.Worker(writes.Store{}).Spec()}})
 	var in *ingress
 	signs, keyFile := newSender(t, func() string { return in.host() })

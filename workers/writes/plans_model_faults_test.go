@@ -4,5 +4,5 @@ package writes
 
 import "testing"
 
-// TestPlans_CreateOnceInOrder with 500 plans.
-func TestPlans_Faults_CreateOnceInOrder(t *testing.T) { checkPlans(t, 500) }
+// TestPromise9_PlansCreateOnceInOrder with 500 plans.
+func TestPromise9_Faults_PlansCreateOnceInOrder(t *testing.T) { checkPlans(t, 500) }

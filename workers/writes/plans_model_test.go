@@ -34,7 +34,7 @@ import (
 
 // Random plans are carried out against the stand-in over HTTP while it fails, refuses, hangs up and times out, while the
 // quota is used up, and while the process that carries them out is killed before and after its writes and calls.
-func TestPlans_CreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
+func TestPromise9_PlansCreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
 
 // checkPlans carries out so many plans. At the stand-in no write is made twice unless a person has asked for it after it
 // was seen to have failed; a step is pushed when those before it have succeeded, with what they made; and each plan
@@ -42,7 +42,7 @@ func TestPlans_CreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
 func checkPlans(t *testing.T, count int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	w := newPlanWorld(t, seed, min(count/2, 60))
+	w := newPlanWorld(t, seed, min(count/2, 60), nil)
 	defer w.stop()
 	var submitted []string
 	for i := range count {
@@ -95,7 +95,8 @@ type planWorld struct {
 	faults  []string
 	byID    map[string]plan.Plan
 	skipped map[string]string
-	lost    map[int]bool // numbers of pushes that time out for good
+	script  func(codattest.Push) codattest.Outcome // what becomes of a push; nil is random
+	lost    map[int]bool                           // numbers of pushes that time out for good
 	kills   int
 	// maxKills bounds the kills: each one delays what was in flight by a lease.
 	maxKills int
@@ -103,10 +104,10 @@ type planWorld struct {
 	quit     func()
 }
 
-func newPlanWorld(t *testing.T, seed uint64, maxKills int) *planWorld {
+func newPlanWorld(t *testing.T, seed uint64, maxKills int, script func(codattest.Push) codattest.Outcome) *planWorld {
 	w := &planWorld{
 		T: t, random: rand.New(rand.NewPCG(seed, 1)), done: map[string]string{}, made: map[string][]codattest.Push{},
-		byID: map[string]plan.Plan{}, skipped: map[string]string{}, lost: map[int]bool{}, maxKills: maxKills,
+		byID: map[string]plan.Plan{}, skipped: map[string]string{}, lost: map[int]bool{}, maxKills: maxKills, script: script,
 	}
 	w.srv = streamtest.New(t, Worker(Store{}).Spec())
 	endpoint := httptest.NewServer(http.HandlerFunc(w.receive))
@@ -144,18 +145,61 @@ func newPlanWorld(t *testing.T, seed uint64, maxKills int) *planWorld {
 	return w
 }
 
+// Whatever answer the first call has, the platform is asked for one record, and the step is done with it.
+func TestPromise9_AStepIsMadeOnceAfter(t *testing.T) {
+	soon := codattest.Succeed(time.Millisecond)
+	for _, tt := range []struct {
+		name  string
+		first func(*codattest.Outcome)
+		tries int
+	}{
+		{"an answer that is lost", func(o *codattest.Outcome) { o.HangUp = true }, 1},
+		{"a 5xx of a push that was made", func(o *codattest.Outcome) { o.Refuse, o.Made = http.StatusBadGateway, true }, 1},
+		{"a 5xx of a push that was not made", func(o *codattest.Outcome) { o.Refuse = http.StatusServiceUnavailable }, 2},
+		{"a 429", func(o *codattest.Outcome) { o.Refuse, o.RetryAfter = http.StatusTooManyRequests, time.Second }, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newPlanWorld(t, 1, 0, func(p codattest.Push) codattest.Outcome {
+				o := soon
+				if p.Number == 1 {
+					tt.first(&o)
+				}
+				return o
+			})
+			defer w.stop()
+			p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{
+				{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{"ref":"plan/step-0"}`)},
+			}}
+			w.mu.Lock()
+			w.byID[p.ID] = p
+			w.mu.Unlock()
+			w.submit(p)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			r, err := plan.Await(ctx, w.srv.JS, source, p.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := w.codat.Pushes()
+			if r.Status != plan.StatusDone || len(made) != 1 || r.Steps[0].PushOperationKey != made[0].Key || r.Steps[0].Try != tt.tries {
+				t.Errorf("the plan is %s with %d push operations: %+v; want it done with one, at try %d", r.Status, len(made), r.Steps, tt.tries)
+			}
+		})
+	}
+}
+
 // Steps that can have made the same push operation, and that can only look in Codat's history, do not wait for each other: each
 // is unknown, and a person decides.
-func TestPlans_StepsThatSearchDoNotWaitForEachOther(t *testing.T) {
-	w := newPlanWorld(t, 1, 0)
+func TestPromise9_StepsThatSearchDoNotWaitForEachOther(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.StayPending() })
 	w.stop()
 	w.quit = func() {}
 	w.mu.Lock()
 	w.byID["made"] = plan.Plan{ID: "made", Steps: []plan.Step{{Name: "step-0"}}}
 	w.mu.Unlock()
 	to := api.Target{Company: "company-0", Connection: "connection", DataType: codat.DataCustomers}
-	for try := 0; len(w.codat.Pushes()) == 0; try++ { // what becomes of a push is random
-		_, _ = w.calls.Create(t.Context(), to, idempotencyKey("made", "step-0", try), []byte(`{"ref":"made/step-0"}`))
+	if _, err := w.calls.Create(t.Context(), to, idempotencyKey("made", "step-0", 1), []byte(`{"ref":"made/step-0"}`)); err != nil {
+		t.Fatal(err)
 	}
 	p := newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace)
 	ids := []string{"one", "two"}
@@ -458,6 +502,9 @@ func (w *planWorld) outcome(p codattest.Push) (codattest.Outcome, bool) {
 		}
 	}
 	soon := time.Duration(w.random.IntN(30)) * time.Millisecond
+	if w.script != nil {
+		return w.script(p), true
+	}
 	switch w.random.IntN(40) {
 	case 0:
 		return codattest.Fail(soon, "refused"), true

@@ -104,7 +104,7 @@ var soon = map[codat.DataType]codattest.Outcome{
 	codat.DataChartOfAccounts: codattest.Succeed(time.Millisecond), codat.DataDirectCosts: codattest.Succeed(time.Millisecond),
 }
 
-func TestPlans_PushEachStepWithWhatTheOnesBeforeItMade(t *testing.T) {
+func TestPromise9_PlansPushEachStepWithWhatTheOnesBeforeItMade(t *testing.T) {
 	t.Parallel()
 	srv, platform := startPlans(t, codattest.Options{ByDataType: soon})
 	p := expense(t, "expense-1", `{"name":"Travel"}`)
@@ -163,7 +163,7 @@ func TestPlans_PushEachStepWithWhatTheOnesBeforeItMade(t *testing.T) {
 }
 
 // Behind a failed step nothing is pushed, and each action lets the plan go on.
-func TestPlans_AreHeldBehindAFailedStep(t *testing.T) {
+func TestPromise9_PlansAreHeldBehindAFailedStep(t *testing.T) {
 	t.Parallel()
 	srv, platform := startPlans(t, codattest.Options{ByDataType: soon, Outcome: func(p codattest.Push) (codattest.Outcome, bool) {
 		if bytes.Contains(p.Body, []byte("refused at first")) && p.Number > 3 {
