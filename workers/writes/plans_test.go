@@ -82,14 +82,15 @@ func submit(t *testing.T, srv *streamtest.Server, p plan.Plan) plan.Reply {
 	return reply
 }
 
-func await(t *testing.T, srv *streamtest.Server, id string) plan.Record {
+func await(t *testing.T, srv *streamtest.Server, id string) (r plan.Record) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	r, err := plan.Await(ctx, srv.JS, source, id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	streamtest.Wait(t, func() bool {
+		var err error
+		if r, err = plan.Get(t.Context(), srv.JS, source, id); err != nil {
+			t.Fatal(err)
+		}
+		return r.Status != plan.StatusRunning
+	}, "plan "+id+" to end or to be held")
 	return r
 }
 
@@ -106,12 +107,19 @@ var soon = map[codat.DataType]codattest.Outcome{
 
 func TestPromise9_PlansPushEachStepWithWhatTheOnesBeforeItMade(t *testing.T) {
 	t.Parallel()
-	srv, platform := startPlans(t, codattest.Options{ByDataType: soon})
+	srv, platform := startPlans(t, codattest.Options{ByDataType: map[codat.DataType]codattest.Outcome{
+		codat.DataChartOfAccounts: codattest.Succeed(500 * time.Millisecond), codat.DataDirectCosts: codattest.Succeed(time.Millisecond),
+	}})
 	p := expense(t, "expense-1", `{"name":"Travel"}`)
 	if reply := submit(t, srv, p); !reply.New || reply.Status != plan.StatusRunning {
 		t.Errorf("Submit = %+v; want a new plan that runs", reply)
 	}
-	r := await(t, srv, p.ID)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r, err := plan.Await(ctx, srv.JS, source, p.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pushes := platform.Pushes()
 	if r.Status != plan.StatusDone || len(pushes) != 2 {
 		t.Fatalf("the plan is %s with %d pushes; want done with 2", r.Status, len(pushes))
