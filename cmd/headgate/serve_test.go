@@ -171,13 +171,13 @@ func TestServe_ChecksOnly(t *testing.T) {
 func TestServe_KeepsEverything(t *testing.T) {
 	t.Parallel()
 	data, keys := filepath.Join(t.TempDir(), "data"), newKeys(t)
-	send := func(a addresses, id string) {
+	send := func(t *testing.T, a addresses, id string) {
 		t.Helper()
 		headgate(t, 0, "send", "connection.connected", "--id", id, "--to", a.webhook, "--secret-file", keys)
 	}
 	first := begin(t, "", serveArgs(data, keys)...)
 	a := listens(t, &first.err)
-	send(a, "msg_1")
+	send(t, a, "msg_1")
 	auditOf(t, ": 1 done, 0 waiting", "--nats-url", a.nats)
 	for path, want := range map[string]string{
 		"/readyz": "ok    worker-connections/claims", "/livez": "alive", "/metrics": `headgate_stream_messages{process="watch"`,
@@ -198,14 +198,17 @@ func TestServe_KeepsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	headgate(t, 0, "restore", kept, "--data-dir", restored)
-	for _, folder := range []string{data, copied, restored} {
-		again := begin(t, "", serveArgs(folder, keys)...)
-		a = listens(t, &again.err)
-		send(a, "msg_1") // stored before: it is not stored a second time
-		send(a, "msg_2")
-		auditOf(t, ": 2 done, 0 waiting", "--nats-url", a.nats)
-		again.stop()
-		again.exit(0)
+	for name, folder := range map[string]string{"after a restart": data, "in a copy": copied, "in a restored backup": restored} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			again := begin(t, "", serveArgs(folder, keys)...)
+			a := listens(t, &again.err)
+			send(t, a, "msg_1") // stored before: it is not stored a second time
+			send(t, a, "msg_2")
+			auditOf(t, ": 2 done, 0 waiting", "--nats-url", a.nats)
+			again.stop()
+			again.exit(0)
+		})
 	}
 }
 
