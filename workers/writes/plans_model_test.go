@@ -224,7 +224,7 @@ func TestPromise9_StepsThatSearchDoNotWaitForEachOther(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := plan.Get(t.Context(), w.srv.JS, source, id)
-			return err == nil && r.Steps[0].State == plan.Unknown && strings.Contains(r.Steps[0].Evidence, "one of 1")
+			return err == nil && r.Steps[0].State == plan.Unknown && strings.Contains(r.Steps[0].Evidence, "other steps that can have made one of them: 1")
 		}, id+" to be unknown")
 	}
 }

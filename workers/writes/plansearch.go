@@ -76,7 +76,7 @@ func (p *plans) notFound(s *plan.StepRecord, candidates []api.PushOperation, riv
 	}
 	switch {
 	case len(candidates) > 0:
-		doubt(s, fmt.Sprintf("%sits push operation is one of %d in Codat's history, for %d other steps too: %s", refused, len(candidates), rivals, keysOf(candidates)), now)
+		doubt(s, fmt.Sprintf("%spush operations in Codat's history that can be its own: %s; other steps that can have made one of them: %d", refused, keysOf(candidates), rivals), now)
 	case s.Push.Refused < 500:
 		doubt(s, refused+"its answer did not come, and Codat's history has no push operation that it can be", now)
 	case s.Refusals+1 >= maxRefusals:

@@ -113,10 +113,31 @@ func closed(r plan.Record, now time.Time) bool {
 	return true
 }
 
+// The limits of a reason in the record of a plan, which has up to plan.MaxSteps of them. That of the write has more.
+const (
+	maxStepRemarks = 3
+	maxStepText    = 512 // bytes of a message
+	maxStepName    = 64  // bytes of an item and of a validator
+)
+
 // fail makes a step failed for a reason.
 func fail(s *plan.StepRecord, reason *state.WriteReason, now time.Time) {
 	enter(s, plan.Failed, now)
-	s.Reason = reason
+	if reason == nil {
+		return
+	}
+	s.Reason = &state.WriteReason{
+		Message: limited(reason.Message, maxStepText), Errors: firstRemarks(reason.Errors),
+	}
+}
+
+func firstRemarks(all []state.WriteRemark) []state.WriteRemark {
+	kept := slices.Clone(all[:min(len(all), maxStepRemarks)])
+	for i := range kept {
+		kept[i].Message = limited(kept[i].Message, maxStepText)
+		kept[i].Item, kept[i].Validator = limited(kept[i].Item, maxStepName), limited(kept[i].Validator, maxStepName)
+	}
+	return kept
 }
 
 // failWith makes a step failed for a reason in our words.
