@@ -75,7 +75,7 @@ profile: ## write cmd/ingress/default.pgo, the profile by which the compiler opt
 e2e: ## build the images and stop compose services under load; about 15 minutes; needs a Docker engine
 	go test -tags e2e -count 1 -timeout 30m $(TESTFLAGS) ./test/e2e/...
 
-e2e-k8s: ## apply the manifests to a Kubernetes control plane; about 15 minutes, and 15 once to build it; no Docker
+e2e-k8s: ## apply the manifests to a Kubernetes control plane; about 4 minutes, and 15 once to build it; no Docker
 	tools=$$(go run ./test/e2ek8s/tools test/e2ek8s/tools) && \
 	go test -tags e2e -v -count 1 -timeout 30m $(TESTFLAGS) ./test/e2ek8s -tools "$$tools"
 

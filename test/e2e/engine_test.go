@@ -2,7 +2,8 @@
 
 // Package e2e runs the real Dockerfile and the real docker-compose.yml on a Docker engine, without a registry, and
 // breaks what runs there while events come. At the end every event that was answered 2xx is stored once and done once,
-// by the audit of Headgate and by a count of our own. What it makes is gone when it ends.
+// by the audit of Headgate and by a count of our own. Then it runs the commands that docs/operate.md, docs/subscribe.md and
+// docs/own-worker.md have for Compose, as they stand there. What it makes is gone when it ends.
 package e2e
 
 import (
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,18 +25,23 @@ import (
 // project is the name of everything that is made here.
 const project = "headgate-e2e"
 
-// override makes the workers say of every event that it is done, and not of a sample.
-const override = `services: {worker-connections: {environment: {HEADGATE_LOG_LEVEL: debug}}}`
+// outcomes makes the workers say of every event that it is done, and not of a sample.
+const outcomes = `services: {worker-connections: {environment: {HEADGATE_LOG_LEVEL: debug}}}`
+
+// compose is docker where docker compose is docker-compose 1.29.2.
+const compose = `#!/bin/sh
+if [ "$1" = compose ]; then shift; exec docker-compose "$@"; fi
+exec %s "$@"
+`
 
 // engine runs docker and compose in a copy of the repository, so that no secret and no file of a run gets into it.
 type engine struct {
-	t       *testing.T
-	ctx     context.Context
-	folder  string
-	compose []string
-	env     []string
-	before  map[string]bool // images that were there, and stay
-	made    []string        // images that stand in
+	t      *testing.T
+	ctx    context.Context
+	folder string
+	env    []string
+	before map[string]bool // images that were there, and stay
+	made   []string        // images that stand in
 
 	hearing sync.WaitGroup
 	mu      sync.Mutex
@@ -43,51 +50,77 @@ type engine struct {
 
 func newEngine(ctx context.Context, t *testing.T) *engine {
 	t.Helper()
-	e := &engine{
-		t: t, ctx: ctx, folder: t.TempDir(), before: map[string]bool{}, lines: map[string]bool{},
-		env: append(os.Environ(), "COMPOSE_HTTP_TIMEOUT=300"), // 1.29 gives up after a minute, on a busy machine too
+	e := &engine{t: t, ctx: ctx, folder: t.TempDir(), before: map[string]bool{}, lines: map[string]bool{}}
+	docker, err := exec.LookPath("docker")
+	if err != nil {
+		t.Fatal(err)
 	}
-	e.version(project)
+	if _, err := exec.LookPath("docker-compose"); err == nil {
+		bin := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bin, "docker"), fmt.Appendf(nil, compose, docker), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	}
+	// 1.29 gives up after a minute, on a busy machine too. A VERSION of ours would hide the one in .env.
+	e.env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "VERSION=") }),
+		"COMPOSE_HTTP_TIMEOUT=300", "COMPOSE_PROJECT_NAME="+project, "COMPOSE_FILE=docker-compose.yml:outcomes.yml")
 	if out, err := e.try("docker", "info"); err != nil {
 		t.Fatalf("no Docker engine answers: %v\n%s", err, out)
 	}
 	for _, id := range strings.Fields(e.docker("images", "-q", "--no-trunc")) {
 		e.before[id] = true
 	}
-	e.compose = []string{"docker-compose", "-p", project}
-	if _, err := exec.LookPath("docker-compose"); err != nil {
-		e.compose = []string{"docker", "compose", "-p", project}
-	}
+	e.copyRepository()
+	e.up("down", "-v", "--remove-orphans", "-t", "0") // what is left of a run that was killed
+	return e
+}
+
+// copyRepository copies what the images and compose are made of, without secrets, into a repository with the tag next.
+func (e *engine) copyRepository() {
+	e.t.Helper()
 	for _, name := range []string{"cmd", "ingress", "workers", "pkg", "deploy"} {
 		if err := os.CopyFS(filepath.Join(e.folder, name), os.DirFS(filepath.Join("../..", name))); err != nil {
-			t.Fatal(err)
+			e.t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"Dockerfile", ".dockerignore", "docker-compose.yml", "go.mod", "go.sum"} {
+	for _, name := range []string{"Dockerfile", ".dockerignore", ".gitignore", "docker-compose.yml", "go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join("../..", name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(e.folder, name), content, 0o644)
 		}
 		if err != nil {
-			t.Fatal(err)
+			e.t.Fatal(err)
 		}
-	}
-	if err := os.WriteFile(filepath.Join(e.folder, "docker-compose.override.yml"), []byte(override), 0o644); err != nil {
-		t.Fatal(err)
 	}
 	secrets := filepath.Join(e.folder, "deploy", "compose", "secrets")
 	if err := os.RemoveAll(secrets); err != nil { // those of a developer
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	if err := os.MkdirAll(secrets, 0o700); err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	e.up("down", "-v", "--remove-orphans", "-t", "0") // what is left of a run that was killed
-	return e
+	e.write("outcomes.yml", outcomes)
+	e.write(".env", "VERSION="+project+"\n")
+	for _, args := range []string{
+		"init -q", "add -A", "-c user.name=e2e -c user.email=e2e@localhost commit -q -m e2e", "tag " + next, "remote add origin .",
+	} {
+		e.run("git", strings.Fields(args)...)
+	}
 }
 
-// version is the version of what is built and run from here on.
-func (e *engine) version(v string) { e.env = append(e.env, "VERSION="+v) }
+// path is a file in the copy of the repository.
+func (e *engine) path(name string) string { return filepath.Join(e.folder, name) }
+
+func (e *engine) write(name, text string) {
+	e.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(e.path(name)), 0o755); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := os.WriteFile(e.path(name), []byte(text), 0o644); err != nil {
+		e.t.Fatal(err)
+	}
+}
 
 // try runs a command and returns what it prints.
 func (e *engine) try(name string, args ...string) (string, error) {
@@ -115,7 +148,7 @@ func (e *engine) docker(args ...string) string {
 // up is compose with arguments.
 func (e *engine) up(args ...string) string {
 	e.t.Helper()
-	return e.run(e.compose[0], append(e.compose[1:], args...)...)
+	return e.docker(append([]string{"compose"}, args...)...)
 }
 
 // containers are the running containers of a service.

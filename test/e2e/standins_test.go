@@ -29,6 +29,7 @@ func (e *engine) standIns() {
 			"USER 65532:65532", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
 		}, e.distroless},
 		{"docker-compose.yml", `NATS_IMAGE:-(\S+)}`, []string{"ENV PATH=/usr/local/bin:/bin"}, e.nats},
+		{"docker-compose.yml", `NATS_BOX_IMAGE:-(\S+)}`, []string{"ENV PATH=/usr/local/bin:/bin"}, e.box},
 	} {
 		text, err := os.ReadFile(filepath.Join(e.folder, image.file))
 		if err != nil {
@@ -107,6 +108,14 @@ func (e *engine) nats(folder string) {
 	// In the copy of our module, so that it is the version in go.mod.
 	e.run("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags", "-s -w",
 		"-o", filepath.Join(folder, "usr/local/bin/nats-server"), "github.com/nats-io/nats-server/v2")
+}
+
+// box has the nats CLI.
+func (e *engine) box(folder string) {
+	e.t.Helper()
+	e.users(folder)
+	e.run("env", "CGO_ENABLED=0", "GOBIN="+filepath.Join(folder, "usr/local/bin"),
+		"go", "install", "-trimpath", "-ldflags", "-s -w", "github.com/nats-io/natscli/nats@v0.5.1")
 }
 
 // users makes what every system has: a place for files that come and go, users and certificates.

@@ -27,8 +27,8 @@ func TestOwnWorker_IsMadeInAModuleOfItsOwn(t *testing.T) {
 	page := headgate.read("docs/own-worker.md")
 	own := repository{t, t.TempDir()}
 	files := file.FindAllStringSubmatch(page, -1)
-	if len(files) != 5 {
-		t.Fatalf("docs/own-worker.md has %d files; want 5", len(files))
+	if len(files) != 6 {
+		t.Fatalf("docs/own-worker.md has %d files; want 6", len(files))
 	}
 	for _, f := range files {
 		own.write(f[1], f[2])
