@@ -179,7 +179,7 @@ func (p *plans) searches(s plan.StepRecord, kind plan.Kind, now time.Time) bool 
 
 // mayHaveMade reports whether one of the push operations can be that of a step.
 func (p *plans) mayHaveMade(s plan.StepRecord, candidates []api.PushOperation) bool {
-	if s.State != plan.Pushing && (s.State != plan.Unknown || s.PushOperationKey != "") || s.Push == nil {
+	if s.State != plan.Pushing && !untold(s) || s.Push == nil {
 		return false
 	}
 	made := p.window(*s.Push)

@@ -95,9 +95,14 @@ func ready(r plan.Record, i int) bool {
 	return true
 }
 
-// unknownTime is for how long after its last call an unknown step without a push operation is compared with those of other
-// plans that search Codat's history.
-const unknownTime = 2 * time.Hour
+// untold reports whether nobody knows which push operation a step has made, if any: it is unknown, or was skipped when it was.
+func untold(s plan.StepRecord) bool {
+	return s.PushOperationKey == "" && s.Push != nil && s.Evidence != "" && (s.State == plan.Unknown || s.State == plan.Skipped)
+}
+
+// untoldTime is for how long after its last call such a step is compared with those of other plans that search Codat's history.
+// An operator can look again as long as the records are kept, and the plan leaves the list before its record ends.
+const untoldTime = keepWrites - 24*time.Hour
 
 // closed reports whether a plan can go on only by an action or an event: nothing of it is waiting to start, is pushed or is
 // needed by another plan's search.
@@ -106,7 +111,7 @@ func closed(r plan.Record, now time.Time) bool {
 		switch {
 		case s.State == plan.Pushing, s.State == plan.Pending, ready(r, i):
 			return false
-		case s.State == plan.Unknown && s.PushOperationKey == "" && s.Push != nil && now.Sub(s.Push.Called) < unknownTime:
+		case untold(s) && now.Sub(s.Push.Called) < untoldTime:
 			return false
 		}
 	}
