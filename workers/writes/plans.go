@@ -371,6 +371,13 @@ func (p *plans) next(r plan.Record, now time.Time, followed map[string]bool) (do
 	return nil, at
 }
 
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a

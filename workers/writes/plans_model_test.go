@@ -34,7 +34,7 @@ import (
 
 // Random plans are carried out against the stand-in over HTTP while it fails, refuses, hangs up and times out, while the
 // quota is used up, and while the process that carries them out is killed before and after its writes and calls.
-func TestPromise9_PlansCreateOnceInOrder(t *testing.T) { checkPlans(t, 60) }
+func TestPromise9_PlansCreateOnceInOrder(t *testing.T) { checkPlans(t, 30) }
 
 // checkPlans carries out so many plans. At the stand-in no write is made twice unless a person has asked for it after it
 // was seen to have failed; a step is pushed when those before it have succeeded, with what they made; and each plan
@@ -159,6 +159,7 @@ func TestPromise9_AStepIsMadeOnceAfter(t *testing.T) {
 		{"a 429", func(o *codattest.Outcome) { o.Refuse, o.RetryAfter = http.StatusTooManyRequests, time.Second }, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := newPlanWorld(t, 1, 0, func(p codattest.Push) codattest.Outcome {
 				o := soon
 				if p.Number == 1 {
@@ -167,13 +168,7 @@ func TestPromise9_AStepIsMadeOnceAfter(t *testing.T) {
 				return o
 			})
 			defer w.stop()
-			p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{
-				{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{"ref":"plan/step-0"}`)},
-			}}
-			w.mu.Lock()
-			w.byID[p.ID] = p
-			w.mu.Unlock()
-			w.submit(p)
+			p := w.submitOne()
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			r, err := plan.Await(ctx, w.srv.JS, source, p.ID)
@@ -186,6 +181,40 @@ func TestPromise9_AStepIsMadeOnceAfter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While the quota is used up nothing is pushed, and the plan goes on soon after it is not, whenever it was to be renewed.
+func TestPlans_WaitForTheQuota(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.Succeed(time.Millisecond) })
+	defer w.stop()
+	w.useUpQuota(time.Hour)
+	p := w.submitOne()
+	streamtest.Wait(t, func() bool {
+		r, err := plan.Get(t.Context(), w.srv.JS, source, p.ID)
+		return err == nil && r.Steps[0].State == plan.Waiting && r.Steps[0].Wait != ""
+	}, "the step to wait for the quota")
+	if made := w.codat.Pushes(); len(made) != 0 {
+		t.Errorf("%d push operations although the quota is used up", len(made))
+	}
+	if err := w.store.setQuota(t.Context(), state.Quota{Received: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Wait(t, func() bool {
+		r, err := plan.Get(t.Context(), w.srv.JS, source, p.ID)
+		return err == nil && r.Status == plan.StatusDone
+	}, "the plan to go on")
+}
+
+// submitOne submits a plan of one step.
+func (w *planWorld) submitOne() plan.Plan {
+	p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{
+		{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{"ref":"plan/step-0"}`)},
+	}}
+	w.mu.Lock()
+	w.byID[p.ID] = p
+	w.mu.Unlock()
+	w.submit(p)
+	return p
 }
 
 // Steps that can have made the same push operation, and that can only look in Codat's history, do not wait for each other: each
@@ -302,8 +331,12 @@ func (w *planWorld) run() {
 			}
 			p := newPlans(mortalBucket{w.plans, l}, w.store, mortalAPI{w.calls, l}, newStepEnds(), testPace)
 			p.store.writes = mortalBucket{w.store.writes, l}
+			pause := w.script == nil && w.random.IntN(4) == 0
 			w.current = p
 			w.mu.Unlock()
+			if pause {
+				w.useUpQuota(300 * time.Millisecond)
+			}
 			killed := make(chan struct{})
 			go func() {
 				select {
@@ -326,6 +359,15 @@ func (w *planWorld) run() {
 }
 
 func (w *planWorld) stop() { w.quit() }
+
+// useUpQuota makes the quota used up for a while, as an event of Codat does.
+func (w *planWorld) useUpQuota(d time.Duration) {
+	now := time.Now()
+	q := state.Quota{Exhausted: true, Renewal: now.Add(d), Received: now}
+	if err := w.store.setQuota(context.Background(), q); err != nil {
+		w.Errorf("quota: %v", err)
+	}
+}
 
 // errKilled is the error of what a killed process does: it has no effect.
 var errKilled = errors.New("killed")

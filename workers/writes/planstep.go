@@ -40,7 +40,8 @@ func (p *plans) start(ctx context.Context, r plan.Record, i int) error {
 			if !ready(r, i) {
 				return false
 			}
-			wait(s, until, "Codat wants no calls until then")
+			// The quota can be raised before it is renewed.
+			wait(s, earlier(until, time.Now().Add(p.pace.maxPause)), "Codat wants no calls until "+until.UTC().Format(time.RFC3339))
 			return true
 		})
 	}
