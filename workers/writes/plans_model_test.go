@@ -42,7 +42,7 @@ func TestPromise9_PlansCreateOnceInOrder(t *testing.T) { checkPlans(t, 30) }
 func checkPlans(t *testing.T, count int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	w := newPlanWorld(t, seed, min(count/2, 60), nil)
+	w := newPlanWorld(t, seed, min(count/3, 60), nil)
 	defer w.stop()
 	var submitted []string
 	for i := range count {
