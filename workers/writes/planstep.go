@@ -234,7 +234,7 @@ func (p *plans) judge(s *plan.StepRecord, kind plan.Kind, err error, now time.Ti
 	refusal, _ := errors.AsType[*api.Error](err)
 	again := now.Add(max(p.pace.pause(s.Push.Calls), api.RetryAfter(err)))
 	switch {
-	case errors.Is(err, api.ErrAccount), errors.Is(err, api.ErrUnavailable) && !errors.Is(err, api.ErrOutcomeUnknown):
+	case !errors.Is(err, api.ErrOutcomeUnknown) && (errors.Is(err, api.ErrAccount) || errors.Is(err, api.ErrUnavailable)):
 		// This call has made nothing.
 		if first {
 			again = now.Add(max(p.pace.pause(s.Try), api.RetryAfter(err)))
@@ -246,7 +246,7 @@ func (p *plans) judge(s *plan.StepRecord, kind plan.Kind, err error, now time.Ti
 	case refusal != nil && keyed && (refusal.Status >= 500 || errors.Is(err, api.ErrInProgress)):
 		s.Push.Refused = refusal.Status
 		wait(s, now.Add(p.pace.settle), err.Error())
-	case refusal == nil, refusal.Status >= 500:
+	case refusal == nil, errors.Is(err, api.ErrOutcomeUnknown):
 		wait(s, again, err.Error())
 	case kind == plan.Delete && refusal.Status == http.StatusNotFound && !first:
 		enter(s, plan.Done, now)

@@ -1,7 +1,8 @@
 // Package api calls Codat's API: push operations, connections, reads and webhook consumers. It is a handful of calls on
 // net/http. This package repeats no call: its caller decides by the error, with errors.Is and the marks of this package.
-// net/http sends a GET, and a request with an idempotency key, again when a connection that was idle breaks. Values of enumerations and members that Codat adds later are kept or ignored, and no body of
-// a request or an answer is in an error's text, a log line or a metric.
+// net/http sends a GET, and a request with an idempotency key, again when a connection that was idle breaks. Values of
+// enumerations and members that Codat adds later are kept or ignored, and no body of a request or an answer is in an error's
+// text, a log line or a metric.
 package api
 
 import (
@@ -169,8 +170,8 @@ func (c *Client) url(k call) (string, error) {
 // send makes the request and reads the answer.
 func (c *Client) send(ctx context.Context, k call, target string, answer any) error {
 	// A request that has a connection may be on its way, whatever error follows.
-	var sent atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
+	var sent atomic.Int32
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Add(1) }})
 	req, err := c.request(ctx, k, target)
 	if err != nil {
 		return &invalidError{k.name, err}
@@ -181,12 +182,14 @@ func (c *Client) send(ctx context.Context, k call, target string, answer any) er
 		if outer, is := errors.AsType[*url.Error](err); is {
 			err = outer.Err
 		}
-		return &noAnswerError{call: k, sent: sent.Load(), err: err}
+		return &noAnswerError{call: k, sent: sent.Load() > 0, err: err}
 	}
 	defer resp.Body.Close()
 	c.learn(k.company, resp)
 	if resp.StatusCode/100 != 2 {
-		return readError(k, resp, time.Now())
+		e := readError(k, resp, time.Now())
+		e.again = sent.Load() > 1
+		return e
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {

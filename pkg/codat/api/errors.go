@@ -21,7 +21,7 @@ var (
 	ErrUnavailable = errors.New("codat API: unavailable")
 	// ErrOutcomeUnknown marks a call that changes something and may have done so although it failed: the request may have been
 	// sent, and there was no answer, an unreadable one, or a 5xx. Codat remembers a 5xx for the idempotency key, so another try with
-	// the same key returns it again.
+	// the same key returns it again. It also marks a 401, a 402 and a 429 to a request that net/http has sent again.
 	ErrOutcomeUnknown = errors.New("codat API: outcome unknown")
 	// ErrAccount marks a 401 and a 402: every call fails until an operator has cured the API key or the account.
 	ErrAccount = errors.New("codat API: key or account refused")
@@ -49,6 +49,7 @@ type Error struct {
 	RetryAfter    time.Duration // how long Codat asks to wait, at most a day; 0 when it does not say
 
 	changes, keyed bool
+	again          bool // net/http has sent the request more than once, and this answers the last
 }
 
 // A Validation is what Codat, or the platform, says of the content of a write.
@@ -82,7 +83,7 @@ func (e *Error) Is(mark error) bool {
 	case ErrUnavailable:
 		return e.Status == http.StatusTooManyRequests || e.Status >= 500
 	case ErrOutcomeUnknown:
-		return e.changes && e.Status >= 500
+		return e.changes && (e.Status >= 500 || e.again && (e.Is(ErrUnavailable) || e.Is(ErrAccount)))
 	case ErrAccount:
 		return e.Status == http.StatusUnauthorized || e.Status == http.StatusPaymentRequired
 	case ErrNotFound:
@@ -165,7 +166,7 @@ func (k call) changes() bool { return k.method != http.MethodGet }
 var loggable = regexp.MustCompile(`^[A-Za-z0-9._:|-]{1,128}$`)
 
 // readError reads an answer that is not a success. A body that is not Codat's leaves the members empty.
-func readError(k call, resp *http.Response, now time.Time) error {
+func readError(k call, resp *http.Response, now time.Time) *Error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorAnswer)) // what has arrived is enough
 	e := parseError(body)
 	e.Call, e.Status, e.RetryAfter = k.name, resp.StatusCode, retryAfter(resp.Header, now)
