@@ -5,12 +5,14 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -110,17 +112,50 @@ func decodeError(text []byte, err error) error {
 	}
 	if mismatch, is := errors.AsType[*json.UnmarshalTypeError](err); is {
 		offset = mismatch.Offset
-		err = fmt.Errorf("%s is a %s; want %s", mismatch.Field, mismatch.Value, mismatch.Type)
+		err = fmt.Errorf("%s: want %s, not %s", cmp.Or(mismatch.Field, "the plan"), jsonType(mismatch.Type), mismatch.Value)
 	}
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return errors.New("it is empty")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("the JSON is cut off")
-	case offset < 0 || offset > int64(len(text)):
+	case offset < 0:
+		return inStep(text, err)
+	case offset > int64(len(text)):
 		return err
 	}
 	return fmt.Errorf("line %d: %w", 1+bytes.Count(text[:offset], []byte("\n")), err)
+}
+
+// jsonType is JSON's name of what a member has.
+func jsonType(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[[]byte]():
+		return "a string in base64"
+	case t.Kind() == reflect.Slice:
+		return "an array"
+	case t.Kind() == reflect.Struct:
+		return "an object"
+	case t.Kind() == reflect.String:
+		return "a string"
+	}
+	return "a whole number"
+}
+
+// inStep adds to an error of the decoder, which knows no place, the step that it is in.
+func inStep(text []byte, err error) error {
+	var p struct{ Steps []json.RawMessage }
+	if json.Unmarshal(text, &p) != nil {
+		return err
+	}
+	for i, step := range p.Steps {
+		d := json.NewDecoder(bytes.NewReader(step))
+		d.DisallowUnknownFields()
+		if err := d.Decode(new(Step)); err != nil {
+			return fmt.Errorf("steps[%d]: %w", i, err)
+		}
+	}
+	return err
 }
 
 // Validate returns an error that lists up to 20 faults of the plan, each with its step and path.
@@ -191,6 +226,7 @@ func (s Step) faults(p Plan) (all []error) {
 	switch {
 	case kind == "":
 		add("kind: there is no %q: use create, update, delete or attachment", s.Kind)
+		return all // the rest depends on the kind
 	case !s.DataType.Writable(kind):
 		add("dataType: Codat documents no %s of %q: it documents that of %s", s.Kind, s.DataType, joinTypes(codat.WritableDataTypes(kind)))
 	}
