@@ -17,7 +17,7 @@ import (
 // The errors of requests, for errors.Is.
 var (
 	// ErrNoWorker means that no worker answers: none runs with an API key of Codat. Nothing was stored.
-	ErrNoWorker = errors.New("no worker carries out plans: start worker-writes with --codat-key-file")
+	ErrNoWorker = errors.New("no worker carries out plans: start worker-writes with --codat-key-file, or headgate serve with HEADGATE_CODAT_KEY_FILE")
 	// ErrConflict means that another plan was submitted under the id.
 	ErrConflict = errors.New("another plan was submitted under this id")
 	// ErrNotFound means that no plan has the id.

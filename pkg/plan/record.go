@@ -86,7 +86,7 @@ type Push struct {
 	Refused int `json:"refused,omitempty"`
 	// By is the process that calls, and Lease is until when no other does.
 	By    string    `json:"by"`
-	Lease time.Time `json:"lease"`
+	Lease time.Time `json:"lease,omitzero"`
 }
 
 // NewRecord returns the record of a valid plan that was submitted now.

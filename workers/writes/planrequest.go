@@ -102,7 +102,7 @@ func (p *plans) submit(ctx context.Context, body []byte) (plan.Reply, error) {
 	case err != nil:
 		return plan.Reply{}, err
 	case stored.Hash != record.Hash:
-		return plan.Reply{}, fmt.Errorf("%w: %s", plan.ErrConflict, submitted.ID)
+		return plan.Reply{}, fmt.Errorf("%w: %s: headgate plans show --payload prints it; give this one another id", plan.ErrConflict, submitted.ID)
 	case stored.Status == plan.StatusRunning: // also when an earlier submission ended in between
 		if err := p.open(ctx, stored); err != nil {
 			return plan.Reply{}, err
@@ -179,7 +179,7 @@ func apply(r *plan.Record, a plan.Action) error {
 	s := &r.Steps[i]
 	switch {
 	case r.Cancelled:
-		return refuse("the plan is cancelled")
+		return refuse("the plan is cancelled: submit what is left under another id")
 	case a.Kind == plan.Retry && s.State != plan.Failed && s.State != plan.Unknown:
 		return refuse("step %q is %s: only a failed or unknown step can be retried", s.Name, s.State)
 	case a.Kind == plan.Retry:
@@ -194,7 +194,9 @@ func apply(r *plan.Record, a plan.Action) error {
 		return refuse("step %q refers to the %s of %q: give its id with --record", by, what, s.Name)
 	}
 	enter(s, plan.Skipped, a.At)
-	s.Record, s.Attachment = a.Record, a.Record
+	if s.Record, s.Attachment = a.Record, ""; r.Plan.Steps[i].Kind == plan.Attachment {
+		s.Record, s.Attachment = "", a.Record
+	}
 	return nil
 }
 

@@ -142,8 +142,8 @@ func TestPromise9_PlansPushEachStepWithWhatTheOnesBeforeItMade(t *testing.T) {
 	if reply := submit(t, srv, p); reply.New || reply.Status != plan.StatusDone {
 		t.Errorf("the same plan again: %+v; want the plan that is done", reply)
 	}
-	if _, err := plan.Submit(t.Context(), srv.NC, source, expense(t, p.ID, `{"name":"Other"}`)); !errors.Is(err, plan.ErrConflict) {
-		t.Errorf("another plan under the id: %v; want ErrConflict", err)
+	if _, err := plan.Submit(t.Context(), srv.NC, source, expense(t, p.ID, `{"name":"Other"}`)); !errors.Is(err, plan.ErrConflict) || !strings.Contains(err.Error(), "another id") {
+		t.Errorf("another plan under the id: %v; want ErrConflict and the cure", err)
 	}
 	if _, err := plan.Get(t.Context(), srv.JS, source, "no-such-plan"); !errors.Is(err, plan.ErrNotFound) {
 		t.Errorf("Get of no plan = %v", err)
@@ -198,7 +198,7 @@ func TestPromise9_PlansAreHeldBehindAFailedStep(t *testing.T) {
 		t.Errorf("skip without the record that another step needs: %v", err)
 	}
 	do(t, srv, plan.Action{Kind: plan.Skip, Plan: "skipped", Step: "account", Record: "by-hand"})
-	if r := await(t, srv, "skipped"); r.Status != plan.StatusDone || r.Steps[0].State != plan.Skipped || len(r.Actions) != 1 {
+	if r := await(t, srv, "skipped"); r.Status != plan.StatusDone || r.Steps[0].State != plan.Skipped || r.Steps[0].Attachment != "" || len(r.Actions) != 1 {
 		t.Errorf("after skip: %+v", r)
 	}
 	do(t, srv, plan.Action{Kind: plan.Cancel, Plan: "cancelled"})
