@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
@@ -54,7 +56,7 @@ func run(ctx context.Context, listen, prefix string, p pusher) error {
 		return fmt.Errorf("create the table: %w", err)
 	}
 	// The name is that of the account at NATS. It connects again for ever.
-	nc, err := stream.Connect(ctx, stream.NATS{NATSURL: os.Getenv("NATS_URL"), NATSNKey: os.Getenv("NATS_NKEY")}, "expenses", nil)
+	nc, err := stream.Connect(ctx, stream.NATS{NATSURL: cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), NATSNKey: os.Getenv("NATS_NKEY")}, "expenses", nil)
 	if err != nil {
 		return err
 	}
