@@ -26,10 +26,19 @@ type plansCmd struct {
 }
 
 type plansListCmd struct {
-	Status       plan.Status `name:"status" env:"-" enum:",running,held,done,cancelled" default:"" help:"Only plans with this status: running, held, done or cancelled."`
+	Status       plan.Status `name:"status" env:"-" help:"Only plans with this status: running, held, done or cancelled."`
 	Company      string      `name:"company" env:"-" help:"Only plans of the company with this id."`
 	JSON         bool        `name:"json" env:"-" help:"Print JSON."`
 	connectFlags `embed:""`
+}
+
+// Validate returns an error for a status that no plan has.
+func (c *plansListCmd) Validate() error {
+	switch c.Status {
+	case "", plan.StatusRunning, plan.StatusHeld, plan.StatusDone, plan.StatusCancelled:
+		return nil
+	}
+	return fmt.Errorf("--status: no plan is %q: use running, held, done or cancelled", c.Status)
 }
 
 // A listedPlan is a line of plans list.
@@ -74,7 +83,7 @@ func planLine(p listedPlan) string {
 			counts = append(counts, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	return fmt.Sprintf("%-36s  %-9s  %s  company %s  %s", printable(p.ID), p.Status, formatTime(p.Submitted), printable(p.Company), strings.Join(counts, ", "))
+	return fmt.Sprintf("%-44s  %-9s  %s  company %s  %s", printable(p.ID), p.Status, formatTime(p.Submitted), printable(p.Company), strings.Join(counts, ", "))
 }
 
 type plansShowCmd struct {
@@ -125,19 +134,23 @@ func printPlan(w io.Writer, r plan.Record) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\n%s", newPlanGraph(r).text()); err != nil || len(r.Actions) == 0 {
+	if _, err := fmt.Fprintf(w, "\n%s", newPlanGraph(r).text()); err != nil {
 		return err
 	}
 	var b strings.Builder
-	for _, a := range r.Actions {
-		fmt.Fprintf(&b, "\n%s  %s", formatTime(a.At), a.Kind)
+	if r.Status == plan.StatusHeld {
+		b.WriteString("\nNo further step starts until headgate plans retry, skip, resume or cancel.\n")
+	}
+	for i, a := range r.Actions {
+		fmt.Fprintf(&b, "%s%s  %s", map[bool]string{true: "\n"}[i == 0], formatTime(a.At), a.Kind)
 		for _, one := range [][2]string{{"", a.Step}, {" record", a.Record}, {" operation", a.Operation}, {" by", a.By}} {
 			if one[1] != "" {
 				b.WriteString(one[0] + " " + printable(one[1]))
 			}
 		}
+		b.WriteByte('\n')
 	}
-	_, err = fmt.Fprintln(w, b.String())
+	_, err = io.WriteString(w, b.String())
 	return err
 }
 
@@ -182,6 +195,9 @@ func (c planActionFlags) act(ctx context.Context, t *terminal, a plan.Action) er
 	}
 	defer o.Close()
 	reply, err := o.ActOnPlan(ctx, a)
+	if errors.Is(err, plan.ErrNotFound) {
+		return fmt.Errorf("%w: headgate plans list lists them", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -242,6 +242,13 @@ func TestPlans_ActionsAskTheWorker(t *testing.T) {
 	r.headgate(2, "plans", "retry", "p")
 }
 
+func TestPlans_ActionOnNoPlanNamesTheList(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithPlans(t)
+	r.answering(plan.Reply{Code: "not_found", Error: "no such plan: p"})
+	contains(t, r.headgate(1, "plans", "cancel", "p").err.String(), "no such plan: p: headgate plans list lists them")
+}
+
 func TestPlansList_FiltersPlans(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithPlans(t)
@@ -272,7 +279,11 @@ func TestPlansList_FiltersPlans(t *testing.T) {
 	c := r.headgate(0, "plans", "list")
 	contains(t, c.out.lines()[1], "two", "held", "company c-2", "1 unknown, 2 held")
 	contains(t, c.err.String(), "3 plans")
-	r.headgate(2, "plans", "list", "--status", "failed")
+	contains(t, r.headgate(2, "plans", "list", "--status", "failed").err.String(), `no plan is "failed": use running, held, done or cancelled`)
+	contains(t, r.headgate(0, "plans", "show", "two").out.String(), "No further step starts until headgate plans retry")
+	if c := r.headgate(0, "plans", "show", "one"); strings.Contains(c.out.String(), "No further step") {
+		t.Errorf("a plan that is done waits for nobody:\n%s", c.out.String())
+	}
 }
 
 func TestPlansShow_PrintsPayloadOnRequest(t *testing.T) {
