@@ -143,11 +143,11 @@ func (p *plans) record(ctx context.Context, a plan.Action, f func(*plan.Record) 
 		r.Actions = r.Actions[max(0, len(r.Actions)-keptActions):]
 		return true
 	})
-	if err == nil {
-		err = refused
+	if err == nil && (refused == nil || !closed(stored, time.Now())) { // refused also when an earlier try has changed the plan only
+		err = p.open(ctx, stored)
 	}
 	if err == nil {
-		err = p.open(ctx, stored)
+		err = refused
 	}
 	if err != nil {
 		return plan.Reply{}, err
