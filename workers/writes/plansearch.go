@@ -19,6 +19,9 @@ const (
 	maxSearchPages = 10
 )
 
+// errTooMany means that the history has more push operations than a search reads.
+var errTooMany = errors.New("search of the history: too many push operations")
+
 // A window is the time in which the push operation of a step was made, if one was.
 type window struct{ from, to time.Time }
 
@@ -37,6 +40,9 @@ func (p *plans) search(ctx context.Context, r plan.Record, i int) error {
 		return p.answered(ctx, r, i, func(s *plan.StepRecord) { wait(s, settled, "its push operation may not be in Codat's history yet") })
 	}
 	candidates, err := p.candidates(ctx, r, i)
+	if _, refused := errors.AsType[*api.Error](err); errors.Is(err, errTooMany) || refused && !errors.Is(err, api.ErrUnavailable) && !errors.Is(err, api.ErrAccount) {
+		return p.answered(ctx, r, i, func(s *plan.StepRecord) { doubt(s, err.Error(), time.Now()) })
+	}
 	if err != nil {
 		return errors.Join(err, p.answered(ctx, r, i, func(s *plan.StepRecord) {
 			wait(s, time.Now().Add(max(p.pace.pause(3), api.RetryAfter(err))), err.Error())
@@ -112,7 +118,7 @@ func (p *plans) candidates(ctx context.Context, r plan.Record, i int) (found []a
 	}
 	for page.Number = 1; ; page.Number++ {
 		if page.Number > maxSearchPages {
-			return nil, fmt.Errorf("search of the history: more than %d push operations since %s", maxSearchPages*searchPage, made.from.Format(time.RFC3339))
+			return nil, fmt.Errorf("%w: more than %d since %s", errTooMany, maxSearchPages*searchPage, made.from.Format(time.RFC3339))
 		}
 		list, err := p.api.Pushes(ctx, r.Plan.Company, page)
 		if err != nil {

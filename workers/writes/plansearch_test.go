@@ -2,8 +2,11 @@ package writes
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/api"
@@ -63,6 +66,51 @@ func TestPromise9_ALateSearchTakesNoPushOperationThatAnotherStepCanHaveMade(t *t
 				t.Errorf("the step of the other plan is %+v, %v; want it unknown", r.Steps, err)
 			}
 		})
+	}
+}
+
+// A step whose history Codat refuses to show is unknown: an operator can act on it.
+func TestPlans_AStepIsUnknownWhenCodatRefusesToShowTheHistory(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.StayPending() })
+	w.stop()
+	p := newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace)
+	storeUnknown(t, p, "one", time.Now().Add(-time.Hour))
+	err := workers.UpdateRecord(t.Context(), w.plans, "one", func(r plan.Record) plan.Record { r.Plan.Company = "gone"; return r })
+	if err == nil {
+		_, err = p.act(t.Context(), plan.Resume, []byte(`{"plan":"one"}`))
+	}
+	if err == nil {
+		_, err = p.advance(t.Context(), nil, "one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := plan.Get(t.Context(), w.srv.JS, source, "one")
+	if err != nil || r.Steps[0].State != plan.Unknown || !strings.Contains(r.Steps[0].Evidence, "404") {
+		t.Errorf("the step is %+v, %v; want it unknown for the answer 404", r.Steps, err)
+	}
+}
+
+// An update that is repeated in vain counts as unknown: the alert follows from the count.
+func TestPlans_CountAnUpdateThatIsGivenUp(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, nil)
+	w.stop()
+	p := newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace)
+	storeUnknown(t, p, "one", time.Now())
+	err := workers.UpdateRecord(t.Context(), w.plans, "one", func(r plan.Record) plan.Record {
+		r.Plan.Steps[0].Kind, r.Plan.Steps[0].Record = plan.Update, "1"
+		r.Steps[0].State, r.Steps[0].Push.Calls = plan.Pushing, maxCalls
+		return r
+	})
+	if err == nil {
+		_, err = p.advance(t.Context(), nil, "one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counted dto.Metric
+	if err := p.ends.WithLabelValues(string(plan.Unknown)).Write(&counted); err != nil || counted.GetCounter().GetValue() != 1 {
+		t.Errorf("%v unknown steps are counted, %v; want 1", counted.GetCounter().GetValue(), err)
 	}
 }
 

@@ -105,15 +105,21 @@ func (p *plans) changeStep(ctx context.Context, id string, i int, f func(plan.Re
 	if err != nil || !changed {
 		return err
 	}
-	switch s := stored.Steps[i]; {
-	case s.State == before:
-	case s.State == plan.Failed, s.State == plan.Unknown:
-		p.ends.WithLabelValues(string(s.State)).Inc()
-		p.log.Warn("a write plan is held", zap.String("plan", id), zap.String("step", s.Name), zap.String("state", string(s.State)))
-	case s.State == plan.Done:
-		p.ends.WithLabelValues(string(s.State)).Inc()
+	if s := stored.Steps[i]; s.State != before {
+		p.note(id, s)
 	}
 	return nil
+}
+
+// note counts a step that has changed its state, and logs one that holds its plan.
+func (p *plans) note(id string, s plan.StepRecord) {
+	switch s.State {
+	case plan.Failed, plan.Unknown:
+		p.ends.WithLabelValues(string(s.State)).Inc()
+		p.log.Warn("a write plan is held", zap.String("plan", id), zap.String("step", s.Name), zap.String("state", string(s.State)))
+	case plan.Done:
+		p.ends.WithLabelValues(string(s.State)).Inc()
+	}
 }
 
 // recover goes on with a step whose answer is not known: after a crash, after a call without an answer, and after a 5xx.
@@ -124,7 +130,7 @@ func (p *plans) recover(ctx context.Context, r plan.Record, i int) error {
 	}
 	keyed := step.Kind == plan.Create || step.Kind == plan.Attachment
 	by := nonce()
-	var search bool
+	var search, ended bool
 	stored, _, err := p.change(ctx, r.Plan.ID, func(r *plan.Record) bool {
 		s, now := &r.Steps[i], time.Now().UTC()
 		if s.State != plan.Pushing || s.Push.By != by && (s.Push.Lease.After(now) || s.NotBefore.After(now)) {
@@ -134,6 +140,7 @@ func (p *plans) recover(ctx context.Context, r plan.Record, i int) error {
 		switch {
 		case search:
 		case !keyed && s.Push.Calls >= maxCalls:
+			ended = true
 			doubt(s, fmt.Sprintf("none of %d calls had an answer that tells what happened", s.Push.Calls), now)
 			return true
 		case s.Push.By != by:
@@ -143,6 +150,9 @@ func (p *plans) recover(ctx context.Context, r plan.Record, i int) error {
 		s.Push.By, s.Push.Lease = by, now.Add(p.pace.lease)
 		return true
 	})
+	if err == nil && ended {
+		p.note(r.Plan.ID, stored.Steps[i])
+	}
 	switch {
 	case err != nil || !leased(stored, i, by):
 		return err
