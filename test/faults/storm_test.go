@@ -574,12 +574,18 @@ func (s *storm) audit(effects []effect) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, build(s.t, "headgate"), args...)
-	cmd.Env, cmd.Stdin = environment(), &expect
 	var says, why bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &says, &why
+	var err error
 	s.say("the audit begins")
-	if err := cmd.Run(); err != nil {
+	wait(s.t, func() bool {
+		says.Reset()
+		why.Reset()
+		cmd := exec.CommandContext(ctx, build(s.t, "headgate"), args...)
+		cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = environment(), bytes.NewReader(expect.Bytes()), &says, &why
+		err = cmd.Run()
+		return err == nil || !bytes.Contains(says.Bytes(), []byte("unread-copy"))
+	}, what("every copy is up to date and audited"))
+	if err != nil {
 		s.t.Errorf("headgate audit: %v\n%s%s", err, &says, &why)
 		return
 	}
