@@ -164,8 +164,11 @@ func refuse(format string, args ...any) error {
 func apply(r *plan.Record, a plan.Action) error {
 	switch a.Kind {
 	case plan.Cancel:
-		if r.Cancelled || r.Status == plan.StatusDone {
-			return refuse("the plan is %s", r.Status)
+		switch {
+		case r.Cancelled:
+			return refuse("the plan is cancelled; what was pushed before goes on")
+		case r.Status == plan.StatusDone:
+			return refuse("the plan is done")
 		}
 		r.Cancelled = true
 		return nil

@@ -2,6 +2,7 @@ package writes
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +131,14 @@ func storeUnknown(t *testing.T, p *plans, id string, called time.Time) {
 	}
 	if err := p.open(t.Context(), r); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A cancelled plan is running until what was pushed has an outcome.
+func TestApply_RefusesToCancelTwice(t *testing.T) {
+	t.Parallel()
+	r := &plan.Record{Status: plan.StatusRunning, Cancelled: true}
+	if err := apply(r, plan.Action{Kind: plan.Cancel}); !errors.Is(err, plan.ErrRefused) || !strings.Contains(err.Error(), "what was pushed before goes on") {
+		t.Errorf("a second cancel: %v; want that it is refused, and what goes on", err)
 	}
 }
