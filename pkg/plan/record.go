@@ -20,7 +20,7 @@ type Record struct {
 	Steps     []StepRecord `json:"steps"` // of the same place in Plan.Steps
 	// Cancelled says that no further step starts.
 	Cancelled bool `json:"cancelled,omitempty"`
-	// Generation counts the actions, and Actions has the last 20 of them.
+	// Generation counts the actions and the outcomes of unknown steps, and Actions has the last 20 actions.
 	Generation int      `json:"generation"`
 	Actions    []Action `json:"actions,omitempty"`
 }

@@ -100,7 +100,11 @@ func (p *plans) changeStep(ctx context.Context, id string, i int, f func(plan.Re
 	var before plan.State
 	stored, changed, err := p.change(ctx, id, func(r *plan.Record) bool {
 		before = r.Steps[i].State
-		return f(*r, &r.Steps[i])
+		changed := f(*r, &r.Steps[i])
+		if changed && before == plan.Unknown && r.Steps[i].State != before {
+			r.Generation++ // the plan may go on, as after an action
+		}
+		return changed
 	})
 	if err != nil || !changed {
 		return err
@@ -302,6 +306,7 @@ func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 		}
 	}
 	if s.State == plan.Unknown && w.Status.IsSettled() { // the plan may go on, and may not be among the open ones
+		r.Generation++ // as the change does
 		if err := p.open(ctx, r); err != nil {
 			return err
 		}
