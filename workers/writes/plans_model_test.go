@@ -205,6 +205,31 @@ func TestPlans_WaitForTheQuota(t *testing.T) {
 	}, "the plan to go on")
 }
 
+// A step whose push operation Codat does not know any more is unknown, so that a person can let the plan go on.
+func TestPlans_AStepIsUnknownWhenCodatForgetsItsPush(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.StayPending() })
+	defer w.stop()
+	p := w.submitOne()
+	streamtest.Wait(t, func() bool {
+		forgot := false
+		if err := workers.UpdateRecord(t.Context(), w.plans, p.ID, func(r plan.Record) plan.Record {
+			forgot = r.Steps[0].State == plan.Pending
+			if forgot {
+				r = cloned(r)
+				r.Steps[0].PushOperationKey = "forgotten"
+			}
+			return r
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return forgot
+	}, "the step to be pending")
+	streamtest.Wait(t, func() bool {
+		r, err := plan.Get(t.Context(), w.srv.JS, source, p.ID)
+		return err == nil && r.Status == plan.StatusHeld && strings.Contains(r.Steps[0].Evidence, "does not know")
+	}, "the step to be unknown")
+}
+
 // submitOne submits a plan of one step.
 func (w *planWorld) submitOne() plan.Plan {
 	p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{

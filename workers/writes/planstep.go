@@ -285,10 +285,12 @@ func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 	if err != nil {
 		return err
 	}
+	forgotten := false
 	if p.mustAsk(w, s, time.Now()) {
 		op, err := p.api.Push(ctx, r.Plan.Company, s.PushOperationKey)
 		switch {
 		case errors.Is(err, api.ErrNotFound):
+			forgotten = true
 		case err != nil:
 			return err
 		default:
@@ -314,6 +316,10 @@ func (p *plans) follow(ctx context.Context, r plan.Record, i int) error {
 	return p.changeStep(ctx, r.Plan.ID, i, func(_ plan.Record, now *plan.StepRecord) bool {
 		if now.PushOperationKey != s.PushOperationKey || now.State != plan.Pending && now.State != plan.Unknown {
 			return false
+		}
+		if forgotten && now.State == plan.Pending && !w.Status.IsSettled() {
+			doubt(now, "Codat does not know the push operation any more", time.Now())
+			return true
 		}
 		return outcome(now, w, time.Now())
 	})
