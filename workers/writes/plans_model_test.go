@@ -551,6 +551,7 @@ func (w *planWorld) outcome(p codattest.Push) (codattest.Outcome, bool) {
 		w.fault("a body that is not JSON: %v", err)
 	}
 	id, name, _ := strings.Cut(said.Ref, "/")
+	w.checkNotHeld(id, name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	parent := w.byID[id]
@@ -598,6 +599,25 @@ func (w *planWorld) outcome(p codattest.Push) (codattest.Outcome, bool) {
 		return o, w.random.IntN(3) == 0
 	}
 	return codattest.Succeed(soon), true
+}
+
+// checkNotHeld checks that no step of a plan had failed or become unknown before the intent to push another one.
+func (w *planWorld) checkNotHeld(id, name string) {
+	r, err := plan.Get(context.Background(), w.srv.JS, source, id)
+	if err != nil {
+		return // a push of the test's own
+	}
+	var began time.Time
+	for _, s := range r.Steps {
+		if s.Name == name && s.Push != nil {
+			began = s.Push.Began
+		}
+	}
+	for _, s := range r.Steps {
+		if (s.State == plan.Failed || s.State == plan.Unknown) && s.Since.Before(began) {
+			w.fault("%s/%s is pushed although %s is %s", id, name, s.Name, s.State)
+		}
+	}
 }
 
 func (w *planWorld) changed(p codattest.Push) {
