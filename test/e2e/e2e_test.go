@@ -93,6 +93,8 @@ func TestEndToEnd(t *testing.T) {
 	e.withCompose(slices.Collect(maps.Keys(s.accepted)), step)
 	e.ownWorker()
 	step("a worker of another repository runs")
+	e.serveAlone()
+	step("headgate serve runs in a container")
 }
 
 // trouble does to the containers what happens to containers.

@@ -3,7 +3,7 @@
 // Package e2e runs the real Dockerfile and the real docker-compose.yml on a Docker engine, without a registry, and
 // breaks what runs there while events come. At the end every event that was answered 2xx is stored once and done once,
 // by the audit of Headgate and by a count of our own. Then it runs the commands that docs/operate.md, docs/subscribe.md and
-// docs/own-worker.md have for Compose, as they stand there. What it makes is gone when it ends.
+// docs/own-worker.md have for Compose, and those of deploy/serve/compose.yml, as they stand there. What it makes is gone when it ends.
 package e2e
 
 import (

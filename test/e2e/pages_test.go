@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -298,6 +299,44 @@ func (e *engine) ownWorker() {
 		var status string
 		return db.QueryRow(e.ctx, "SELECT status FROM expenses").Scan(&status) == nil && status == "Push complete"
 	})
+}
+
+// serveAlone runs headgate serve in a container, by the commands of its Compose file: it takes events and handles them.
+func (e *engine) serveAlone() {
+	e.t.Helper()
+	const file, secret = "deploy/serve/compose.yml", "deploy/serve/secrets/webhook/key"
+	text, err := os.ReadFile(e.path(file))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var commands []string
+	for _, line := range regexp.MustCompile("(?m)^#   (.*?)(    # .*)?$").FindAllStringSubmatch(string(text), -1) {
+		commands = append(commands, line[1])
+	}
+	if len(commands) != 4 {
+		e.t.Fatalf("%s has %d commands: %q; want 4", file, len(commands), commands)
+	}
+	address := freeAddress(e.t)
+	own := "export COMPOSE_PROJECT_NAME=" + project + "-serve INGRESS_LISTEN=" + address + "\n"
+	defer func() {
+		if out, err := e.try("sh", "-c", own+"docker compose -f "+file+" down -v -t 10"); err != nil {
+			e.t.Errorf("compose down: %v\n%s", err, out)
+		}
+	}()
+	e.typed(commands[0])
+	e.typed("cat deploy/compose/secrets/webhook/key | " + commands[1])
+	e.typed(own + commands[2])
+	s := newSender(e.t, "http://"+address+"/webhooks/codat", e.path(secret))
+	const events = 100
+	s.send(e.ctx, events, 0)
+	var out string
+	e.wait("headgate serve has handled every event", func() bool {
+		out, _ = e.try("script", "-qec", own+commands[3], "/dev/null") // it fails before the process is ready
+		return strings.Contains(out, "0 waiting") && strings.Contains(out, fmt.Sprintf("%d events stored", events))
+	})
+	if strings.Contains(out, "EXCEPTION") {
+		e.t.Errorf("its audit says:\n%s", out)
+	}
 }
 
 // forward leads connections to a free port of a host to a Unix socket, and returns the port's address.
