@@ -317,7 +317,7 @@ func (e *engine) serveAlone() {
 		e.t.Fatalf("%s has %d commands: %q; want 4", file, len(commands), commands)
 	}
 	address := freeAddress(e.t)
-	own := "export COMPOSE_PROJECT_NAME=" + project + "-serve INGRESS_LISTEN=" + address + "\n"
+	own := "export VERSION=" + project + " COMPOSE_PROJECT_NAME=" + project + "-serve INGRESS_LISTEN=" + address + "\n"
 	defer func() {
 		if out, err := e.try("sh", "-c", own+"docker compose -f "+file+" down -v -t 10"); err != nil {
 			e.t.Errorf("compose down: %v\n%s", err, out)
