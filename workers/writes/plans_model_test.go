@@ -531,10 +531,13 @@ func (w *planWorld) action(f func(*plans) error) {
 			return false
 		}
 		err := f(p)
-		if err != nil && !errors.Is(err, errKilled) && !errors.Is(err, plan.ErrRefused) {
+		if errors.Is(err, errKilled) || errors.Is(err, api.ErrUnavailable) { // a pause after a 429 too
+			return false
+		}
+		if err != nil && !errors.Is(err, plan.ErrRefused) {
 			w.Errorf("action = %v", err)
 		}
-		return !errors.Is(err, errKilled)
+		return true
 	}, "an action to be answered")
 }
 
