@@ -89,7 +89,7 @@ func (e *engine) table() table {
 	e.t.Helper()
 	t := table{e, map[string]int{}}
 	section, _, _ := strings.Cut(e.page("docs/operate.md", "## With Compose"), "\n\n```")
-	for _, row := range regexp.MustCompile("(?m)^\\| (.*) \\| (.*) \\|$").FindAllStringSubmatch(section, -1) {
+	for _, row := range regexp.MustCompile(`(?m)^\| (.*) \| (.*) \|$`).FindAllStringSubmatch(section, -1) {
 		for _, c := range regexp.MustCompile("`((?:docker compose|run|curl) [^`]+)`").FindAllStringSubmatch(row[2], -1) {
 			t.runs[c[1]] = 0
 		}
