@@ -230,6 +230,67 @@ func TestPlans_AStepIsUnknownWhenCodatForgetsItsPush(t *testing.T) {
 	}, "the step to be unknown")
 }
 
+// A plan that was cancelled after a process has read it stays cancelled, also when its next step could not be made.
+func TestPlans_ACancelledStepDoesNotFail(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.StayPending() })
+	w.stop()
+	w.quit = func() {}
+	body := []byte(`{"of":"${steps.step-0.record.id}"}`)
+	read, err := plan.NewRecord(plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{
+		{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{}`)},
+		{Name: "step-1", Kind: plan.Create, DataType: codat.DataCustomers, Body: body},
+	}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read.Steps[0].State = plan.Done // without a record
+	stored := cloned(read)
+	stored.Cancelled = true
+	settle(&stored)
+	if err := workers.UpdateRecord(t.Context(), w.plans, "plan", func(plan.Record) plan.Record { return stored }); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace)
+	if err := p.start(t.Context(), read, 1); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := plan.Get(t.Context(), w.srv.JS, source, "plan"); err != nil || r.Status != plan.StatusCancelled || r.Steps[1].State != plan.Cancelled {
+		t.Errorf("the plan is %s: %+v, %v; want it cancelled", r.Status, r.Steps, err)
+	}
+}
+
+// docs/operate.md deletes the lists of open plans after a backup was restored: then no plan goes on until it is submitted again.
+func TestPlans_DoNotGoOnWithoutTheListOfOpenPlans(t *testing.T) {
+	w := newPlanWorld(t, 1, 0, func(codattest.Push) codattest.Outcome { return codattest.StayPending() })
+	w.stop()
+	w.quit = func() {}
+	process := func() *plans { return newPlans(w.plans, w.store, w.calls, newStepEnds(), testPace) }
+	p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{
+		{Name: "step-0", Kind: plan.Create, DataType: codat.DataCustomers, Body: []byte(`{}`)},
+	}}
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := process().submit(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(shards) {
+		if err := w.plans.Delete(t.Context(), openKey(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids, err := process().openPlans(t.Context()); err != nil || len(ids) != 0 {
+		t.Errorf("the open plans are %q, %v; want that no plan goes on", ids, err)
+	}
+	if _, err := process().submit(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := process().openPlans(t.Context()); err != nil || !slices.Equal(ids, []string{"plan"}) {
+		t.Errorf("the open plans are %q, %v; want the plan that was submitted again", ids, err)
+	}
+}
+
 // submitOne submits a plan of one step.
 func (w *planWorld) submitOne() plan.Plan {
 	p := plan.Plan{ID: "plan", Company: "company-0", Connection: "connection", Steps: []plan.Step{

@@ -47,7 +47,10 @@ func (p *plans) start(ctx context.Context, r plan.Record, i int) error {
 	}
 	step, err := r.Resolved(i)
 	if err != nil {
-		return p.changeStep(ctx, id, i, func(_ plan.Record, s *plan.StepRecord) bool {
+		return p.changeStep(ctx, id, i, func(r plan.Record, s *plan.StepRecord) bool {
+			if !ready(r, i) {
+				return false
+			}
 			failWith(s, err.Error(), time.Now())
 			return true
 		})
