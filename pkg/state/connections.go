@@ -61,7 +61,7 @@ type ConnectionFact struct {
 // ConnectionKey returns the key of a connection's record: <companyId>.<connectionId>. It refuses an id with other
 // characters than letters, digits, - and _, and one of more than 128 bytes.
 func ConnectionKey(company, connection string) (string, error) {
-	if err := errors.Join(checkID("company", company), checkID("connection", connection)); err != nil {
+	if err := errors.Join(checkID("company id", company), checkID("connection id", connection)); err != nil {
 		return "", err
 	}
 	return company + "." + connection, nil
@@ -125,5 +125,5 @@ func companyFilter(company string) (string, error) {
 	if company == "" {
 		return "*.*", nil
 	}
-	return company + ".*", checkID("company", company)
+	return company + ".*", checkID("company id", company)
 }

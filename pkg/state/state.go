@@ -93,15 +93,15 @@ func list[R any](ctx context.Context, kv jetstream.KeyValue, filter string, keep
 // checkID refuses an id that is empty or too long or that would match other keys than its own. The ids of Codat are UUIDs.
 func checkID(what, id string) error {
 	if id == "" {
-		return fmt.Errorf("the %s id is empty", what)
+		return fmt.Errorf("the %s is empty", what)
 	}
 	if len(id) > maxID {
-		return fmt.Errorf("the %s id has %d bytes, and at most %d are possible", what, len(id), maxID)
+		return fmt.Errorf("the %s has %d bytes, and at most %d are possible", what, len(id), maxID)
 	}
 	if strings.IndexFunc(id, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 	}) >= 0 {
-		return fmt.Errorf("the %s id has characters other than letters, digits, - and _", what)
+		return fmt.Errorf("the %s has characters other than letters, digits, - and _", what)
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ type WriteFact struct {
 // WriteKey returns the key of a write's record, which is the push operation key. It refuses a key with other characters than
 // letters, digits, - and _, and one of more than 128 bytes.
 func WriteKey(pushOperationKey string) (string, error) {
-	return pushOperationKey, checkID("push operation", pushOperationKey)
+	return pushOperationKey, checkID("push operation key", pushOperationKey)
 }
 
 // Writes reads the records of the writes of one source. OpenWrites makes it.
