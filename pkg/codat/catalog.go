@@ -20,6 +20,18 @@ type Type struct {
 // ones, in ascending order of their names. The slice is the caller's.
 func Catalog() []Type { return slices.Clone(catalog) }
 
+// Current returns the names of the event types that Codat documents today with a schema, in ascending order. The types of a
+// custom product are not among them: their names begin with its identifier.
+func Current() []string {
+	var all []string
+	for _, t := range catalog {
+		if !t.Pattern && !t.Legacy && !t.Uncertain {
+			all = append(all, t.Name)
+		}
+	}
+	return all
+}
+
 // Known reports whether typ is in the catalog, by its name or because it fits a pattern.
 // An unknown type is no error: Codat adds types without notice.
 func Known(typ string) bool {

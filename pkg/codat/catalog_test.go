@@ -118,3 +118,16 @@ func TestCatalog_ReturnsCopy(t *testing.T) {
 		t.Error("Catalog()[0] is empty after a caller cleared its copy; want the first type")
 	}
 }
+
+func TestCurrent_HasTheLiteralTypesWithASchema(t *testing.T) {
+	t.Parallel()
+	current := codat.Current()
+	if len(current) != 61 || !slices.IsSorted(current) {
+		t.Errorf("%d types, in ascending order: %v; want 61", len(current), slices.IsSorted(current))
+	}
+	for _, not := range []string{"*.read.completed", "read.completed.successful", "DataSyncCompleted", "read.complete"} {
+		if slices.Contains(current, not) {
+			t.Errorf("%s is among the current types", not)
+		}
+	}
+}
