@@ -39,6 +39,7 @@ var parts = []part{
 	{"memory", true, memoryPart},
 	{"profile", true, profilePart},
 	{"serve", true, servePart},
+	{"ordered", true, orderedPart},
 }
 
 // options are what the flags say.
@@ -61,7 +62,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile and serve beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve and ordered beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")

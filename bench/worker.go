@@ -41,11 +41,14 @@ func counted(nodes int) string {
 }
 
 // A remembering is what a worker remembers ids by, as the worker's flag and the tables call it.
-type remembering struct{ flag, name, dsn string }
+type remembering struct {
+	flag, name, dsn string
+	ordered         bool
+}
 
 var (
-	bareLoop = remembering{"none", "bare loop", ""}
-	kvClaims = remembering{"kv", "KV claims", ""}
+	bareLoop = remembering{flag: "none", name: "bare loop"}
+	kvClaims = remembering{flag: "kv", name: "KV claims"}
 )
 
 // rememberings are what is compared: with PostgreSQL where it is installed, with or without fsync as NATS.
@@ -56,7 +59,7 @@ func (b *bench) rememberings(ctx context.Context, fsync bool) ([]remembering, *l
 		b.progress("without PostgreSQL, which is not installed")
 		return all, nil, nil
 	}
-	return append(all, remembering{"pg", "PostgreSQL claims", dsn}), p, err
+	return append(all, remembering{flag: "pg", name: "PostgreSQL claims", dsn: dsn}), p, err
 }
 
 // workerPart measures how fast events are settled, on one server and on a cluster, and how soon they arrive.
@@ -277,11 +280,16 @@ type worker struct {
 func (b *bench) worker(ctx context.Context, servers *lab.NATS, r remembering, typ, out string) (*worker, error) {
 	b.workers++
 	name := r.flag + "-" + strconv.Itoa(b.workers)
-	err := provision(ctx, servers, workerSource, stream.WorkerSpec{Name: name, Types: []codat.Pattern{codat.Pattern(typ)}, Begin: stream.BeginAll(), AckWait: time.Minute})
-	if err != nil {
+	spec := stream.WorkerSpec{Name: name, Types: []codat.Pattern{codat.Pattern(typ)}, Begin: stream.BeginAll(), AckWait: time.Minute}
+	args := []string{"--name", name, "--type", typ, "--claims", r.flag, "--out", out, "--dsn", r.dsn}
+	if r.ordered {
+		spec.MaxAckPending = 1
+		args = append(args, "--ordered")
+	}
+	if err := provision(ctx, servers, workerSource, spec); err != nil {
 		return nil, err
 	}
-	return b.startWorker(ctx, servers, name, "worker", "--name", name, "--type", typ, "--claims", r.flag, "--out", out, "--dsn", r.dsn)
+	return b.startWorker(ctx, servers, name, "worker", args...)
 }
 
 // startWorker starts the program of a worker that is provisioned.

@@ -166,7 +166,7 @@ func (r *runner) wait(d *delivery, v verdict) (outcome, error) {
 	switch {
 	case d.parked:
 		record.State, o = claims.Parked, parked
-	case v.wait > r.worker.ParkAfter || !r.mayWait(d, v.wait):
+	case !r.worker.Ordered && (v.wait > r.worker.ParkAfter || !r.mayWait(d, v.wait)):
 		if err := r.park(d, d.claim.Record.Owner); err != nil {
 			// The event waits on the worker's own consumer instead: for as long when it is too large to be parked ever, and
 			// otherwise for a minute, which is no attempt.
@@ -224,7 +224,7 @@ func (r *runner) putOff(d *delivery, wait time.Duration) (outcome, error) {
 	case d.parked:
 		r.waitParked(d, wait)
 		return returned, nil
-	case r.mayWait(d, wait):
+	case r.worker.Ordered, r.mayWait(d, wait):
 		r.nak(d.msg, wait)
 		return returned, nil
 	}

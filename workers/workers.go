@@ -58,6 +58,13 @@ type Worker struct {
 	// ten seconds.
 	Key func(codat.Event[struct{}]) string
 
+	// Ordered runs one event at a time, over all replicas of the worker, in the order in which the events were stored: the next
+	// one begins when the one before is done or a dead letter. So one event that fails holds all that follow, of every company,
+	// for the span of its attempts. It is the order of arrival: Codat promises none, and sends again what failed. A redrive
+	// runs when it was stored, and events that were parked before the worker was ordered run beside. The consumer must have
+	// been provisioned for it.
+	Ordered bool
+
 	// Background runs beside the handlers, if it is not nil. stopping is closed when the worker stops: then Background begins
 	// nothing more. Its ctx ends as that of a handler does, and the worker waits for it as for one.
 	Background func(ctx context.Context, stopping <-chan struct{})
@@ -79,7 +86,7 @@ type Worker struct {
 	// span 29 to 57 hours.
 	BackoffMin, BackoffMax time.Duration
 	// ParkAfter is the longest wait that an event spends on the worker's own consumer. For a longer one it is parked, and for
-	// a shorter one when 100 events of the process wait already.
+	// a shorter one when 100 events of the process wait already. An event of an Ordered worker is never parked.
 	ParkAfter time.Duration
 
 	pauses pauses
@@ -190,6 +197,8 @@ func (w Worker) Validate() error {
 		return fmt.Errorf("worker %s: backoff min must be greater than 0s and at most backoff max (got %s and %s)", w.Name, w.BackoffMin, w.BackoffMax)
 	case w.BackoffMax > claims.MaxPause:
 		return fmt.Errorf("worker %s: backoff max must be at most %s (got %s)", w.Name, claims.MaxPause, w.BackoffMax)
+	case w.Ordered && w.Key != nil:
+		return fmt.Errorf("worker %s: an ordered worker runs one event at a time: remove its Key", w.Name)
 	case w.ParkAfter <= 0:
 		return fmt.Errorf("worker %s: park after must be greater than 0s (got %s)", w.Name, w.ParkAfter)
 	}
@@ -204,9 +213,13 @@ func (w Worker) Spec() stream.WorkerSpec {
 		types[i] = codat.Pattern(h.name)
 	}
 	slices.Sort(types)
+	pending := maxAckPending
+	if w.Ordered {
+		pending = 1
+	}
 	return stream.WorkerSpec{
 		Name: w.Name, Types: types, State: w.State, StateMaxAge: w.StateMaxAge, Requests: w.Requests,
-		AckWait: w.AckWait, MaxAckPending: maxAckPending, Begin: w.Begin,
+		AckWait: w.AckWait, MaxAckPending: pending, Begin: w.Begin,
 	}
 }
 

@@ -27,11 +27,12 @@ func main() { process.Main("worker", "A worker whose handler does nothing.", new
 type Settings struct {
 	workers.Settings
 
-	Name   string `name:"name" required:"" help:"Name of the worker."`
-	Type   string `name:"type" required:"" help:"Type of the events that it takes."`
-	Claims string `name:"claims" default:"kv" enum:"none,kv,pg" help:"What remembers an id: nothing, a KV bucket, or a table in PostgreSQL."`
-	DSN    string `name:"dsn" help:"Where PostgreSQL is."`
-	Out    string `name:"out" help:"File for the times from when an event came to when its handler began, in nanoseconds, as JSON; written at the end."`
+	Name    string `name:"name" required:"" help:"Name of the worker."`
+	Type    string `name:"type" required:"" help:"Type of the events that it takes."`
+	Claims  string `name:"claims" default:"kv" enum:"none,kv,pg" help:"What remembers an id: nothing, a KV bucket, or a table in PostgreSQL."`
+	DSN     string `name:"dsn" help:"Where PostgreSQL is."`
+	Ordered bool   `name:"ordered" help:"Handle one event at a time, in the order in which they were stored."`
+	Out     string `name:"out" help:"File for the times from when an event came to when its handler began, in nanoseconds, as JSON; written at the end."`
 }
 
 // Run handles events until ctx ends.
@@ -66,7 +67,7 @@ func (t *times) began(received time.Time) {
 
 func (s *Settings) runtime(ctx context.Context, p *process.Process, t *times) error {
 	worker := workers.Worker{
-		Name: s.Name,
+		Name: s.Name, Ordered: s.Ordered,
 		Handlers: []workers.Handler{workers.Handle(codat.Name[codat.Write](s.Type), func(ctx context.Context, e codat.Event[codat.Write]) error {
 			t.began(e.Received)
 			if s.Claims != "pg" {

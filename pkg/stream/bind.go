@@ -24,9 +24,9 @@ const minAckWait = time.Second
 
 // Bind finds the consumers of a worker and compares them with what the worker needs; it changes nothing. What two versions of
 // a worker may have different is accepted, so that they can run side by side, and an older one after a newer: filters that
-// match more than the worker handles, another limit of pending acks, and another AckWait of a second or more, which the
-// worker has to keep (AckWait). Another difference is ErrDrift, a missing consumer ErrNotProvisioned; both errors name the
-// cure. Bind needs permission for CONSUMER.INFO of the two.
+// match more than the worker handles, another limit of pending acks unless the worker needs 1, and another AckWait of a second
+// or more, which the worker has to keep (AckWait). Another difference is ErrDrift, a missing consumer ErrNotProvisioned; both
+// errors name the cure. Bind needs permission for CONSUMER.INFO of the two.
 func Bind(ctx context.Context, js jetstream.JetStream, s Source, w WorkerSpec) (events, parked jetstream.Consumer, err error) {
 	if err := errors.Join(s.Validate(), w.Validate()); err != nil {
 		return nil, nil, err
@@ -56,7 +56,10 @@ func bind(ctx context.Context, js jetstream.JetStream, w desiredConsumer) (jetst
 	if missing := uncovered(filtersOf(&have), want.FilterSubjects); len(missing) > 0 {
 		return nil, fmt.Errorf("%s: %w: it does not take %s, which this version handles: %s", w.object(), ErrDrift, strings.Join(missing, " "), provisionWorker)
 	}
-	want.FilterSubjects, want.MaxAckPending = filtersOf(&have), have.MaxAckPending
+	want.FilterSubjects = filtersOf(&have)
+	if want.MaxAckPending > 1 { // with 1, the order of an ordered worker depends on it
+		want.MaxAckPending = have.MaxAckPending
+	}
 	if have.AckWait >= minAckWait {
 		want.AckWait = have.AckWait
 	}
