@@ -23,32 +23,68 @@ type Connection struct {
 	Connection string `json:"connection"`
 	// Status is empty while only reads have named the connection.
 	Status codat.ConnectionStatus `json:"status,omitempty"`
-	// Deleted says that the connection was deleted; Status is what it was before.
-	Deleted bool `json:"deleted,omitempty"`
+	// Deleted says that the connection was deleted, at DeletedAt; Status is what it was before. The record stays.
+	Deleted   bool      `json:"deleted,omitempty"`
+	DeletedAt time.Time `json:"deleted_at,omitzero"`
 	// Suspect says that a read failed for want of authorisation since the status was reported last: Codat notices a
-	// disconnect on the platform's side only then, and sends no event for it.
+	// disconnect on the platform's side only then, and sends no event for it. Reconciliation clears it, with the status that
+	// Codat says.
 	Suspect bool `json:"suspect,omitempty"`
-	// Changed is when the status was reported: when Codat generated the event, or, for an event without a date, when it
-	// was received first.
-	Changed time.Time `json:"changed,omitzero"`
+	// Changed is since when the connection has this status: when Codat generated the first event that says so, or, for an
+	// event without a date, when it was received first. What reconciliation has found was so then, at the latest. From is the
+	// status before, Type and WebhookID are those of the event, and empty when reconciliation has found it.
+	Changed   time.Time              `json:"changed,omitzero"`
+	From      codat.ConnectionStatus `json:"from,omitempty"`
+	Type      string                 `json:"type,omitempty"`
+	WebhookID string                 `json:"webhook_id,omitempty"`
+	// LastRead is when a read over the connection was last authorised.
+	LastRead time.Time `json:"last_read,omitzero"`
+	// Reconciled is when Codat was last asked for the connection. It is zero without an API key (--codat-key-file).
+	Reconciled time.Time `json:"reconciled,omitzero"`
 	// Platform is the four letters of the accounting platform, PlatformName and SourceType what Codat says of it.
 	Platform     string           `json:"platform,omitempty"`
 	PlatformName string           `json:"platform_name,omitempty"`
 	SourceType   codat.SourceType `json:"source_type,omitempty"`
 
-	// Dated, Undated and Read are the newest facts of their kind. The fields above follow from them.
+	// Timeline are the last 50 changes of the status, the oldest first. Each follows from the one before it.
+	Timeline []ConnectionChange `json:"timeline,omitempty"`
+	// Unchanged are what changed nothing: a status that was reported again, such as by the legacy event of the same fact. They
+	// are kept because an event that arrives late can make one of them a change. Both together have at most 150.
+	Unchanged []ConnectionChange `json:"unchanged,omitempty"`
+
+	// Dated, Undated and Read are the newest facts of their kind, and Asked is what Codat's API answered last. The fields
+	// above follow from them and from the changes.
 	Dated   *ConnectionFact `json:"dated,omitempty"`
 	Undated *ConnectionFact `json:"undated,omitempty"`
+	Asked   *ConnectionFact `json:"asked,omitempty"`
 	Read    *ConnectionFact `json:"read,omitempty"`
 }
 
-// A ConnectionFact is what one event says of a connection.
+// A ConnectionChange is a status of a connection that an event reported, or that reconciliation found.
+type ConnectionChange struct {
+	// At is when Codat generated the event or, for an event without a date, when it was received. What reconciliation has
+	// found was so then, at the latest.
+	At      time.Time              `json:"at"`
+	Undated bool                   `json:"undated,omitempty"` // the event has no date
+	Status  codat.ConnectionStatus `json:"status,omitempty"`
+	Deleted bool                   `json:"deleted,omitempty"`
+	// From is the status before. It is empty when that is not known.
+	From      codat.ConnectionStatus `json:"from,omitempty"`
+	Type      string                 `json:"type,omitempty"` // of the event; empty when reconciliation has found it
+	WebhookID string                 `json:"webhook_id,omitempty"`
+	Sequence  uint64                 `json:"sequence,omitempty"`
+	// Found says that reconciliation has found a change that no event had told of.
+	Found bool `json:"found,omitempty"`
+}
+
+// A ConnectionFact is what one event, or one answer of Codat's API, says of a connection. An answer has no type, id and
+// sequence.
 type ConnectionFact struct {
-	Type      string    `json:"type"`
-	WebhookID string    `json:"webhook_id"`
-	Generated time.Time `json:"generated,omitzero"` // zero when the event has no date
+	Type      string    `json:"type,omitempty"`
+	WebhookID string    `json:"webhook_id,omitempty"`
+	Generated time.Time `json:"generated,omitzero"` // zero when the event has no date; a minute before an answer, because clocks differ
 	Received  time.Time `json:"received"`
-	Sequence  uint64    `json:"sequence"`
+	Sequence  uint64    `json:"sequence,omitempty"`
 
 	Status       codat.ConnectionStatus `json:"status,omitempty"`
 	Deleted      bool                   `json:"deleted,omitempty"`
@@ -56,6 +92,8 @@ type ConnectionFact struct {
 	Platform     string                 `json:"platform,omitempty"`
 	PlatformName string                 `json:"platform_name,omitempty"`
 	SourceType   codat.SourceType       `json:"source_type,omitempty"`
+	// Found says that an answer differs from what was known when Codat was asked: no event has told of it.
+	Found bool `json:"found,omitempty"`
 }
 
 // ConnectionKey returns the key of a connection's record: <companyId>.<connectionId>. It refuses an id with other
