@@ -23,7 +23,7 @@ dev: ## run everything in one process with example events; Ctrl-C stops it; DEVF
 	@[ -x bin/headgate ] || echo "building bin/headgate; the first time it takes one to five minutes"
 	@go build -o bin/headgate ./cmd/headgate && exec bin/headgate dev $(DEVFLAGS)
 
-generate: ## write the deployment files that follow from workers/builtin and the alert rules
+generate: ## write the deployment files of workers/builtin and the alert rules, and the schemas in docs
 	go run ./deploy/generate
 
 # -timeout ends a test that hangs. It is many times what a package takes on an idle machine, so that load never reaches it.

@@ -190,6 +190,8 @@ func Render(root string) (map[string][]byte, error) {
 		r.renderSections(workers),
 		r.renderNATSFiles(), // after all *.conf are known
 		r.renderPrometheusRule(),
+		r.renderAsyncAPI(),
+		r.renderRecords(),
 	)
 }
 

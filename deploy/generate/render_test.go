@@ -24,7 +24,7 @@ func TestRender_IsWhatIsCommitted(t *testing.T) {
 	for name, want := range files {
 		got, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not what workers/builtin and its template make of it: run make generate", name)
+			t.Errorf("%s is not what is generated from the sources: run make generate", name)
 		}
 	}
 }

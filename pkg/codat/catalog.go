@@ -2,6 +2,7 @@ package codat
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -13,8 +14,16 @@ type Type struct {
 	Legacy    bool // Codat has deprecated or withdrawn it; it may still come
 	Uncertain bool // Codat's documentation names it, but shows no schema
 
-	decode func(body []byte) (any, error) // Decode with the payload of the type's constant, for tests
+	payload reflect.Type                   // P of the type's constant, a Name[P]
+	decode  func(body []byte) (any, error) // Decode with P, for tests
 }
+
+// Payload returns the Go type that Decode is for: of the member payload or, of a type in the legacy format, of the whole body.
+func (t Type) Payload() reflect.Type { return t.payload }
+
+// InEnvelope reports whether a body of this type has its payload in the member payload. Otherwise it has the legacy format,
+// a Rule.
+func (t Type) InEnvelope() bool { return strings.Contains(t.Name, ".") }
 
 // Catalog returns all event types: current ones, whether literal or a pattern, and legacy
 // ones, in ascending order of their names. The slice is the caller's.
@@ -43,6 +52,19 @@ func Known(typ string) bool {
 	return ok && product != ""
 }
 
+// TypeOf returns the entry of the catalog that typ is of, by its name or because it fits a pattern. It is not ok for a type
+// that is not Known.
+func TypeOf(typ string) (t Type, ok bool) {
+	_, rest, _ := strings.Cut(typ, ".")
+	for _, name := range []string{typ, "*." + rest} {
+		i, found := slices.BinarySearchFunc(catalog, name, func(t Type, name string) int { return cmp.Compare(t.Name, name) })
+		if found && Known(typ) {
+			return catalog[i], true
+		}
+	}
+	return Type{}, false
+}
+
 type mark uint
 
 const (
@@ -56,6 +78,7 @@ func entry[P any](name Name[P], marks mark) Type {
 		Pattern:   strings.HasPrefix(string(name), "*"),
 		Legacy:    marks&legacy != 0,
 		Uncertain: marks&uncertain != 0,
+		payload:   reflect.TypeFor[P](),
 		decode:    func(body []byte) (any, error) { return Decode[P](body) },
 	}
 }

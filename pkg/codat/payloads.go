@@ -5,6 +5,8 @@ import (
 	"slices"
 )
 
+// In this package the tag codat:"former" marks a member that no current schema of Codat's has and that bodies may still have.
+
 // CompanyRef is the company that an event is about. The name can be personal data.
 type CompanyRef struct {
 	ID          string            `json:"id"`
@@ -29,7 +31,8 @@ type Company struct {
 	LastSync                     Time              `json:"lastSync"`
 	Created                      Time              `json:"created"`
 	CreatedByUserName            string            `json:"createdByUserName,omitempty"` // personal data
-	Products                     []string          `json:"products,omitempty"`
+	OwnerUserIDs                 []string          `json:"ownerUserIds,omitempty"`      // ids of people: personal data
+	Products                     []string          `json:"products,omitempty"`          // may be empty
 	Tags                         map[string]string `json:"tags,omitempty"`
 	ReferenceParentCompany       CompanyRef        `json:"referenceParentCompany,omitzero"`
 	ReferenceSubsidiaryCompanies []CompanyRef      `json:"referenceSubsidiaryCompanies,omitempty"`
@@ -64,8 +67,8 @@ type Connection struct {
 	LastSync             Time              `json:"lastSync"`
 	Created              Time              `json:"created"`
 	DataConnectionErrors []ConnectionError `json:"dataConnectionErrors,omitempty"`
-	ConnectionInfo       json.RawMessage   `json:"connectionInfo,omitempty"`       // free-form
-	AdditionalProperties json.RawMessage   `json:"additionalProperties,omitempty"` // free-form
+	ConnectionInfo       json.RawMessage   `json:"connectionInfo,omitempty"`                      // free-form
+	AdditionalProperties json.RawMessage   `json:"additionalProperties,omitempty" codat:"former"` // free-form; no current schema has it
 }
 
 // ConnectionError is an error between Codat and the platform.
@@ -159,10 +162,10 @@ type RateLimit struct {
 // state from the event's type: the documented examples carry the status pending.
 type SourceAccountChange struct {
 	ReferenceCompany CompanyRef    `json:"referenceCompany,omitzero"`
-	CompanyID        string        `json:"companyId,omitempty"` // superseded by ReferenceCompany.ID
+	CompanyID        string        `json:"companyId,omitempty" codat:"former"` // superseded by ReferenceCompany.ID
 	ConnectionID     string        `json:"connectionId"`
 	SourceAccount    SourceAccount `json:"sourceAccount,omitzero"`
-	BankAccount      SourceAccount `json:"bankAccount,omitzero"` // in place of SourceAccount before 2025-01-10
+	BankAccount      SourceAccount `json:"bankAccount,omitzero" codat:"former"` // in place of SourceAccount before 2025-01-10
 }
 
 // SourceAccount is a bank account of a bank feed. Number and balance are sensitive.
