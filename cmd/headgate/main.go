@@ -32,6 +32,7 @@ type commands struct {
 	Serve      serveCmd      `cmd:"" help:"Run everything in one process, with an embedded NATS server that waits for the disk: for production on one machine."`
 	Send       sendCmd       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
 	Tail       tailCmd       `cmd:"" help:"Print stored events as they arrive."`
+	Find       findCmd       `cmd:"" help:"Tell what became of one event, or list the events of a company, a connection or a push operation."`
 	Dead       deadCmd       `cmd:"" help:"List, show and replay dead letters: events that a worker gave up."`
 	Replay     replayCmd     `cmd:"" help:"Give stored events to one worker again, also those that are done or dead."`
 	Quarantine quarantineCmd `cmd:"" help:"List, show and release quarantined messages: verified requests that are not events."`

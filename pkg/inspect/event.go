@@ -18,6 +18,7 @@ type Event struct {
 	Type       string    `json:"type,omitempty"`
 	Company    string    `json:"company,omitempty"`
 	Connection string    `json:"connection,omitempty"`
+	Push       string    `json:"push_operation_key,omitempty"` // of an event about a write
 	WebhookID  string    `json:"webhook_id"`
 	Subject    string    `json:"subject"`
 	Redrive    string    `json:"redrive,omitempty"`
@@ -30,6 +31,7 @@ func NewEvent(s stream.Source, m *jetstream.RawStreamMsg) Event {
 	e := s.OpenRaw(m)
 	return Event{
 		Sequence: m.Sequence, Time: e.Received.UTC(), Type: s.TypeOf(m.Subject), Company: e.Head.Company, Connection: e.Head.Connection,
+		Push:      e.Head.PushOperation,
 		WebhookID: e.ID, Subject: m.Subject, Redrive: e.Redrive, Reason: e.Quarantine, Bytes: len(m.Data),
 	}
 }

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/claims"
+	"github.com/headgate/headgate/pkg/deadletter"
+	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/state"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// findCmd tells what became of one event, or lists the events of a company, a connection or a write.
+type findCmd struct {
+	ID           string   `arg:"" help:"A webhook-id (msg_…), or the id of a company, of a connection or of a push operation."`
+	Since        timeFlag `name:"since" env:"-" placeholder:"TIME" help:"Of a company, connection or push operation: only events stored at this time or later, as a duration before now (90m, 3d), a date, or a date and time. Without it, all that are stored."`
+	JSON         bool     `name:"json" env:"-" help:"Print JSON."`
+	connectFlags `embed:""`
+}
+
+// Run prints the story of a webhook-id, and for another id a line for each of its events.
+func (c *findCmd) Run(ctx context.Context, t *terminal) error {
+	nc, err := c.connect(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer nc.close()
+	progress := newProgressBar(t)
+	defer progress.clear()
+	scan := func(done, of uint64) { progress.show("events", done, of) }
+	// The ids of companies, connections and push operations are UUIDs.
+	if c.Since == (timeFlag{}) && uuid.Validate(c.ID) != nil {
+		story, err := inspect.Find(ctx, nc, nc.source, c.ID, scan)
+		progress.clear()
+		if err == nil {
+			return c.tell(ctx, t, nc, story)
+		}
+		if !errors.Is(err, inspect.ErrNotFound) {
+			return err
+		}
+	}
+	n := 0
+	err = printList(t, "event", c.JSON, foundLine, func(each func(inspect.Event) error) error {
+		_, err := stream.Read(ctx, nc, nc.source.Stream(), stream.ReadOptions{Since: c.Since.Time, Progress: scan}, func(m *jetstream.RawStreamMsg) error {
+			e := inspect.NewEvent(nc.source, m)
+			if c.ID != e.Company && c.ID != e.Connection && c.ID != e.Push && c.ID != e.WebhookID {
+				return nil
+			}
+			n++
+			progress.clear()
+			return each(e)
+		})
+		return err
+	})
+	if err == nil && n == 0 {
+		err = c.notFound(ctx, nc)
+	}
+	return err
+}
+
+// notFound says why an id may not be here.
+func (c *findCmd) notFound(ctx context.Context, nc *client) error {
+	st, err := nc.Stream(ctx, nc.source.Stream())
+	if err != nil {
+		return err
+	}
+	since := "which holds no event"
+	if first := st.CachedInfo().State.FirstTime; !first.IsZero() {
+		since = "whose oldest message is of " + formatTime(first)
+	}
+	return fmt.Errorf("nothing has the id %q in %s, %s: the event is older or was erased, belongs to another --source, or was refused; the ingress's log has a line with claimed_id for a request that it refused", c.ID, nc.source.Stream(), since)
+}
+
+func foundLine(e inspect.Event) string {
+	line := fmt.Sprintf("#%-8d  %s  %-36s  company %s  %s", e.Sequence, formatTime(e.Time), printable(e.Type), printable(e.Company), printable(e.WebhookID))
+	if e.Redrive != "" {
+		line += "  redrive " + printable(e.Redrive)
+	}
+	return line
+}
+
+// A foundStory is what find prints as JSON.
+type foundStory struct {
+	inspect.Story
+	Letters    []deadletter.Letter `json:"dead_letters,omitempty"`
+	Write      *state.Write        `json:"write,omitempty"`
+	Connection *state.Connection   `json:"connection,omitempty"`
+}
+
+// tell prints a story with the dead letters of the event and what is known of its write and connection now.
+func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.Story) error {
+	found := foundStory{Story: s}
+	var typ string
+	for _, e := range s.Stored {
+		typ = e.Type
+		if err := found.readStates(ctx, nc, e); err != nil {
+			return err
+		}
+	}
+	for _, h := range s.Handlings {
+		if h.Claim == nil || h.State != inspect.HandlingState(claims.Dead) {
+			continue
+		}
+		// The letter was stored when the last attempt ended.
+		f := deadletter.Filter{Worker: h.Worker, Since: h.Claim.Last.Add(-time.Minute)}
+		err := deadletter.List(ctx, nc, nc.source, f, func(l deadletter.Letter) error {
+			if l.WebhookID == s.WebhookID && l.Redrive == h.Redrive {
+				found.Letters = append(found.Letters, l)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return printJSON(t.out, found)
+	}
+	return found.print(t.out, typ)
+}
+
+// readStates reads the records of the write and of the connection that an event is about. A worker that is not provisioned has
+// none.
+func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event) error {
+	if e.Push != "" && f.Write == nil {
+		writes, err := state.OpenWrites(ctx, nc, nc.source)
+		if err == nil {
+			var w state.Write
+			if w, err = writes.Get(ctx, e.Push); err == nil {
+				f.Write = &w
+			}
+		}
+		if err != nil && !errors.Is(err, stream.ErrNotProvisioned) && !errors.Is(err, jetstream.ErrKeyNotFound) {
+			return err
+		}
+	}
+	if e.Company != "" && e.Connection != "" && f.Connection == nil {
+		connections, err := state.OpenConnections(ctx, nc, nc.source)
+		if err == nil {
+			var r state.Connection
+			if r, err = connections.Get(ctx, e.Company, e.Connection); err == nil {
+				f.Connection = &r
+			}
+		}
+		if err != nil && !errors.Is(err, stream.ErrNotProvisioned) && !errors.Is(err, jetstream.ErrKeyNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f foundStory) print(w io.Writer, typ string) error {
+	rows := [][2]string{{"webhook-id", f.WebhookID}, {"type", typ}}
+	if len(f.Stored) == 0 {
+		rows = append(rows, [2]string{"stored", "no more: the message has expired, the claims are left"})
+	}
+	for i, e := range f.Stored {
+		if i == 0 {
+			rows = append(rows, [2]string{"company", e.Company}, [2]string{"connection", e.Connection})
+		}
+		what := fmt.Sprintf("%s  #%d, %s", formatTime(e.Time), e.Sequence, plural(e.Bytes, "byte"))
+		switch {
+		case e.Reason != "":
+			what += ", in the quarantine: " + e.Reason
+		case e.Redrive != "":
+			what += ", redrive " + e.Redrive
+		}
+		rows = append(rows, [2]string{map[bool]string{true: "received", false: "again"}[i == 0], what})
+	}
+	for _, h := range f.Handlings {
+		rows = append(rows, [2]string{"worker", handlingText(h)})
+		if h.Claim != nil && h.Claim.LastError != "" {
+			rows = append(rows, [2]string{"  last error", truncate(h.Claim.LastError, 200)})
+		}
+	}
+	for _, l := range f.Letters {
+		rows = append(rows, [2]string{"dead letter", fmt.Sprintf("%d of %s: %s", l.Number, l.Worker, truncate(l.LastError, 200))})
+	}
+	if f.Write != nil {
+		rows = append(rows, [2]string{"write now", fmt.Sprintf("%s is %s", f.Write.PushOperationKey, f.Write.Status)})
+	}
+	if f.Connection != nil {
+		status := string(f.Connection.Status)
+		if f.Connection.Deleted {
+			status = "deleted"
+		}
+		rows = append(rows, [2]string{"connection now", fmt.Sprintf("%s since %s", status, formatTime(f.Connection.Changed))})
+	}
+	return printRows(w, rows)
+}
+
+// handlingText says what became of an event in a worker.
+func handlingText(h inspect.Handling) string {
+	text := h.Worker
+	if h.Redrive != "" {
+		text += ", redrive " + h.Redrive
+	}
+	text += ": " + string(h.State)
+	r := h.Claim
+	if r == nil {
+		return text
+	}
+	text += " after " + plural(r.Attempts, "attempt")
+	if r.Cause != "" {
+		text += ", cause " + r.Cause
+	}
+	if !r.Last.IsZero() {
+		text += ", the last at " + formatTime(r.Last)
+	}
+	if !r.Next.IsZero() {
+		text += ", the next at " + formatTime(r.Next)
+	}
+	return text
+}
