@@ -31,6 +31,7 @@ type commands struct {
 	Dev        devCmd        `cmd:"" help:"Run everything in one process, with an embedded NATS server: for development."`
 	Serve      serveCmd      `cmd:"" help:"Run everything in one process, with an embedded NATS server that waits for the disk: for production on one machine."`
 	Send       sendCmd       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
+	Verify     verifyCmd     `cmd:"" help:"Say whether a captured request is proven, or which known mistake explains its signature."`
 	Tail       tailCmd       `cmd:"" help:"Print stored events as they arrive."`
 	Find       findCmd       `cmd:"" help:"Tell what became of one event, or list the events of a company, a connection or a push operation."`
 	Dead       deadCmd       `cmd:"" help:"List, show and replay dead letters: events that a worker gave up."`

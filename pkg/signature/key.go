@@ -38,6 +38,8 @@ type key struct {
 	fingerprint string
 	webhook     *svix.Webhook
 	sums        sync.Pool // of *sum
+	// mac is the HMAC of a text under a key that is derived from this one: Diagnose tries the mistakes that senders make.
+	mac func(derive func(key []byte) []byte, text []byte) []byte
 }
 
 // A sum is an HMAC with its key set, and buffers for its result.
@@ -87,6 +89,11 @@ func ParseKey(s string) (Key, error) {
 		fingerprint: hex.EncodeToString(digest[:4]),
 		webhook:     webhook,
 		sums:        sync.Pool{New: func() any { return &sum{Hash: hmac.New(sha256.New, b)} }},
+		mac: func(derive func(key []byte) []byte, text []byte) []byte {
+			h := hmac.New(sha256.New, derive(b))
+			h.Write(text)
+			return h.Sum(nil)
+		},
 	}}, nil
 }
 
