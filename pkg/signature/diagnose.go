@@ -173,7 +173,8 @@ func explain(f family, body []byte, keys []Key) (Diagnosis, bool) {
 		}
 	}
 	for _, derived := range keyMistakes {
-		if d, ok := matches(f, signedText(f.id, f.timestamp, body), keys, derived.derive, "key", "the sender has signed with "+derived.text); ok {
+		m := mistake{"key", "the sender has signed with " + derived.text, derived.derive}
+		if d, ok := m.matches(f, signedText(f.id, f.timestamp, body), keys); ok {
 			d.Cure = "let the sender decode the base64 after whsec_ and sign with these bytes"
 			return d, true
 		}
@@ -189,7 +190,7 @@ func explain(f family, body []byte, keys []Key) (Diagnosis, bool) {
 		{"id, timestamp and body without dots", []byte(f.id + f.timestamp + string(body))},
 		{"an empty body", signedText(f.id, f.timestamp, nil)},
 	} {
-		if d, ok := matches(f, t.signed, keys, same, "signed_text", "the sender has signed "+t.text); ok {
+		if d, ok := (mistake{"signed_text", "the sender has signed " + t.text, same}).matches(f, t.signed, keys); ok {
 			d.Cure = "let the sender sign <id>.<timestamp>.<body>"
 			return d, true
 		}
@@ -216,17 +217,23 @@ var keyMistakes = []struct {
 }
 
 func explainMatch(f family, body []byte, keys []Key, code, text string) (Diagnosis, bool) {
-	return matches(f, signedText(f.id, f.timestamp, body), keys, same, code, text)
+	return mistake{code, text, same}.matches(f, signedText(f.id, f.timestamp, body), keys)
+}
+
+// A mistake is what explains a signature when matches says so. derive makes a sender's key of the right one.
+type mistake struct {
+	code, text string
+	derive     func(key []byte) []byte
 }
 
 // matches reports whether a signature of f is that of a text under a key, or under one derived from it.
-func matches(f family, signed []byte, keys []Key, derive func([]byte) []byte, code, text string) (Diagnosis, bool) {
+func (m mistake) matches(f family, signed []byte, keys []Key) (Diagnosis, bool) {
 	for _, k := range keys {
 		if k.key == nil {
 			continue
 		}
-		if slices.Contains(f.v1, base64.StdEncoding.EncodeToString(k.mac(derive, signed))) {
-			return Diagnosis{Code: code, Text: text + fmt.Sprintf(" (key %s)", k.fingerprint), ID: f.id, Key: k.fingerprint}, true
+		if slices.Contains(f.v1, base64.StdEncoding.EncodeToString(k.mac(m.derive, signed))) {
+			return Diagnosis{Code: m.code, Text: m.text + fmt.Sprintf(" (key %s)", k.fingerprint), ID: f.id, Key: k.fingerprint}, true
 		}
 	}
 	return Diagnosis{}, false
