@@ -283,7 +283,7 @@ func TestAudit_RefusesWrongUsage(t *testing.T) {
 		})
 	}
 	for _, args := range []string{"audit", "replay --worker bookkeeper --all"} {
-		c := headgate(t, 1, append(strings.Fields(args), "--nats-url", "nats://127.0.0.1:1", "--connect-timeout", "100ms")...)
+		c := headgate(t, 3, append(strings.Fields(args), "--nats-url", "nats://127.0.0.1:1", "--connect-timeout", "100ms")...)
 		contains(t, c.err.String(), "cannot reach NATS")
 	}
 	r := newBroker(t)

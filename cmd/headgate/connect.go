@@ -86,9 +86,9 @@ func unreachable(address string, why error) error {
 	case errors.Is(why, nats.ErrAuthorization), errors.Is(why, nats.ErrAuthExpired):
 		return fmt.Errorf("NATS at %s refused this user: check --nats-creds (NATS_CREDS) or --nats-nkey (NATS_NKEY): %w", withoutUser(address), why)
 	case why != nil:
-		return fmt.Errorf("cannot reach NATS at %s: is it running? set --nats-url or NATS_URL: %w", withoutUser(address), why)
+		return fmt.Errorf("%w at %s: is it running? set --nats-url or NATS_URL: %w", errNotReached, withoutUser(address), why)
 	}
-	return fmt.Errorf("cannot reach NATS at %s: is it running? set --nats-url or NATS_URL", withoutUser(address))
+	return fmt.Errorf("%w at %s: is it running? set --nats-url or NATS_URL", errNotReached, withoutUser(address))
 }
 
 // close flushes and closes the connection.

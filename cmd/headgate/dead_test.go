@@ -297,7 +297,7 @@ func TestDeadReplay_ReportsInterrupt(t *testing.T) {
 	c := begin(t, "", "dead", "replay", "--all", "--rate", "0.001", "--redrive-id", "slow", "--nats-url", r.URL)
 	streamtest.Wait(t, func() bool { return len(r.redrives("connections", "connection.connected")) == 1 }, "the first is given")
 	c.stop()
-	c.exit(1)
+	c.exit(130)
 	contains(t, c.out.String(), "redrive slow: 1 dead letter of 4 given again")
 	contains(t, c.err.String(), "stopped before dead letter 2")
 	d := r.records()

@@ -141,12 +141,12 @@ func TestEndpoints_ErrorsNameTheCure(t *testing.T) {
 
 	a.setKey("another-key")
 	for _, args := range []string{"list", "create " + hook, "delete x --yes"} {
-		c := a.endpoints(1, strings.Fields(args)...)
+		c := a.endpoints(4, strings.Fields(args)...)
 		contains(t, c.err.String(), "Codat refused the API key in "+a.keyFile)
 		if strings.Contains(c.err.String(), "another-key") {
 			t.Errorf("it shows the key: %s", &c.err)
 		}
 	}
 	a.Close()
-	contains(t, a.endpoints(1, "list").err.String(), "no answer")
+	contains(t, a.endpoints(3, "list").err.String(), "no answer")
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -17,13 +18,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/codat/api"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/workers/builtin"
 )
 
 const help = `Develop with and operate Headgate, which stores Codat's webhooks in NATS JetStream and handles them.
 
-With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit); and 2 when the command line or a setting is wrong.`
+With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit); 2 when the command line or a setting is wrong; 3 when NATS or Codat was not reached or did not answer in time; 4 when NATS or Codat does not permit it; and 130 when a signal ended a command before it was done.`
 
 // commands are the commands of headgate. A flag for one run has no environment variable, because a forgotten one would
 // change what a command does. Settings of an environment, such as addresses and keys, have one.
@@ -72,7 +74,30 @@ func run(ctx context.Context, args []string, t *terminal) int {
 	if err != nil {
 		fmt.Fprintf(t.err, "headgate: %v\n", err)
 	}
-	return process.ExitCode(err)
+	return exitCode(ctx, err)
+}
+
+// errNotReached means that there was no connection to NATS.
+var errNotReached = errors.New("cannot reach NATS")
+
+// exitCode returns the exit code that the help promises. A server that refuses a user or a subject is reached.
+func exitCode(ctx context.Context, err error) int {
+	code := process.ExitCode(err)
+	if code != 1 {
+		return code
+	}
+	is := func(marks ...error) bool {
+		return slices.ContainsFunc(marks, func(mark error) bool { return errors.Is(err, mark) })
+	}
+	switch {
+	case ctx.Err() != nil && is(context.Canceled):
+		return 130
+	case is(nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrPermissionViolation, api.ErrAccount):
+		return 4
+	case is(errNotReached, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrConnectionClosed, api.ErrUnavailable):
+		return 3
+	}
+	return 1
 }
 
 // warnOfUnknownVariables warns of variables that neither headgate nor a program that headgate dev or headgate serve runs reads.

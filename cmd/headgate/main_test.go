@@ -166,7 +166,7 @@ func TestConnect_NamesUnreachableServer(t *testing.T) {
 		"quarantine release 1 --type company.created", "provision", "workers",
 	} {
 		t.Run(args, func(t *testing.T) {
-			c := headgate(t, 1, append(strings.Fields(args), "--nats-url", "nats://user:password@127.0.0.1:1", "--connect-timeout", "100ms")...)
+			c := headgate(t, 3, append(strings.Fields(args), "--nats-url", "nats://user:password@127.0.0.1:1", "--connect-timeout", "100ms")...)
 			contains(t, c.err.String(), "cannot reach NATS at nats://127.0.0.1:1: is it running? set --nats-url or NATS_URL")
 			if strings.Contains(c.err.String(), "password") {
 				t.Errorf("it shows the password: %s", &c.err)
@@ -196,7 +196,11 @@ func TestConnect_NamesRefusal(t *testing.T) {
 		}
 	})
 	streamtest.Wait(t, func() bool { // a server that is slow to answer is one that cannot be reached
-		c := headgate(t, 1, "workers", "--nats-url", server.ClientURL(), "--connect-timeout", "100ms")
+		c := begin(t, "", "workers", "--nats-url", server.ClientURL(), "--connect-timeout", "100ms")
+		<-c.ended
+		if c.code != 3 && c.code != 4 {
+			t.Errorf("exit %d; want 4, or 3 of a server that is slow to answer", c.code)
+		}
 		return strings.Contains(c.err.String(), "refused this user: check --nats-creds (NATS_CREDS) or --nats-nkey (NATS_NKEY)")
 	}, "the command names the refusal")
 }

@@ -139,7 +139,7 @@ func TestReplay_ReportsInterrupt(t *testing.T) {
 	c := begin(t, "", "replay", "--worker", "bookkeeper", "--all", "--rate", "0.001", "--nats-url", r.URL)
 	streamtest.Wait(t, func() bool { return len(r.redrives("bookkeeper", "company.created")) == 1 }, "the first is given")
 	c.stop()
-	c.exit(1)
+	c.exit(130)
 	contains(t, c.err.String(), "stopped before event 3")
 	if d := r.records(); len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
 		t.Errorf("the records are %+v; want the second to say that it was stopped after one", d)
