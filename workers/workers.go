@@ -40,6 +40,8 @@ type Worker struct {
 	// State names the KV buckets that the handlers write, without the source: "connections" is the bucket
 	// CODAT_connections. They are provisioned with the worker.
 	State []string
+	// Reads names buckets of other workers that the worker reads. They are not provisioned with it, and may be absent.
+	Reads []string
 	// StateMaxAge is how long a record of a state is kept after its last change, by the state's name: at least 1h, and without
 	// it for ever. It is for new buckets; headgate provision --state-max-age changes that of an existing one.
 	StateMaxAge map[string]time.Duration
@@ -218,7 +220,7 @@ func (w Worker) Spec() stream.WorkerSpec {
 		pending = 1
 	}
 	return stream.WorkerSpec{
-		Name: w.Name, Types: types, State: w.State, StateMaxAge: w.StateMaxAge, Requests: w.Requests,
+		Name: w.Name, Types: types, State: w.State, Reads: w.Reads, StateMaxAge: w.StateMaxAge, Requests: w.Requests,
 		AckWait: w.AckWait, MaxAckPending: pending, Begin: w.Begin,
 	}
 }

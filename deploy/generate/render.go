@@ -47,7 +47,7 @@ var sections = []struct {
 	{"deploy/nats/accounts.conf", []string{
 		"include {{.Program}}.conf\n",
 		`{{$worker := .}}{{range .Exports -}}
-{ service: "{{.Subject}}", accounts: [{{$worker.Variable}}{{if .Teams}}, TEAMS{{end}}{{if .Support}}, SUPPORT{{end}}]{{if .Stream}}, response_type: stream{{end}} }
+{ service: "{{.Subject}}", accounts: [{{$worker.Variable}}{{range .Readers}}, {{.}}{{end}}{{if .Teams}}, TEAMS{{end}}{{if .Support}}, SUPPORT{{end}}]{{if .Stream}}, response_type: stream{{end}} }
 {{end}}`,
 		"{{.Variable}}: { users: [ { nkey: ${{.Variable}}_NKEY, permissions: ${{.Variable}}_MAY } ], imports: ${{.Variable}}_IMPORTS" +
 			"{{if .Spec.Requests}}, exports: ${{.Variable}}_EXPORTS{{end}} }\n",
@@ -75,7 +75,8 @@ type Worker struct {
 	Doc      string            // the first sentence of the comment of its package, without "Package connections is"
 	Spec     stream.WorkerSpec // what is provisioned for it: Spec.State are the states that it writes, without the source
 
-	NewStates []string // the states that no worker before it in the list writes
+	NewStates []string            // the states that no worker before it in the list writes
+	Readers   map[string][]string // the variables of the workers that read a state of another
 }
 
 // source is that of the deployment's files.
@@ -93,18 +94,27 @@ type export struct {
 	Stream  bool // a request has several answers
 	Teams   bool // teams may ask it too: they read states
 	Support bool // the role support may ask it too: it reads claims
+
+	Readers []string // other workers, which read the state
 }
 
-// Exports are the exports to the worker's account.
+// Exports are the exports to the worker's account. A state that it only reads is exported with those of the worker that writes
+// it: between two exports of one subject, a server chooses at random.
 func (w Worker) Exports() []export {
+	requests := func(bucket string) []string {
+		return []string{"$JS.API.STREAM.INFO.KV_" + bucket, "$JS.API.DIRECT.GET.KV_" + bucket + ".>"}
+	}
 	var all []export
 	for _, subject := range w.Subjects() {
+		if slices.ContainsFunc(w.Spec.Reads, func(state string) bool { return slices.Contains(requests(source.StateBucket(state)), subject) }) {
+			continue
+		}
 		e := export{Subject: subject, Stream: strings.HasPrefix(subject, "$JS.API.CONSUMER.MSG.NEXT.")}
-		claims := "KV_" + source.ClaimsBucket(w.Spec.Name)
-		e.Support = subject == "$JS.API.STREAM.INFO."+claims || subject == "$JS.API.DIRECT.GET."+claims+".>"
+		e.Support = slices.Contains(requests(source.ClaimsBucket(w.Spec.Name)), subject)
 		for _, state := range w.Spec.State {
-			bucket := "KV_" + source.StateBucket(state)
-			e.Teams = e.Teams || subject == "$JS.API.STREAM.INFO."+bucket || subject == "$JS.API.DIRECT.GET."+bucket+".>"
+			if slices.Contains(requests(source.StateBucket(state)), subject) {
+				e.Teams, e.Readers = true, w.Readers[state]
+			}
 		}
 		all = append(all, e)
 	}
@@ -128,7 +138,12 @@ func (w Worker) TeamRequests() []string {
 // Workers returns the built-in workers of the repository in folder root, as templates see them.
 func Workers(root string) ([]Worker, error) {
 	var all []Worker
-	states := map[string]bool{}
+	states, readers := map[string]bool{}, map[string][]string{}
+	for _, w := range builtin.Workers() {
+		for _, state := range w.Spec.Reads {
+			readers[state] = append(readers[state], variable(w.Spec.Name))
+		}
+	}
 	for _, w := range builtin.Workers() {
 		var newStates []string
 		for _, state := range w.Spec.State {
@@ -143,16 +158,20 @@ func Workers(root string) ([]Worker, error) {
 		}
 		all = append(all, Worker{
 			Name:     w.Spec.Name,
-			Variable: strings.ToUpper(strings.ReplaceAll(w.Spec.Name, "-", "_")),
+			Variable: variable(w.Spec.Name),
 			Program:  w.Program(),
 			Doc:      sentence,
 			Spec:     w.Spec,
 
 			NewStates: newStates,
+			Readers:   readers,
 		})
 	}
 	return all, nil
 }
+
+// variable returns the part of NATS variables that stands for a worker.
+func variable(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
 
 // synopsis returns the first sentence of a package's comment, without its subject: "the worker that …".
 func synopsis(folder string) (string, error) {

@@ -79,6 +79,7 @@ type WorkerSpec struct {
 	Name  string
 	Types []codat.Pattern // of the events that it handles
 	State []string        // names of the states that it writes
+	Reads []string        // names of the states of other workers that it reads, where they are there
 	// StateMaxAge is how long a record of a new state is kept after its last change, by the state's name; without it, for ever.
 	StateMaxAge   map[string]time.Duration
 	Requests      []string      // subjects of the requests that it answers, without the source: "plans.*"
@@ -176,6 +177,11 @@ func (w WorkerSpec) Validate() error {
 	for _, t := range w.Types {
 		if err := t.Validate(); err != nil {
 			return fmt.Errorf("worker %s: type %q: %w", w.Name, t, err)
+		}
+	}
+	for _, s := range w.Reads {
+		if err := validateState(s); err != nil {
+			return fmt.Errorf("worker %s: %w", w.Name, err)
 		}
 	}
 	for i, a := range w.Types {

@@ -14,6 +14,7 @@ type specJSON struct {
 	Name          string            `json:"name"`
 	Types         []codat.Pattern   `json:"types"`
 	State         []string          `json:"state,omitempty"`
+	Reads         []string          `json:"reads,omitempty"`
 	StateMaxAge   map[string]string `json:"state_max_age,omitempty"`
 	Requests      []string          `json:"requests,omitempty"`
 	AckWait       string            `json:"ack_wait,omitempty"`
@@ -21,12 +22,12 @@ type specJSON struct {
 	Begin         string            `json:"begin,omitempty"`
 }
 
-// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "state_max_age", "requests",
-// "ack_wait", "max_ack_pending", "begin"}. Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in
+// MarshalJSON returns the spec as ParseSpec reads it: {"name", "types", "state", "reads", "state_max_age",
+// "requests", "ack_wait", "max_ack_pending", "begin"}. Durations are as time.ParseDuration reads them; begin is "new", "all" or a time in
 // RFC 3339.
 func (w WorkerSpec) MarshalJSON() ([]byte, error) {
 	s := specJSON{
-		Name: w.Name, Types: w.Types, State: w.State, Requests: w.Requests, MaxAckPending: w.MaxAckPending, Begin: w.Begin.String(),
+		Name: w.Name, Types: w.Types, State: w.State, Reads: w.Reads, Requests: w.Requests, MaxAckPending: w.MaxAckPending, Begin: w.Begin.String(),
 	}
 	for state, age := range w.StateMaxAge {
 		if s.StateMaxAge == nil {
@@ -52,7 +53,7 @@ func ParseSpec(data []byte) (WorkerSpec, error) {
 	if d.More() {
 		return WorkerSpec{}, fmt.Errorf("not what a worker's --spec prints: something follows the spec of %s", s.Name)
 	}
-	w := WorkerSpec{Name: s.Name, Types: s.Types, State: s.State, Requests: s.Requests, MaxAckPending: s.MaxAckPending}
+	w := WorkerSpec{Name: s.Name, Types: s.Types, State: s.State, Reads: s.Reads, Requests: s.Requests, MaxAckPending: s.MaxAckPending}
 	for state, text := range s.StateMaxAge {
 		age, err := time.ParseDuration(text)
 		if err != nil {
@@ -108,6 +109,10 @@ func (w WorkerSpec) Subjects(s Source) []string {
 	}
 	for _, bucket := range buckets {
 		all = append(all, "$JS.API.STREAM.INFO.KV_"+bucket, "$JS.API.DIRECT.GET.KV_"+bucket+".>", "$KV."+bucket+".>")
+	}
+	for _, state := range w.Reads {
+		bucket := s.StateBucket(state)
+		all = append(all, "$JS.API.STREAM.INFO.KV_"+bucket, "$JS.API.DIRECT.GET.KV_"+bucket+".>")
 	}
 	return append(all, "$KV."+s.WorkersBucket()+"."+w.Name+".>")
 }

@@ -27,6 +27,9 @@ func TestParseSpec_ReadsWhatIsWritten(t *testing.T) {
 				w.StateMaxAge = map[string]time.Duration{"a": time.Hour, "b-2": 0}
 			}
 		}
+		if rapid.Bool().Draw(t, "reads") {
+			w.Reads = []string{"quota"}
+		}
 		if rapid.Bool().Draw(t, "requests") {
 			w.Requests = []string{"plans.*", "books.close"}
 		}
@@ -57,6 +60,7 @@ func TestParseSpec_RefusesWhatIsNoSpec(t *testing.T) {
 		`{"name":"a","types":[">"],"state":["s"],"state_max_age":{"r":"90h"}}`: `no worker writes a state "r"`,
 		`{"name":"a","types":[">"],"max_ack_pending":-1}`:                      "must not be negative",
 		`{"name":"a","types":[">"],"state":["x.>","$KV.y"]}`:                   "small letter",
+		`{"name":"a","types":[">"],"reads":["x.>"]}`:                           "small letter",
 		`{"name":"a","types":[">"],"requests":["plans"]}`:                      "two names",
 		`{"name":"a","types":[">"],"requests":["*.submit"]}`:                   "two names",
 		`{"name":"a","types":[">"],"requests":["plans.>"]}`:                    "two names",

@@ -2,25 +2,69 @@ package connections
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/api"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
 )
 
-// Settings are the settings of every worker.
+// Settings are the settings of every worker, those of Codat's API, and how often connections are reconciled with it.
 type Settings struct {
 	workers.Settings `embed:""`
+	Codat            api.Settings `embed:""`
+
+	Reconcile time.Duration `name:"reconcile" default:"24h" help:"Time after which Codat is asked again for the connections of every company that has a record, from 1m to 168h; 0 means never. It needs --codat-key-file, and makes one call for each company."`
 }
 
-// Run runs the worker until ctx ends.
+const minReconcile, maxReconcile = time.Minute, 168 * time.Hour
+
+// Validate returns an error that names the first setting with a value that cannot be used.
+func (s *Settings) Validate() error {
+	err := errors.Join(s.Settings.Validate(), s.Codat.Validate())
+	if s.Reconcile != 0 && (s.Reconcile < minReconcile || s.Reconcile > maxReconcile) {
+		err = errors.Join(err, fmt.Errorf("--reconcile must be from %s to %s, or 0 for never (got %s)", minReconcile, maxReconcile, s.Reconcile))
+	}
+	return err
+}
+
+// Run runs the worker until ctx ends. With an API key it reconciles the records with Codat.
 func Run(ctx context.Context, s *Settings, p *process.Process) error {
+	return run(ctx, s, p, defaultPace(s.Reconcile, s.Codat.CodatTimeout))
+}
+
+func run(ctx context.Context, s *Settings, p *process.Process, pace pace) error {
+	var asked connectionsAPI
+	if s.Codat.Enabled() && s.Reconcile > 0 {
+		client, err := api.New(s.Codat, p.Metrics)
+		if err != nil {
+			return process.Misconfigured(err)
+		}
+		defer client.Close()
+		asked = client
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		watch.Go(func() { client.WatchKey(ctx, p.Log) })
+		p.Health.Add("codat key", func(context.Context) error { return process.Warning(client.KeyProblem()) })
+	}
+	m := newMetrics(p.Metrics)
 	return workers.Run(ctx, s.Settings, p, Worker(Store{}), func(ctx context.Context, parts workers.Parts) (workers.Worker, error) {
 		bucket, err := parts.State(ctx, state.ConnectionsName)
-		return Worker(Store{bucket}), err
+		w := Worker(Store{bucket})
+		if err == nil && asked != nil {
+			m.period.Set(s.Reconcile.Seconds())
+			w.Background = newReconciler(Store{bucket}, parts, asked, m, pace).run
+		}
+		return w, err
 	})
 }
 
@@ -31,6 +75,7 @@ func Worker(s Store) workers.Worker {
 	return workers.Worker{
 		Name:  Name,
 		State: []string{state.ConnectionsName},
+		Reads: []string{state.QuotaName},
 		Begin: stream.BeginAll(), // the state of a connection follows from all of its events
 		Key:   connectionKey,
 		Handlers: []workers.Handler{

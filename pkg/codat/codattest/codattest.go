@@ -44,7 +44,7 @@ type Options struct {
 // DefaultKey is the API key that a stand-in without Options.Key accepts.
 const DefaultKey = "codattest-key"
 
-// A Company is a company with its connections, whose status is Linked.
+// A Company is a company with its connections, whose status is Linked until SetConnection.
 type Company struct {
 	ID          string
 	Name        string
@@ -65,6 +65,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	companies map[string]*Company
+	statuses  map[string]codat.ConnectionStatus // by company and connection; without one, Linked
 	inside    map[string]int // calls in progress of each company
 	memory    map[string]*remembered
 	pushes    []*operation
@@ -95,7 +96,7 @@ func Start(o Options) (*Server, error) {
 	}
 	s := &Server{
 		options: o, time: newRealTime(), address: listener.Addr().String(),
-		companies: map[string]*Company{}, inside: map[string]int{}, memory: map[string]*remembered{}, records: map[string]bool{},
+		companies: map[string]*Company{}, statuses: map[string]codat.ConnectionStatus{}, inside: map[string]int{}, memory: map[string]*remembered{}, records: map[string]bool{},
 		client: &http.Client{
 			Timeout:       webhookTimeout,
 			Transport:     http.DefaultTransport.(*http.Transport).Clone(),
@@ -142,6 +143,24 @@ func (s *Server) AddCompany(c Company) {
 	defer s.mu.Unlock()
 	c.Tags, c.Connections = maps.Clone(c.Tags), slices.Clone(c.Connections)
 	s.companies[c.ID] = &c
+}
+
+// RemoveCompany removes a company, as a deletion in the Portal does. It sends no event.
+func (s *Server) RemoveCompany(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.companies, id)
+}
+
+// SetConnection gives a connection a status, as a platform does that ends a connection on its side. It sends no event. A
+// connection that the company does not have is added.
+func (s *Server) SetConnection(company, connection string, status codat.ConnectionStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.companies[company]; c != nil && !slices.Contains(c.Connections, connection) {
+		c.Connections = append(c.Connections, connection)
+	}
+	s.statuses[company+"\x00"+connection] = status
 }
 
 // AddRecord adds a record to a platform, for updates and deletes.

@@ -1,6 +1,7 @@
 package codattest
 
 import (
+	"cmp"
 	"net/http"
 	"time"
 
@@ -118,10 +119,15 @@ func (s *Server) dataStatus(r request) reply {
 func (s *Server) listConnections(r request) reply {
 	s.mu.Lock()
 	var results []map[string]any
-	for _, id := range s.companies[r.PathValue("company")].Connections {
+	company := s.companies[r.PathValue("company")]
+	if company == nil { // since the call began
+		s.mu.Unlock()
+		return refuse(http.StatusNotFound, "no such company")
+	}
+	for _, id := range company.Connections {
 		results = append(results, map[string]any{
 			"id": id, "integrationId": "bf083d72-62c7-493e-aec9-81b4dbba7e2c", "integrationKey": "gbol", "sourceId": "8a156a5a-39cb-4f9b-856e-76ef9b9a9607",
-			"sourceType": codat.SourceAccounting, "platformName": "Sandbox", "linkUrl": s.URL() + "/link", "status": codat.Linked,
+			"sourceType": codat.SourceAccounting, "platformName": "Sandbox", "linkUrl": s.URL() + "/link", "status": cmp.Or(s.statuses[company.ID+"\x00"+id], codat.Linked),
 			"lastSync": nil, "created": "2026-01-05T09:00:00Z", "dataConnectionErrors": []any{},
 		})
 	}
