@@ -58,11 +58,19 @@ func (c *sendCmd) Validate() error {
 	if c.Count < 1 {
 		return fmt.Errorf("--count must be at least 1 (got %d)", c.Count)
 	}
-	if u, err := url.Parse(c.To); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("--to must be an http or https URL, such as http://127.0.0.1:8080/webhooks/codat (got %q)", withoutUser(c.To))
+	if err := validateTarget("--to", c.To); err != nil {
+		return err
 	}
 	_, err := c.bodies(strings.NewReader(""))
 	return err
+}
+
+// validateTarget returns an error for a flag whose value is not the address of a webhook.
+func validateTarget(flag, to string) error {
+	if u, err := url.Parse(to); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return fmt.Errorf("%s must be an http or https URL, such as http://127.0.0.1:8080/webhooks/codat (got %q)", flag, withoutUser(to))
+	}
+	return nil
 }
 
 // Run sends the chosen bodies one after the other. With --every it sends them again and again, and an event that is not

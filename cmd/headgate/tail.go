@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -14,7 +15,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -24,12 +27,21 @@ type tailCmd struct {
 	Resume  string `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
 	JSON    bool   `name:"json" env:"-" help:"Print JSON."`
 	Payload bool   `name:"payload" env:"-" help:"Print the bodies too. They hold your customers' data."`
+	Forward string `name:"forward-to" env:"-" placeholder:"URL" help:"Post each event to this address too, with its webhook-id, signed now with the key of --secret-file or of headgate dev. One without an answer, or answered 5xx or 429, is posted again until it is taken."`
 
+	keyFlags     `embed:""`
 	connectFlags `embed:""`
+
+	sender *sender // nil without --forward-to
 }
 
-// Validate returns an error for a filter that is not a pattern.
+// Validate returns an error for a filter that is not a pattern, or an address that is none.
 func (c *tailCmd) Validate() error {
+	if c.Forward != "" {
+		if err := validateTarget("--forward-to", c.Forward); err != nil {
+			return err
+		}
+	}
 	if c.Filter == "" {
 		return nil
 	}
@@ -41,6 +53,14 @@ func (c *tailCmd) Validate() error {
 
 // Run prints until ctx ends.
 func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
+	if c.Forward != "" {
+		key, err := c.key()
+		if err != nil {
+			return process.Misconfigured(err)
+		}
+		c.sender = newSender(c.Forward, key)
+		defer c.sender.close()
+	}
 	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
@@ -74,14 +94,49 @@ func (c *tailCmd) follow(ctx context.Context, t *terminal, nc *client, position 
 		if err := c.print(t.out, nc.source, m); err != nil {
 			return err
 		}
+		if c.sender != nil && !c.forward(ctx, t, nc.source, m) {
+			return nil // ctx has ended: the next tail with --resume begins with this event
+		}
 		return position.reached(m.Sequence)
 	})
+}
+
+// The pauses between two posts of an event that is not taken.
+const forwardPauseMin, forwardPauseMax = time.Second, 30 * time.Second
+
+// forward posts an event until it is answered, and reports whether it was before ctx ended.
+func (c *tailCmd) forward(ctx context.Context, t *terminal, s stream.Source, m *jetstream.RawStreamMsg) bool {
+	e := inspect.NewEvent(s, m)
+	for pause := forwardPauseMin; ; pause = min(2*pause, forwardPauseMax) {
+		sent, err := c.sender.send(ctx, examples.Example{Name: e.Type, Type: e.Type, Body: m.Data}, e.WebhookID)
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err != nil:
+			fmt.Fprintf(t.err, "%s is not forwarded yet: %v\n", printable(e.WebhookID), err)
+		case sent.Status >= http.StatusInternalServerError || sent.Status == http.StatusTooManyRequests:
+			fmt.Fprintf(t.err, "%s is not forwarded yet: answered %d\n", printable(e.WebhookID), sent.Status)
+		case sent.Status/100 != 2:
+			fmt.Fprintf(t.err, "%s is refused with %d: %s\n", printable(e.WebhookID), sent.Status, sent.Meaning)
+			return true
+		default:
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (c *tailCmd) announce(t *terminal) {
 	what := c.Filter
 	if what == "" {
 		what = "all events"
+	}
+	if c.Forward != "" {
+		what += ", forwarded to " + withoutUser(c.Forward)
 	}
 	fmt.Fprintf(t.err, "following %s; Ctrl-C stops it\n", what)
 	if c.Filter != "" && !strings.ContainsAny(c.Filter, "*>") && !strings.HasPrefix(c.Filter, string(c.Source)+".") && !codat.Known(c.Filter) {

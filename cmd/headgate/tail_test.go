@@ -2,11 +2,17 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	svix "github.com/svix/svix-webhooks/go"
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
@@ -199,4 +205,56 @@ func TestTail_EscapesControlCharacters(t *testing.T) {
 	} else if v := decode[struct{ Name string }](t, []string{string(got[0].Body)}); v[0].Name != name {
 		t.Errorf("the body has the name %q; want %q", v[0].Name, name)
 	}
+}
+
+// A laptop gets the events of another installation: signed with its own key, and again until its service takes them.
+func TestTail_ForwardsEachEventUntilItIsTaken(t *testing.T) {
+	t.Parallel()
+	const secret = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := svix.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var posts atomic.Int32
+	taken := make(chan string, 9)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if err := verifier.Verify(body, r.Header); err != nil {
+			t.Errorf("the signature: %v", err)
+		}
+		switch id := r.Header.Get("webhook-id"); {
+		case posts.Add(1) == 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case id == "msg_2":
+			w.WriteHeader(http.StatusTeapot)
+			fallthrough
+		default:
+			head, _ := codat.Read(body)
+			taken <- id + " " + head.Type
+		}
+	}))
+	defer receiver.Close()
+	r := newBroker(t)
+	c := r.tail("--forward-to", receiver.URL, "--secret-file", key)
+	r.event("company.created", "msg_1")
+	r.event("connection.connected", "msg_2")
+	r.event("connection.deleted", "msg_3")
+	for _, want := range []string{"msg_1 company.created", "msg_2 connection.connected", "msg_3 connection.deleted"} {
+		select {
+		case got := <-taken:
+			if got != want {
+				t.Errorf("the receiver took %s; want %s", got, want)
+			}
+		case <-time.After(2 * time.Minute):
+			t.Fatalf("the receiver did not get %s", want)
+		}
+	}
+	c.err.says(t, "msg_1 is not forwarded yet: answered 503", "msg_2 is refused with 418")
+	c.stop()
+	c.exit(0)
+	contains(t, headgate(t, 2, "tail", "--forward-to", "localhost:8080").err.String(), "--forward-to must be an http or https URL")
 }
