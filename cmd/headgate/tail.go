@@ -35,7 +35,7 @@ type tailCmd struct {
 	sender *sender // nil without --forward-to
 }
 
-// Validate returns an error for a filter that is not a pattern, or an address that is none.
+// Validate returns an error for a filter that is not a pattern, and for an address that cannot be posted to.
 func (c *tailCmd) Validate() error {
 	if c.Forward != "" {
 		if err := validateTarget("--forward-to", c.Forward); err != nil {
