@@ -33,6 +33,7 @@ type sendCmd struct {
 	ID    string        `name:"id" env:"-" help:"The webhook-id; a new one for each event by default. Send one twice to see a duplicate."`
 	Count int           `name:"count" env:"-" default:"1" help:"How many times each event is sent."`
 	Every time.Duration `name:"every" env:"-" help:"Send them again after this time, until a signal ends the command; once by default."`
+	Forge bool          `name:"forge" env:"-" help:"Send the event as forgers do: unsigned, signed with another key, changed after it was signed, an hour old, and so on. Exit 0 when each is refused."`
 	JSON  bool          `name:"json" env:"-" help:"Print JSON."`
 
 	keyFlags `embed:""`
@@ -51,6 +52,9 @@ func (c *sendCmd) Validate() error {
 	}
 	if (c.All || c.AllTypes) && c.ID != "" {
 		return errors.New("--id cannot be used with --all and --all-types: of several events with one id, only the first is stored")
+	}
+	if c.Forge && (c.ID != "" || c.Count != 1 || c.Every != 0) {
+		return errors.New("--forge sends each forgery once, under an id of its own: leave out --id, --count and --every")
 	}
 	if c.Every < 0 {
 		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
@@ -92,6 +96,9 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	s := newSender(c.To, key)
 	defer s.close()
+	if c.Forge {
+		return c.sendForgeries(ctx, t, s, bodies)
+	}
 	for {
 		err := c.sendAll(ctx, t, s, bodies)
 		if c.Every == 0 {
@@ -204,16 +211,24 @@ func (s *sender) send(ctx context.Context, e examples.Example, id string) (sendR
 	if id == "" {
 		id = signature.NewID()
 	}
+	now := time.Now()
+	h := http.Header{}
+	h.Set(stream.HeaderWebhookID, id)
+	h.Set(stream.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	h.Set(stream.HeaderWebhookSignature, s.key.Sign(id, now, e.Body))
+	return s.post(ctx, e, h)
+}
+
+// post posts the body of an event with these headers. It returns an error when there was no response.
+func (s *sender) post(ctx context.Context, e examples.Example, h http.Header) (sendResult, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.to, bytes.NewReader(e.Body))
 	if err != nil {
 		return sendResult{}, err
 	}
 	began := time.Now()
+	req.Header = h
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "headgate/"+process.Version())
-	req.Header.Set(stream.HeaderWebhookID, id)
-	req.Header.Set(stream.HeaderWebhookTimestamp, strconv.FormatInt(began.Unix(), 10))
-	req.Header.Set(stream.HeaderWebhookSignature, s.key.Sign(id, began, e.Body))
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return sendResult{}, fmt.Errorf("no response: check that the ingress is running and --to; headgate dev starts one: %w", err)
@@ -221,7 +236,7 @@ func (s *sender) send(ctx context.Context, e examples.Example, id string) (sendR
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be reused
 	d := time.Since(began)
-	return sendResult{e.Name, e.Type, id, resp.StatusCode, d, float64(d.Microseconds()) / 1000, meaning(resp.StatusCode)}, nil
+	return sendResult{e.Name, e.Type, h.Get(stream.HeaderWebhookID), resp.StatusCode, d, float64(d.Microseconds()) / 1000, meaning(resp.StatusCode)}, nil
 }
 
 // meaning returns the likely reason of a refusal. The ingress tells unauthenticated clients none.
