@@ -40,6 +40,7 @@ type commands struct {
 	Replay     replayCmd     `cmd:"" help:"Give stored events to one worker again, also those that are done or dead."`
 	Quarantine quarantineCmd `cmd:"" help:"List, show and release quarantined messages: verified requests that are not events."`
 	Plans      plansCmd      `cmd:"" help:"Submit, list, show, resume, retry, skip and cancel write plans: writes to a platform that depend on each other."`
+	Reads      readsCmd      `cmd:"" help:"List and show how fresh the data is that Codat has read, for each connection and data type."`
 	Endpoints  endpointsCmd  `cmd:"" help:"List, create and delete the endpoints that Codat posts to."`
 	Audit      auditCmd      `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
 	Scrub      scrubCmd      `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`

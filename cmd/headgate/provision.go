@@ -27,7 +27,7 @@ type provisionCmd struct {
 	ClaimsMaxBytes process.ByteSize `name:"claims-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of the claims of each worker. The present value by default, and 512MiB for a new one."`
 	StateMaxBytes  process.ByteSize `name:"state-max-bytes" env:"-" placeholder:"SIZE" help:"Maximum size of each state. The present value by default, and 128MiB for a new one."`
 
-	StateMaxAge map[string]time.Duration `name:"state-max-age" env:"-" placeholder:"STATE=DURATION" help:"How long the records of a state are kept after their last change, such as writes=4320h; 0s is for ever. The present value by default, and for a new state 2160h (90 days) of writes and plans, and for ever of others."`
+	StateMaxAge map[string]time.Duration `name:"state-max-age" env:"-" placeholder:"STATE=DURATION" help:"How long the records of a state are kept after their last change, such as writes=4320h; 0s is for ever. The present value by default, and for a new state 2160h (90 days) of writes and plans, 4320h of reads, and for ever of others."`
 
 	connectFlags `embed:""`
 }

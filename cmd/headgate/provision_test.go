@@ -60,14 +60,15 @@ func TestProvision_MakesObjectsOfBuiltinWorkers(t *testing.T) {
 	c = headgate(t, 0, "provision", "--max-bytes", "128MiB", "--nats-url", url)
 	contains(t, c.out.String(), "max bytes: 64MiB -> 128MiB")
 
-	// Records of writes are kept for 90 days, unless an operator says otherwise; those of connections for ever.
+	// Records of writes are kept for 90 days and those of reads for 180, unless an operator says otherwise; those of connections
+	// for ever.
 	c = headgate(t, 0, "provision", "--state-max-age", "writes=4320h", "--nats-url", url)
 	contains(t, c.out.String(), "update bucket CODAT_writes\n", "max age: 90d -> 180d")
 	c = headgate(t, 0, "provision", "--state-max-age", "writes=0s", "--nats-url", url)
 	contains(t, c.out.String(), "max age: 180d -> 0s")
-	c = headgate(t, 2, "provision", "--state-max-age", "reads=4320h", "--nats-url", url)
-	contains(t, c.err.String(), `no worker writes a state "reads"`)
-	for bucket, want := range map[string]time.Duration{"KV_CODAT_writes": 0, "KV_CODAT_connections": 0} {
+	c = headgate(t, 2, "provision", "--state-max-age", "invoices=4320h", "--nats-url", url)
+	contains(t, c.err.String(), `no worker writes a state "invoices"`)
+	for bucket, want := range map[string]time.Duration{"KV_CODAT_writes": 0, "KV_CODAT_connections": 0, "KV_CODAT_reads": 180 * 24 * time.Hour} {
 		if st, err := js.Stream(t.Context(), bucket); err != nil || st.CachedInfo().Config.MaxAge != want {
 			t.Errorf("%s keeps its records %v, %v; want %v", bucket, st.CachedInfo().Config.MaxAge, err, want)
 		}

@@ -28,7 +28,7 @@ type serveCmd struct {
 	DataDir      string           `name:"data-dir" default:"/var/lib/headgate" placeholder:"FOLDER" help:"Folder with all data. One process uses it at a time."`
 	NATSListen   string           `name:"nats-listen" default:"127.0.0.1:4222" help:"Address (host:port) of the NATS server, for the commands of headgate, other workers and services. An address that other machines reach needs --nats-users."`
 	NATSUsers    string           `name:"nats-users" placeholder:"FILE" help:"File of the public nkeys (U…) of the users that may connect to the NATS server, one per line. They may do everything there. It is read at the start. Without it, every process of this machine may connect."`
-	MaxFileStore process.ByteSize `name:"max-file-store" default:"16GiB" placeholder:"SIZE" help:"Size that all streams and buckets together may reserve on the disk."`
+	MaxFileStore process.ByteSize `name:"max-file-store" default:"24GiB" placeholder:"SIZE" help:"Size that all streams and buckets together may reserve on the disk."`
 
 	ingress.Settings `embed:""`
 
@@ -68,7 +68,7 @@ func (c *serveCmd) Validate() error {
 		return err
 	}
 	if c.MaxFileStore <= 0 {
-		return errors.New("--max-file-store must be greater than 0: 16GiB is the default")
+		return errors.New("--max-file-store must be greater than 0: 24GiB is the default")
 	}
 	if err := c.Settings.Validate(); err != nil {
 		return err

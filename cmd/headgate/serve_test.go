@@ -188,7 +188,7 @@ func TestServe_KeepsEverything(t *testing.T) {
 	contains(t, second.err.String(), data+" is used by another process")
 	folder := t.TempDir()
 	kept, copied, restored := filepath.Join(folder, "backup"), filepath.Join(folder, "copied"), filepath.Join(folder, "restored")
-	contains(t, headgate(t, 0, "backup", kept, "--nats-url", a.nats).out.String(), "CODAT: 1 messages, 2 consumers", "KV_CODAT_claims_connections: 1 messages")
+	contains(t, headgate(t, 0, "backup", kept, "--nats-url", a.nats).out.String(), "CODAT: 1 messages, 3 consumers", "KV_CODAT_claims_connections: 1 messages")
 	used := headgate(t, 1, "restore", kept, "--data-dir", data)
 	contains(t, used.err.String(), data+" is used by another process")
 	first.stop()

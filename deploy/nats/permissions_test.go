@@ -33,6 +33,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers/connections"
+	"github.com/headgate/headgate/workers/reads"
 	"github.com/headgate/headgate/workers/writes"
 )
 
@@ -167,6 +168,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
 	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
 	wait(t, settled, "the replay is settled")
+	stopReads := recordsReads(t, in, second, operator, key, to)
 	stopWrites := carriesOutPlan(t, in, second, operator, to)
 	headgate(t, operator, "audit", "--secret-file", key)
 
@@ -178,6 +180,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	wait(t, settled, "an event after a reload is settled")
 	headgate(t, operator, "audit", "--secret-file", key)
 	stopWrites()
+	stopReads()
 	stopWorker()
 	stopDoor()
 }
@@ -216,6 +219,25 @@ func carriesOutPlan(t *testing.T, in installation, n *node, operator []string, t
 	headgate(t, operator, "plans", "show", p.ID)
 	if out, err := tryHeadgate(t, operator, "plans", "cancel", p.ID); err == nil || !strings.Contains(out, "the plan is done") {
 		t.Errorf("headgate plans cancel = %v, and prints\n%s\nwant the worker's refusal", err, out)
+	}
+	return stop
+}
+
+// recordsReads returns when the operator sees the record that the worker reads has made of an event.
+func recordsReads(t *testing.T, in installation, n *node, operator []string, key, to string) (stop func()) {
+	t.Helper()
+	_, stop = run(t, in, n, "reads", "worker-reads", new(reads.Settings), reads.Run)
+	headgate(t, nil, "send", "read.completed.initial", "--to", to, "--secret-file", key)
+	wait(t, func() bool {
+		return strings.Contains(headgate(t, operator, "reads", "list", "--data-type", "invoices"), "first after link")
+	}, "the operator sees the read")
+	body, _ := examples.Of("read.completed.initial")
+	head, err := codat.Read(body.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := headgate(t, operator, "reads", "show", head.Company, head.Connection, "invoices"); !strings.Contains(text, "read.completed.initial") {
+		t.Errorf("headgate reads show prints\n%s\nwant the event", text)
 	}
 	return stop
 }
@@ -636,6 +658,13 @@ func readsAsTeam(t *testing.T, count int) {
 	}
 	if _, err := writes.Get(within(t), "unknown"); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("read a write that no event has named: %v; want ErrKeyNotFound", err)
+	}
+	reads, err := state.OpenReads(within(t), js, source)
+	if err != nil {
+		t.Fatalf("open the state of reads: %v", err)
+	}
+	if _, err := reads.Get(within(t), "c", "k", codat.DataBills); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("get a read that no event has named: %v; want ErrKeyNotFound", err)
 	}
 	awaited := make(chan error, 1)
 	go func() {

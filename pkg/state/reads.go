@@ -21,7 +21,7 @@ import (
 const ReadsName = "reads"
 
 // A Read is what is known of Codat's reads of one data type over one connection of a company: how fresh the data is. Its times
-// are those at which Codat generated the events, or, for an event without a date, at which it was received first.
+// are those of the events that say so (ReadFact.Time).
 type Read struct {
 	Company    string         `json:"company"`
 	Connection string         `json:"connection"`
@@ -63,6 +63,15 @@ type ReadFact struct {
 	First           bool                `json:"first,omitempty"`            // by the event's type
 	Issues          map[string]int      `json:"issues,omitempty"`
 	Dataset         string              `json:"dataset,omitempty"` // Codat's id of the read, which only legacy events have
+}
+
+// Time returns when the fact was true: when Codat generated the event, and for an event without a date, or with one after its
+// arrival, when it was received first: such a date is wrong, and the data would look fresh until it is over.
+func (f ReadFact) Time() time.Time {
+	if f.Generated.IsZero() || f.Generated.After(f.Received) {
+		return f.Received.UTC()
+	}
+	return f.Generated.UTC()
 }
 
 // ReadKey returns the key of the record of a data type's reads: <companyId>.<connectionId>.<dataType>. It refuses an id or data

@@ -152,7 +152,7 @@ func (e *engine) trouble(step func(string, ...any)) {
 	step("the ingress was cut off from the servers for 10 s")
 
 	e.hear("worker-connections")
-	for _, name := range []string{"ingress", "worker-connections", "worker-writes", "headgate"} {
+	for _, name := range []string{"ingress", "worker-connections", "worker-reads", "worker-writes", "headgate"} {
 		e.docker("tag", "headgate/"+name+":"+project, "headgate/"+name+":"+next)
 	}
 	page := blocks(e.page("docs/operate.md", "## With Compose"), "sh")

@@ -141,7 +141,7 @@ func (e *engine) withCompose(accepted []string, step func(string, ...any)) {
 	t := e.table()
 	e.up("up", "-d", "--scale", "worker-connections=2")
 	e.healthy("worker-connections", 2)
-	for _, service := range []string{"ingress", "worker-connections", "worker-writes"} {
+	for _, service := range []string{"ingress", "worker-connections", "worker-reads", "worker-writes"} {
 		for path, want := range map[string]string{"/readyz": "ok", "/metrics": "headgate_ready"} {
 			command := t.command(`curl "http://$(docker compose port ingress 9090)/readyz"`, "-fsS")
 			t.shows(want, strings.NewReplacer("ingress", service, "/readyz", path).Replace(command))

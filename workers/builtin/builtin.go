@@ -15,6 +15,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers"
 	"github.com/headgate/headgate/workers/connections"
+	"github.com/headgate/headgate/workers/reads"
 	"github.com/headgate/headgate/workers/writes"
 )
 
@@ -22,6 +23,7 @@ import (
 func Workers() []Worker {
 	all := []Worker{
 		worker(connections.Worker(connections.Store{}), connections.Run),
+		worker(reads.Worker(reads.Store{}), reads.Run),
 		worker(writes.Worker(writes.Store{}), writes.Run),
 	}
 	slices.SortFunc(all, func(a, b Worker) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
