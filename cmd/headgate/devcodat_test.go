@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -76,6 +77,18 @@ func TestDev_WithCodatShowsPushesFromPendingToTheirEnds(t *testing.T) {
 	if w, err := writes.Get(t.Context(), key); err != nil || w.Status != codat.Failed || w.Reason == nil || w.Company != devCompany {
 		t.Errorf("the record of the write is %+v, %v; want it failed, with a reason", w, err)
 	}
+
+	// The worker connections has the key too.
+	answer, err := http.Get(strings.Replace(at(t, c.out.String(), "health"), "/readyz", "/metrics", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, string(text), `headgate_connections_reconcile_period_seconds{process="worker-connections"} 86400`)
 
 	readPrivateFile(t, filepath.Join(data, "codat-key"))
 	c.stop()

@@ -30,26 +30,28 @@ With --json, commands print one JSON object on a line. The exit code is 0 on suc
 // commands are the commands of headgate. A flag for one run has no environment variable, because a forgotten one would
 // change what a command does. Settings of an environment, such as addresses and keys, have one.
 type commands struct {
-	Dev        devCmd        `cmd:"" help:"Run everything in one process, with an embedded NATS server: for development."`
-	Serve      serveCmd      `cmd:"" help:"Run everything in one process, with an embedded NATS server that waits for the disk: for production on one machine."`
-	Send       sendCmd       `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
-	Verify     verifyCmd     `cmd:"" help:"Say whether a captured request is proven, or which known mistake explains its signature."`
-	Tail       tailCmd       `cmd:"" help:"Print stored events as they arrive."`
-	Find       findCmd       `cmd:"" help:"Tell what became of one event, or list the events of a company, a connection or a push operation."`
-	Dead       deadCmd       `cmd:"" help:"List, show and replay dead letters: events that a worker gave up."`
-	Replay     replayCmd     `cmd:"" help:"Give stored events to one worker again, also those that are done or dead."`
-	Quarantine quarantineCmd `cmd:"" help:"List, show and release quarantined messages: verified requests that are not events."`
-	Plans      plansCmd      `cmd:"" help:"Submit, list, show, resume, retry, skip and cancel write plans: writes to a platform that depend on each other."`
-	Reads      readsCmd      `cmd:"" help:"List and show how fresh the data is that Codat has read, for each connection and data type."`
-	Endpoints  endpointsCmd  `cmd:"" help:"List, create and delete the endpoints that Codat posts to."`
-	Audit      auditCmd      `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
-	Scrub      scrubCmd      `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`
-	Provision  provisionCmd  `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`
-	Backup     backupCmd     `cmd:"" help:"Copy all streams, consumers and buckets to a folder, while everything runs. It needs the key of provision."`
-	Restore    restoreCmd    `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
-	Workers    workersCmd    `cmd:"" help:"List the running workers."`
-	Watch      watchCmd      `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
-	Keys       keysCmd       `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
+	Dev         devCmd         `cmd:"" help:"Run everything in one process, with an embedded NATS server: for development."`
+	Serve       serveCmd       `cmd:"" help:"Run everything in one process, with an embedded NATS server that waits for the disk: for production on one machine."`
+	Send        sendCmd        `cmd:"" help:"Sign example events, or a file, as Codat does, and post them."`
+	Verify      verifyCmd      `cmd:"" help:"Say whether a captured request is proven, or which known mistake explains its signature."`
+	Tail        tailCmd        `cmd:"" help:"Print stored events as they arrive."`
+	Find        findCmd        `cmd:"" help:"Tell what became of one event, or list the events of a company, a connection or a push operation."`
+	Dead        deadCmd        `cmd:"" help:"List, show and replay dead letters: events that a worker gave up."`
+	Replay      replayCmd      `cmd:"" help:"Give stored events to one worker again, also those that are done or dead."`
+	Quarantine  quarantineCmd  `cmd:"" help:"List, show and release quarantined messages: verified requests that are not events."`
+	Plans       plansCmd       `cmd:"" help:"Submit, list, show, resume, retry, skip and cancel write plans: writes to a platform that depend on each other."`
+	Connections connectionsCmd `cmd:"" help:"List and show the state of connections: status, since when, by which event, and the changes before."`
+	Writes      writesCmd      `cmd:"" help:"List and show what became of writes to accounting platforms."`
+	Reads       readsCmd       `cmd:"" help:"List and show how fresh the data is that Codat has read, for each connection and data type."`
+	Endpoints   endpointsCmd   `cmd:"" help:"List, create and delete the endpoints that Codat posts to."`
+	Audit       auditCmd       `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
+	Scrub       scrubCmd       `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`
+	Provision   provisionCmd   `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`
+	Backup      backupCmd      `cmd:"" help:"Copy all streams, consumers and buckets to a folder, while everything runs. It needs the key of provision."`
+	Restore     restoreCmd     `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
+	Workers     workersCmd     `cmd:"" help:"List the running workers."`
+	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
+	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
 
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
 }

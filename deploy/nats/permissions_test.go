@@ -107,7 +107,15 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	door, stopDoor := run(t, in, first, "ingress", "ingress", new(ingress.Settings), ingress.Run,
 		"--listen", fmt.Sprintf("127.0.0.1:%d", port), "--secret-file", key, "--drain-delay", "0s")
 	wait(t, func() bool { return door.Health.Ready() == nil }, "the ingress is ready")
-	worker, stopWorker := run(t, in, second, "connections", "worker-connections", new(connections.Settings), connections.Run)
+	standIn, codatArgs := startCodat(t)
+	example, _ := examples.Of("connection.connected")
+	linked, err := codat.Read(example.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standIn.AddCompany(codattest.Company{ID: linked.Company, Connections: []string{linked.Connection}})
+	worker, stopWorker := run(t, in, second, "connections", "worker-connections", new(connections.Settings), connections.Run,
+		append(codatArgs, "--reconcile", "1m")...)
 	wait(t, func() bool { return strings.Contains(headgate(t, operator, "workers"), "connections") }, "the worker shows up")
 	wait(t, func() bool { return worker.Health.Ready() == nil }, "the worker is ready")
 	tail, tailSays := begin(t, operator, "tail", "--resume", filepath.Join(t.TempDir(), "place"))
@@ -168,6 +176,10 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
 	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
 	wait(t, settled, "the replay is settled")
+	headgate(t, operator, "connections", "--company", linked.Company)
+	wait(t, func() bool {
+		return !strings.Contains(headgate(t, operator, "connections", "show", linked.Company, linked.Connection), "reconciled      -")
+	}, "the connection is reconciled")
 	stopReads := recordsReads(t, in, second, operator, key, to)
 	stopWrites := carriesOutPlan(t, in, second, operator, to)
 	headgate(t, operator, "audit", "--secret-file", key)
@@ -185,6 +197,21 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	stopDoor()
 }
 
+// startCodat starts a stand-in for Codat, and returns the settings with which a program calls it.
+func startCodat(t *testing.T) (*codattest.Server, []string) {
+	t.Helper()
+	standIn, err := codattest.Start(codattest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standIn.Close)
+	file := filepath.Join(t.TempDir(), "codat-key")
+	if err := os.WriteFile(file, []byte(codattest.DefaultKey), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return standIn, []string{"--codat-key-file", file, "--codat-url", standIn.URL()}
+}
+
 // carriesOutPlan submits the example of a write plan as the operator, and returns when the worker writes has carried it out at
 // a stand-in for Codat, whose webhooks the ingress at to takes.
 func carriesOutPlan(t *testing.T, in installation, n *node, operator []string, to string) (stop func()) {
@@ -198,18 +225,10 @@ func carriesOutPlan(t *testing.T, in installation, n *node, operator []string, t
 	if err != nil {
 		t.Fatal(err)
 	}
-	codat, err := codattest.Start(codattest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(codat.Close)
+	codat, codatArgs := startCodat(t)
 	codat.AddCompany(codattest.Company{ID: p.Company, Connections: []string{p.Connection}})
 	codat.AddEndpoint(codattest.Endpoint{URL: to, Key: key})
-	file := filepath.Join(t.TempDir(), "codat-key")
-	if err := os.WriteFile(file, []byte(codattest.DefaultKey), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	worker, stop := run(t, in, n, "writes", "worker-writes", new(writes.Settings), writes.Run, "--codat-key-file", file, "--codat-url", codat.URL())
+	worker, stop := run(t, in, n, "writes", "worker-writes", new(writes.Settings), writes.Run, codatArgs...)
 	wait(t, func() bool { return worker.Health.Ready() == nil }, "the worker writes is ready")
 	wait(t, func() bool { // its subscription is known to the other servers some time later
 		out, err := tryHeadgate(t, operator, "plans", "submit", "../../docs/plan.json")
@@ -217,6 +236,8 @@ func carriesOutPlan(t *testing.T, in installation, n *node, operator []string, t
 	}, "the plan is submitted")
 	wait(t, func() bool { return strings.Contains(headgate(t, operator, "plans", "list", "--status", "done"), p.ID) }, "the plan is carried out")
 	headgate(t, operator, "plans", "show", p.ID)
+	list := headgate(t, operator, "writes", "--company", p.Company)
+	headgate(t, operator, "writes", "show", strings.Fields(list)[0])
 	if out, err := tryHeadgate(t, operator, "plans", "cancel", p.ID); err == nil || !strings.Contains(out, "the plan is done") {
 		t.Errorf("headgate plans cancel = %v, and prints\n%s\nwant the worker's refusal", err, out)
 	}

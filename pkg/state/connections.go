@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -106,12 +107,15 @@ func ConnectionKey(company, connection string) (string, error) {
 }
 
 // Connections reads the records of the connections of one source. OpenConnections makes it.
-type Connections struct{ bucket jetstream.KeyValue }
+type Connections struct {
+	bucket jetstream.KeyValue
+	js     jetstream.JetStream
+}
 
 // OpenConnections opens the records of a source. The error is stream.ErrNotProvisioned when the bucket does not exist.
 func OpenConnections(ctx context.Context, js jetstream.JetStream, s stream.Source) (Connections, error) {
 	kv, err := open(ctx, js, s, ConnectionsName)
-	return Connections{kv}, err
+	return Connections{kv, js}, err
 }
 
 // Get returns the record of a connection. The error is jetstream.ErrKeyNotFound when the connection has no record.
@@ -138,13 +142,25 @@ func (c Connections) List(ctx context.Context, company string) ([]Connection, er
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b Connection) int {
-		if c := strings.Compare(a.Company, b.Company); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Connection, b.Connection)
-	})
+	slices.SortFunc(all, byConnectionKey)
 	return all, nil
+}
+
+// Scan returns the records that List does and that keep selects. It needs no consumer but the permissions of stream.Read on the
+// bucket's stream: it is for the roles of deploy/nats that may not make consumers.
+func (c Connections) Scan(ctx context.Context, company string, keep func(Connection) bool) ([]Connection, error) {
+	filter, err := companyFilter(company)
+	if err != nil {
+		return nil, err
+	}
+	all, err := scan(ctx, c.js, c.bucket.Bucket(), filter, keep)
+	slices.SortFunc(all, byConnectionKey)
+	return all, err
+}
+
+// byConnectionKey orders records by company and connection.
+func byConnectionKey(a, b Connection) int {
+	return cmp.Or(strings.Compare(a.Company, b.Company), strings.Compare(a.Connection, b.Connection))
 }
 
 // Watch calls each with the record of every connection of a company, or of all companies when company is empty, and then

@@ -3,10 +3,7 @@ package state
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -159,9 +156,6 @@ func (f ReadFilter) keys() (string, error) {
 	return strings.Join(tokens, "."), nil
 }
 
-// scans is how often Scan reads on behind what it has read.
-const scans = 10
-
 // Scan returns the records that a filter chooses, sorted as those of List. It needs no consumer but the permissions of
 // stream.Read on the bucket's stream: it is for the roles of deploy/nats that may not make consumers.
 func (r Reads) Scan(ctx context.Context, f ReadFilter) ([]Read, error) {
@@ -169,33 +163,9 @@ func (r Reads) Scan(ctx context.Context, f ReadFilter) ([]Read, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefix := "$KV." + r.bucket.Bucket() + "."
-	records := map[string]Read{}
-	options := stream.ReadOptions{Filters: []string{prefix + keys}}
-	// A record that changes meanwhile moves behind what is being read, and is found there.
-	for range scans {
-		last, err := stream.Read(ctx, r.js, "KV_"+r.bucket.Bucket(), options, func(m *jetstream.RawStreamMsg) error {
-			key := strings.TrimPrefix(m.Subject, prefix)
-			delete(records, key)
-			if m.Header.Get("KV-Operation") != "" {
-				return nil // deleted
-			}
-			var record Read
-			if err := json.Unmarshal(m.Data, &record); err != nil {
-				return fmt.Errorf("record %s of bucket %s: %w", key, r.bucket.Bucket(), err)
-			}
-			records[key] = record
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		if last == options.After {
-			break
-		}
-		options.After = last
-	}
-	return slices.SortedFunc(maps.Values(records), byReadKey), nil
+	all, err := scan(ctx, r.js, r.bucket.Bucket(), keys, func(Read) bool { return true })
+	slices.SortFunc(all, byReadKey)
+	return all, err
 }
 
 // byReadKey orders records by company, connection and data type.

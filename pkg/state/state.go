@@ -3,7 +3,7 @@
 //
 // A reader needs the permissions that NATS asks for to read one bucket: STREAM.INFO, DIRECT.GET, and for List and Watch
 // CONSUMER.CREATE, all on the bucket's stream. A team's account of deploy/nats does not have the last: there, Get, AwaitWrite
-// and ReadQuota work.
+// and ReadQuota work. Scan needs the permissions of stream.Read in place of the last.
 package state
 
 import (
@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,6 +90,43 @@ func list[R any](ctx context.Context, kv jetstream.KeyValue, filter string, keep
 		return nil, err
 	}
 	return all, nil
+}
+
+// scans is how often scan reads on behind what it has read.
+const scans = 10
+
+// scan returns the records of a bucket whose key matches keys and that keep selects, in no order. It needs no consumer but the
+// permissions of stream.Read on the bucket's stream: it is for the roles of deploy/nats that may not make consumers.
+func scan[R any](ctx context.Context, js jetstream.JetStream, bucket, keys string, keep func(R) bool) ([]R, error) {
+	prefix := "$KV." + bucket + "."
+	records := map[string]R{}
+	options := stream.ReadOptions{Filters: []string{prefix + keys}}
+	// A record that changes meanwhile moves behind what is being read, and is found there.
+	for range scans {
+		last, err := stream.Read(ctx, js, "KV_"+bucket, options, func(m *jetstream.RawStreamMsg) error {
+			key := strings.TrimPrefix(m.Subject, prefix)
+			delete(records, key)
+			if m.Header.Get("KV-Operation") != "" {
+				return nil // deleted
+			}
+			var r R
+			if err := json.Unmarshal(m.Data, &r); err != nil {
+				return fmt.Errorf("record %s of bucket %s: %w", key, bucket, err)
+			}
+			if keep(r) {
+				records[key] = r
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if last == options.After {
+			break
+		}
+		options.After = last
+	}
+	return slices.Collect(maps.Values(records)), nil
 }
 
 // checkID refuses an id that is empty or too long or that would match other keys than its own. The ids of Codat are UUIDs.

@@ -87,6 +87,37 @@ func TestConnections_GetAndList(t *testing.T) {
 	}
 }
 
+func TestScan_ReadsWithoutAConsumer(t *testing.T) {
+	t.Parallel()
+	a1, a2, b1 := Connection{Company: "a", Connection: "1", Status: codat.Linked}, Connection{Company: "a", Connection: "2"}, Connection{Company: "b", Connection: "1"}
+	c, kv := newConnections(t, b1, a2, a1, Connection{Company: "a", Connection: "3"})
+	if err := kv.Delete(t.Context(), "a.3"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), "reconciliation", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	all := func(Connection) bool { return true }
+	for _, tt := range []struct {
+		company string
+		keep    func(Connection) bool
+		want    []Connection
+	}{
+		{"a", all, []Connection{a1, a2}},
+		{"", all, []Connection{a1, a2, b1}},
+		{"", func(c Connection) bool { return c.Connection == "1" }, []Connection{a1, b1}},
+		{"c", all, nil},
+	} {
+		got, err := c.Scan(t.Context(), tt.company, tt.keep)
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("Scan(%q): error %v, (-want +got):\n%s", tt.company, err, diff)
+		}
+	}
+	if _, err := c.Scan(t.Context(), "*", all); err == nil {
+		t.Error("Scan(*) succeeded; want the id refused")
+	}
+}
+
 func TestConnections_WatchCallsEachRecordAndEachChange(t *testing.T) {
 	t.Parallel()
 	first := Connection{Company: "a", Connection: "1", Status: codat.PendingAuth}

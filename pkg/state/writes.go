@@ -96,12 +96,15 @@ func WriteKey(pushOperationKey string) (string, error) {
 }
 
 // Writes reads the records of the writes of one source. OpenWrites makes it.
-type Writes struct{ bucket jetstream.KeyValue }
+type Writes struct {
+	bucket jetstream.KeyValue
+	js     jetstream.JetStream
+}
 
 // OpenWrites opens the records of a source. The error is stream.ErrNotProvisioned when the bucket does not exist.
 func OpenWrites(ctx context.Context, js jetstream.JetStream, s stream.Source) (Writes, error) {
 	kv, err := open(ctx, js, s, WritesName)
-	return Writes{kv}, err
+	return Writes{kv, js}, err
 }
 
 // Get returns the record of a write. The error is jetstream.ErrKeyNotFound when no event has named it.
@@ -124,9 +127,19 @@ func (w Writes) List(ctx context.Context, company string) ([]Write, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b Write) int { return strings.Compare(a.PushOperationKey, b.PushOperationKey) })
+	slices.SortFunc(all, byWriteKey)
 	return all, nil
 }
+
+// Scan returns the records that keep selects, sorted as those of List. It reads every record, and needs no consumer but the
+// permissions of stream.Read on the bucket's stream: it is for the roles of deploy/nats that may not make consumers.
+func (w Writes) Scan(ctx context.Context, keep func(Write) bool) ([]Write, error) {
+	all, err := scan(ctx, w.js, w.bucket.Bucket(), "*", keep)
+	slices.SortFunc(all, byWriteKey)
+	return all, err
+}
+
+func byWriteKey(a, b Write) int { return strings.Compare(a.PushOperationKey, b.PushOperationKey) }
 
 // Watch calls each with the record of every write, and then with every record that changes. It returns each's first error,
 // ctx's when that ends, and an error when the broker ends the watch: then call it again.

@@ -51,7 +51,7 @@ type pace struct {
 
 func defaultPace(period, callTimeout time.Duration) pace {
 	return pace{
-		period: period, look: min(period/4, 30*time.Second), lease: 2*callTimeout + time.Minute, call: time.Second,
+		period: period, look: min(period/240, 30*time.Second), lease: 2*callTimeout + time.Minute, call: time.Second,
 		minPause: time.Minute, maxPause: 15 * time.Minute,
 	}
 }

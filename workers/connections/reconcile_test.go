@@ -189,7 +189,10 @@ func TestWorker_FindsASilentDisconnect(t *testing.T) {
 	r.codat.AddCompany(codattest.Company{ID: "c-1", Connections: []string{"k-1"}})
 	p := r.run()
 	r.event("msg_1", "connection.connected", "c-1", "k-1", "Linked", time.Now().Add(-48*time.Hour))
-	streamtest.Wait(t, func() bool { c, err := r.records.Get(t.Context(), "c-1", "k-1"); return err == nil && !c.Reconciled.IsZero() }, "the connection to be reconciled")
+	streamtest.Wait(t, func() bool {
+		c, err := r.records.Get(t.Context(), "c-1", "k-1")
+		return err == nil && !c.Reconciled.IsZero()
+	}, "the connection to be reconciled")
 	if c := r.record("c-1", "k-1"); c.Status != codat.Linked || len(c.Timeline) != 1 || c.WebhookID != "msg_1" {
 		t.Errorf("an answer that says the same has changed the record: %+v", c)
 	}

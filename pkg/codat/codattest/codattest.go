@@ -66,7 +66,7 @@ type Server struct {
 	mu        sync.Mutex
 	companies map[string]*Company
 	statuses  map[string]codat.ConnectionStatus // by company and connection; without one, Linked
-	inside    map[string]int // calls in progress of each company
+	inside    map[string]int                    // calls in progress of each company
 	memory    map[string]*remembered
 	pushes    []*operation
 	records   map[string]bool // company, connection, data type and id
