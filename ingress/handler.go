@@ -127,11 +127,23 @@ func (h *handler) receive(c echo.Context) error {
 	defer h.storing[r.class].release()
 
 	err = h.store(req.Context(), r, event, body.bytes)
+	if err == nil && r.outcome() == accepted {
+		h.compare(r, body.bytes)
+	}
 	body.recycle()
 	if err != nil {
 		return h.refuse(c, r, err)
 	}
 	return h.respond(c, r, nil)
+}
+
+// compare has the body of an event that is stored now compared with the catalog, later and only when there is time.
+func (h *handler) compare(r *request, body []byte) {
+	if r.known {
+		h.drift.offer(h.Source, r.typ, body)
+		return
+	}
+	h.drift.unknownType(h.Source, r.typ)
 }
 
 // identify finds out which client sent a request.

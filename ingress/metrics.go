@@ -25,7 +25,6 @@ type metrics struct {
 	clockRefusals *prometheus.CounterVec
 	unmatched     *prometheus.CounterVec
 	keys          *prometheus.CounterVec
-	unknown       prometheus.Counter
 	streamsRemade prometheus.Counter
 	inFlight      prometheus.Gauge
 	signatureAge  prometheus.Gauge
@@ -50,7 +49,6 @@ func newMetrics(registerer prometheus.Registerer, source stream.Source) *metrics
 		clockRefusals: counters(r, "clock_refusals_total", "Requests with a matching signature whose time is out of tolerance, in the past or the future: a clock is wrong, or an old request was sent again.", "direction"),
 		unmatched:     counters(r, "unmatched_signatures_total", "Requests whose signature no configured key matches, by whether they come from Codat's own addresses: an endpoint that signs with another key, or a forgery.", "from"),
 		keys:          counters(r, "key_matches_total", "Verified requests by the fingerprint of the key that matched. Every configured key has a series.", "key"),
-		unknown:       counters(r, "unknown_types_total", "Events whose type is not in the catalog. They are stored like all others.").WithLabelValues(),
 		streamsRemade: counters(r, "streams_remade_total", "Streams and buckets that were gone and that --provision made again. The events that they held are lost here.").WithLabelValues(),
 		inFlight:      gauge(r, "in_flight", "Requests that are being received or stored now."),
 		lastAccepted:  gauge(r, "last_accepted_timestamp_seconds", "Time of the last request that was answered 2xx, in seconds since 1970. After a start, the time of the last message in the stream, and 0 until it is known."),
@@ -146,9 +144,6 @@ func (m *metrics) count(r *request, resp response, err error) {
 	m.setLastAccepted(now)
 	if resp.outcome == quarantined {
 		m.quarantined.WithLabelValues(r.quarantine).Inc()
-	}
-	if resp.outcome == accepted && !r.known {
-		m.unknown.Inc()
 	}
 }
 

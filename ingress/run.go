@@ -78,6 +78,7 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	backgroundCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	background.Go(func() { files.run(backgroundCtx) })
+	background.Go(func() { server.drift.run(backgroundCtx) })
 	for _, src := range sources {
 		if s.Provision {
 			background.Go(func() { keepProvisioned(backgroundCtx, js, src, provisionInterval, p.Log) })

@@ -43,6 +43,7 @@ type server struct {
 	log                *zap.Logger
 	observer           process.Observer // nil in production
 	shared             *serverMetrics
+	drift              *drift
 	limiters           []*limiter // of all handlers
 	echo               *echo.Echo
 	draining           atomic.Bool
@@ -66,6 +67,7 @@ func newServer(o serverOptions, log *zap.Logger, registerer prometheus.Registere
 		s.slots[class] = signature.NewSlotPool(runtime.GOMAXPROCS(0))
 	}
 	s.shared = newServerMetrics(registerer, s.budgets)
+	s.drift = newDrift(registerer, log)
 	unrouted := &handler{server: s, metrics: newUnroutedMetrics(registerer)}
 	s.echo.HTTPErrorHandler = func(err error, c echo.Context) { unrouted.refuseUnrouted(c, err) }
 	return s

@@ -49,6 +49,7 @@ type commands struct {
 	Provision   provisionCmd   `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`
 	Backup      backupCmd      `cmd:"" help:"Copy all streams, consumers and buckets to a folder, while everything runs. It needs the key of provision."`
 	Restore     restoreCmd     `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
+	Types       typesCmd       `cmd:"" help:"List the event types of the catalog, what an ingress has seen that is not in it, or the differences to an OpenAPI file of Codat's."`
 	Workers     workersCmd     `cmd:"" help:"List the running workers."`
 	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
 	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/schema"
+)
+
+// typesCmd lists the catalog of event types, what an ingress has seen that is not in it, or what an OpenAPI file has that it
+// has not. It needs no NATS.
+type typesCmd struct {
+	Drift   []string `name:"drift" env:"-" sep:"none" placeholder:"URL" xor:"what" help:"List what an ingress has counted since its start that is not in the catalog: types, members, and members with an unknown value. The URL is that of its metrics, such as http://127.0.0.1:9090/metrics. Repeat it for several."`
+	Compare []string `name:"compare" env:"-" sep:"none" placeholder:"FILE" xor:"what" help:"List the differences between the catalog and an OpenAPI file of Codat's (YAML or JSON), and exit 1 when there are some. Repeat it for several files, which together document all types."`
+	JSON    bool     `name:"json" env:"-" help:"Print JSON."`
+}
+
+// Validate returns an error for a URL that cannot be one of metrics.
+func (c *typesCmd) Validate() error {
+	for _, address := range c.Drift {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return errors.New("--drift: it must be the URL of an ingress's metrics, such as http://127.0.0.1:9090/metrics")
+		}
+	}
+	return nil
+}
+
+// Run lists.
+func (c *typesCmd) Run(ctx context.Context, t *terminal) error {
+	switch {
+	case len(c.Drift) > 0:
+		return c.listDrift(ctx, t)
+	case len(c.Compare) > 0:
+		return c.compare(t)
+	}
+	return printList(t, "type", c.JSON, catalogLine, func(each func(catalogType) error) error {
+		for _, typ := range codat.Catalog() {
+			if err := each(newCatalogType(typ)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A catalogType is a line of headgate types.
+type catalogType struct {
+	Name    string `json:"name"`
+	Group   string `json:"group"`
+	Status  string `json:"status"`  // current, legacy, or uncertain: documented without a schema
+	Payload string `json:"payload"` // the Go type in pkg/codat
+	Format  string `json:"format"`  // of the body: envelope or rule
+}
+
+func newCatalogType(t codat.Type) catalogType {
+	c := catalogType{Name: t.Name, Group: typeGroup(t), Status: "current", Format: "envelope"}
+	switch {
+	case t.Legacy:
+		c.Status = "legacy"
+	case t.Uncertain:
+		c.Status = "uncertain"
+	}
+	if !t.InEnvelope() {
+		c.Format = "rule"
+	}
+	name, parameter, generic := strings.Cut(t.Payload().String(), "[")
+	c.Payload = name
+	if generic { // Rule[github.com/headgate/headgate/pkg/codat.NoData]
+		c.Payload += "[" + parameter[strings.LastIndex(parameter, "/")+1:]
+	}
+	return c
+}
+
+// typeGroup is what an event type is about.
+func typeGroup(t codat.Type) string {
+	if !t.InEnvelope() {
+		return "rules"
+	}
+	for _, group := range []string{"write", "read"} {
+		if strings.Contains("."+t.Name+".", "."+group+".") {
+			return group
+		}
+	}
+	group, _, _ := strings.Cut(t.Name, ".")
+	return group
+}
+
+func catalogLine(c catalogType) string {
+	return fmt.Sprintf("%-56s  %-9s  %-9s  %s", c.Name, c.Group, c.Status, c.Payload)
+}
+
+// A driftCount is how often an ingress has seen something that is not in the catalog.
+type driftCount struct {
+	Source string `json:"source"`
+	Kind   string `json:"kind"` // type, field or value
+	Type   string `json:"type"`
+	Field  string `json:"field,omitempty"`
+	Count  int64  `json:"count"`
+}
+
+// driftMetrics are the metrics of the ingress that count drift, by kind.
+var driftMetrics = map[string]string{
+	"headgate_ingress_unknown_types_total":  "type",
+	"headgate_ingress_unknown_fields_total": "field",
+	"headgate_ingress_unknown_values_total": "value",
+}
+
+func (c *typesCmd) listDrift(ctx context.Context, t *terminal) error {
+	counts := map[driftCount]int64{}
+	for _, address := range c.Drift {
+		if err := addDrift(ctx, address, counts); err != nil {
+			return fmt.Errorf("%s: %w", printable(address), err)
+		}
+	}
+	var all []driftCount
+	for d, n := range counts {
+		d.Count = n
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b driftCount) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Kind, b.Kind))
+	})
+	return printList(t, "name that is not in the catalog", c.JSON, driftLine, func(each func(driftCount) error) error {
+		for _, d := range all {
+			if err := each(d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func driftLine(d driftCount) string {
+	return fmt.Sprintf("%-12s  %-5s  %8d  %s  %s", printable(d.Source), d.Kind, d.Count, printable(d.Type), printable(d.Field))
+}
+
+const (
+	scrapeTimeout = 10 * time.Second
+	maxScrape     = 32 << 20 // bytes of metrics, and of an OpenAPI file
+)
+
+// addDrift adds what an ingress has counted.
+func addDrift(ctx context.Context, address string, counts map[driftCount]int64) error {
+	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d: give the URL of an ingress's metrics, /metrics of its --admin-listen", resp.StatusCode)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(io.LimitReader(resp.Body, maxScrape))
+	if err != nil {
+		return errors.New("it does not answer with metrics: give the URL of an ingress's metrics, /metrics of its --admin-listen")
+	}
+	if families["headgate_ingress_requests_total"] == nil {
+		return errors.New("it has no metrics of an ingress: give the URL of one, /metrics of its --admin-listen")
+	}
+	for name, kind := range driftMetrics {
+		for _, m := range families[name].GetMetric() {
+			d := driftCount{Kind: kind}
+			for _, l := range m.GetLabel() {
+				switch l.GetName() {
+				case "source":
+					d.Source = l.GetValue()
+				case "type":
+					d.Type = l.GetValue()
+				case "field":
+					d.Field = l.GetValue()
+				}
+			}
+			counts[d] += int64(m.GetCounter().GetValue())
+		}
+	}
+	return nil
+}
+
+// errDiffers makes the exit code 1.
+var errDiffers = errors.New("the catalog and the files differ")
+
+func (c *typesCmd) compare(t *terminal) error {
+	var files []*schema.OpenAPI
+	for _, name := range c.Compare {
+		f, err := readOpenAPI(name)
+		if err != nil {
+			return fmt.Errorf("--compare %s: %w", printable(name), err)
+		}
+		files = append(files, f)
+	}
+	all, err := schema.Compare(files...)
+	if err != nil {
+		return fmt.Errorf("--compare: %w", err)
+	}
+	err = printList(t, "difference", c.JSON, differenceLine, func(each func(schema.Difference) error) error {
+		for _, d := range all {
+			if err := each(d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && len(all) > 0 {
+		return errDiffers
+	}
+	return err
+}
+
+func readOpenAPI(name string) (*schema.OpenAPI, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, errors.Unwrap(err) // without the name
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxScrape+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxScrape {
+		return nil, fmt.Errorf("it has more than %d bytes", maxScrape)
+	}
+	return schema.ParseOpenAPI(text)
+}
+
+func differenceLine(d schema.Difference) string {
+	only := fmt.Sprintf("only in the %-7s", d.In)
+	types := printable(d.Types[0])
+	if n := len(d.Types) - 1; n > 0 {
+		types += fmt.Sprintf(" and %d more", n)
+	}
+	switch {
+	case d.Value != "":
+		return fmt.Sprintf("%s  value  %s = %s  (%s)", only, d.Field, d.Value, types)
+	case d.Field != "":
+		return fmt.Sprintf("%s  field  %s  (%s)", only, d.Field, types)
+	}
+	return fmt.Sprintf("%s  type   %s", only, printable(strings.Join(d.Types, ", ")))
+}
