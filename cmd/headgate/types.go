@@ -123,7 +123,7 @@ func (c *typesCmd) listDrift(ctx context.Context, t *terminal) error {
 	counts := map[driftCount]int64{}
 	for _, address := range c.Drift {
 		if err := addDrift(ctx, address, counts); err != nil {
-			return fmt.Errorf("%s: %w", printable(address), err)
+			return fmt.Errorf("--drift: %w", err)
 		}
 	}
 	var all []driftCount
@@ -134,7 +134,7 @@ func (c *typesCmd) listDrift(ctx context.Context, t *terminal) error {
 	slices.SortFunc(all, func(a, b driftCount) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Kind, b.Kind))
 	})
-	return printList(t, "name that is not in the catalog", c.JSON, driftLine, func(each func(driftCount) error) error {
+	return printList(t, "unknown name", c.JSON, driftLine, func(each func(driftCount) error) error {
 		for _, d := range all {
 			if err := each(d); err != nil {
 				return err
@@ -167,15 +167,15 @@ func addDrift(ctx context.Context, address string, counts map[driftCount]int64) 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d: give the URL of an ingress's metrics, /metrics of its --admin-listen", resp.StatusCode)
+		return fmt.Errorf("%s answers with status %d: give the URL of an ingress's metrics, /metrics of its --admin-listen", req.URL.Redacted(), resp.StatusCode)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(resp.Body, maxScrape))
 	if err != nil {
-		return errors.New("it does not answer with metrics: give the URL of an ingress's metrics, /metrics of its --admin-listen")
+		return fmt.Errorf("%s does not answer with metrics: give the URL of an ingress's metrics, /metrics of its --admin-listen", req.URL.Redacted())
 	}
 	if families["headgate_ingress_requests_total"] == nil {
-		return errors.New("it has no metrics of an ingress: give the URL of one, /metrics of its --admin-listen")
+		return fmt.Errorf("%s has no metrics of an ingress: give the URL of one, /metrics of its --admin-listen", req.URL.Redacted())
 	}
 	for name, kind := range driftMetrics {
 		for _, m := range families[name].GetMetric() {

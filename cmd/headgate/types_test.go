@@ -77,8 +77,9 @@ func TestTypes_ListsWhatIngressesHaveCounted(t *testing.T) {
 	if diff := cmp.Diff(want, c.out.lines()); diff != "" {
 		t.Errorf("types --drift differs (-want +got):\n%s", diff)
 	}
-	if out := headgate(t, 0, "types", "--drift", a).out.String(); !strings.Contains(out, "value         3  connection.created  payload.connection.status") {
-		t.Errorf("types --drift prints %q", out)
+	c = headgate(t, 0, "types", "--drift", a)
+	if out := c.out.String(); !strings.Contains(out, "value         3  connection.created  payload.connection.status") || !strings.Contains(c.err.String(), "3 unknown names") {
+		t.Errorf("types --drift prints %q and %q", out, c.err.String())
 	}
 }
 
@@ -94,8 +95,8 @@ func TestTypes_RefusesWhatIsNoIngress(t *testing.T) {
 	}
 	for url, says := range map[string]string{
 		answer(http.StatusNotFound, ""): "status 404",
-		answer(http.StatusOK, "<html>"): "it does not answer with metrics",
-		answer(http.StatusOK, "up 1\n"): "no metrics of an ingress",
+		answer(http.StatusOK, "<html>"): "does not answer with metrics",
+		answer(http.StatusOK, "up 1\n"): "has no metrics of an ingress",
 		"http://127.0.0.1:1/metrics":    "refused",
 	} {
 		if c := headgate(t, 1, "types", "--drift", url); !strings.Contains(c.err.String(), says) {
