@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -82,9 +81,9 @@ type reconciler struct {
 	pace    pace
 	metrics *metrics
 
-	holder   string      // names this process
-	failing  atomic.Bool // what was done last has failed
-	failures int         // passes in a row that left companies
+	holder   string // names this process
+	failing  bool   // an error was logged since a round was complete
+	failures int    // passes in a row that left companies
 }
 
 func newReconciler(s Store, parts workers.Parts, calls connectionsAPI, m *metrics, p pace) *reconciler {
@@ -104,7 +103,7 @@ func (r *reconciler) run(ctx context.Context, stopping <-chan struct{}) {
 	}()
 	for ctx.Err() == nil {
 		pause, err := r.step(ctx)
-		if ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			r.complain(err)
 		}
 		sleep(ctx, pause)
@@ -120,9 +119,10 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// complain logs an error when what was done before has succeeded.
+// complain logs the first error since a round was complete.
 func (r *reconciler) complain(err error) {
-	if failed := r.failing.Swap(err != nil); err != nil && !failed {
+	if !r.failing {
+		r.failing = true
 		r.log.Warn("connections are not reconciled with Codat; the worker tries again", zap.Error(err))
 	}
 }
@@ -147,7 +147,7 @@ func (r *reconciler) step(ctx context.Context) (time.Duration, error) {
 	}
 	left, err := r.pass(ctx, now, companies)
 	if err == nil && left == 0 {
-		r.failures = 0
+		r.failures, r.failing = 0, false
 		return r.pace.look, r.complete(ctx)
 	}
 	r.failures++
@@ -263,8 +263,11 @@ func (r *reconciler) pass(ctx context.Context, now round, known map[string][]str
 	return left, err
 }
 
-// errNoCalls marks that Codat wants no calls now.
-var errNoCalls = errors.New("codat wants no calls now")
+var (
+	// errPaused marks that Codat wants no calls for a company now, and errNoCalls that it wants none at all.
+	errPaused  = errors.New("codat wants no calls")
+	errNoCalls = fmt.Errorf("%w for any company", errPaused)
+)
 
 // company asks for the connections of a company, unless this round has, and adds the answer to the records. It reports whether
 // Codat was called.
@@ -276,7 +279,7 @@ func (p *pass) company(ctx context.Context, company string) (called bool, err er
 		return false, err
 	}
 	if err := p.mayCall(ctx, company); err != nil {
-		p.metrics.reconciled(resultPaused)
+		p.metrics.reconciled(map[bool]string{true: resultPaused, false: resultFailed}[errors.Is(err, errPaused)])
 		return false, err
 	}
 	a, err := p.ask(ctx, company)
@@ -313,7 +316,7 @@ func (p *pass) records(ctx context.Context, company string) (records map[string]
 	return records, due, nil
 }
 
-// mayCall returns an error while Codat wants no calls for a company, and errNoCalls while it wants none at all.
+// mayCall returns errPaused while Codat wants no calls for a company, and errNoCalls while it wants none at all.
 func (p *pass) mayCall(ctx context.Context, company string) error {
 	now, until := time.Now(), p.api.PausedUntil("")
 	if p.quota != nil {
@@ -326,10 +329,10 @@ func (p *pass) mayCall(ctx context.Context, company string) error {
 		}
 	}
 	if now.Before(until) {
-		return fmt.Errorf("%w: until %s", errNoCalls, until.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w until %s", errNoCalls, until.UTC().Format(time.RFC3339))
 	}
 	if until := p.api.PausedUntil(company); now.Before(until) {
-		return fmt.Errorf("codat wants no calls for a company until %s", until.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w for a company until %s", errPaused, until.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

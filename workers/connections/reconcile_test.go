@@ -385,9 +385,10 @@ func TestReconciler_AnAPIThatFailsChangesNothing(t *testing.T) {
 			c, logs := r.reconciler()
 			for range 3 {
 				now, err := r.step(c)
-				if c.complain(err); err == nil || !now.running() {
+				if err == nil || !now.running() {
 					t.Fatalf("the round is %+v, %v; want an error", now, err)
 				}
+				c.complain(err)
 			}
 			if most := int64(3 * maxFailures); status != 404 && r.calls.Load() > most {
 				t.Errorf("%d calls; want at most %d", r.calls.Load(), most)
@@ -446,6 +447,59 @@ func TestReconciler_ACompanyThatFailsHoldsUpNoOther(t *testing.T) {
 			}
 		}
 		r.due()
+	}
+}
+
+// The API key becomes that of another client in the middle of a pass: what it does not know is not deleted.
+func TestReconciler_AnotherClientsKeyDeletesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range 4 {
+		r.company(fmt.Sprintf("c-%d", i), "k")
+	}
+	c, _ := r.reconciler()
+	c.api = &otherClientAPI{connectionsAPI: c.api}
+	if now, err := r.step(c); !errors.Is(err, api.ErrNotFound) || !now.running() {
+		t.Errorf("the round is %+v, %v; want one that is not complete", now, err)
+	}
+	for i := range 4 {
+		if got := r.record(fmt.Sprintf("c-%d", i), "k"); got.Deleted {
+			t.Errorf("c-%d is deleted", i)
+		}
+	}
+}
+
+// An otherClientAPI knows the company of its first call only, and once.
+type otherClientAPI struct {
+	connectionsAPI
+	called bool
+}
+
+func (a *otherClientAPI) Connections(ctx context.Context, company string, p api.Page) (api.List[codat.Connection], error) {
+	if a.called {
+		return api.List[codat.Connection]{}, api.ErrNotFound
+	}
+	a.called = true
+	return a.connectionsAPI.Connections(ctx, company, p)
+}
+
+// Clocks differ: an event of the last minute before the call is newer than the answer.
+func TestReconciler_AnEventOfTheLastMinuteIsNewer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.company("c-1", "k")
+	if err := r.store.add(t.Context(), "c-1", "k", dated("connection.disconnected", codat.Unlinked, time.Now().UTC())); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := r.reconciler()
+	if now, err := r.step(c); err != nil || now.running() {
+		t.Fatalf("the round is %+v, %v", now, err)
+	}
+	if got := r.record("c-1", "k"); got.Status != codat.Unlinked || got.Type != "connection.disconnected" || got.Reconciled.IsZero() {
+		t.Errorf("the record is %+v; want what the event says", got)
+	}
+	if silent(c, changeOther) != 0 {
+		t.Error("what an event has told of was counted as silent")
 	}
 }
 
