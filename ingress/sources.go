@@ -10,6 +10,7 @@ import (
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/watchfile"
+	"github.com/headgate/headgate/pkg/yamlfile"
 )
 
 // maxKeys is more than twice the 50 endpoints that a Codat instance can have, whose keys rotate.
@@ -21,16 +22,16 @@ const maxMaxInFlight = 1_000_000
 // sourceSettings are the settings of one Codat instance in the file of sources. A setting that it does not have is as the
 // flags say; the default path is /webhooks/<name>.
 type sourceSettings struct {
-	Name               stream.Source `yaml:"name"`
-	Path               string        `yaml:"path"`
-	SecretFiles        []string      `yaml:"secret_files"`
-	AuthorizationFiles []string      `yaml:"authorization_files"`
-	ClientIDs          []string      `yaml:"client_ids"`
-	Allow              []string      `yaml:"allow"`
-	MaxBody            byteSize      `yaml:"max_body"`
-	MaxInFlight        int           `yaml:"max_in_flight"`
-	Tolerance          duration      `yaml:"tolerance"`
-	UnprovenRate       *float64      `yaml:"unproven_rate"`
+	Name               stream.Source     `yaml:"name"`
+	Path               string            `yaml:"path"`
+	SecretFiles        []string          `yaml:"secret_files"`
+	AuthorizationFiles []string          `yaml:"authorization_files"`
+	ClientIDs          []string          `yaml:"client_ids"`
+	Allow              []string          `yaml:"allow"`
+	MaxBody            yamlfile.ByteSize `yaml:"max_body"`
+	MaxInFlight        int               `yaml:"max_in_flight"`
+	Tolerance          yamlfile.Duration `yaml:"tolerance"`
+	UnprovenRate       *float64          `yaml:"unproven_rate"`
 
 	// From the flags only. The flags have other names for some of the above.
 	secrets, authorizations []string
@@ -52,7 +53,7 @@ func (s *Settings) sourceFromFlags() sourceSettings {
 		secrets: s.Secret, SecretFiles: s.SecretFile,
 		authorizations: s.Authorization, AuthorizationFiles: s.AuthorizationFile,
 		ClientIDs: s.ClientIDs, Allow: s.Allow,
-		MaxBody: byteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance), UnprovenRate: &s.UnprovenRate,
+		MaxBody: yamlfile.ByteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: yamlfile.Duration(s.Tolerance), UnprovenRate: &s.UnprovenRate,
 		fromFlags: true,
 	}
 }
@@ -85,7 +86,7 @@ func (s *Settings) sources() ([]sourceSettings, error) {
 			return nil, fmt.Errorf("--sources and --%s (or its variable) are both set: set it in the file of sources, and unset one of the two", one.flag)
 		}
 	}
-	all, err := readSourcesFile(s.Sources, sourceSettings{MaxBody: byteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: duration(s.Tolerance)})
+	all, err := yamlfile.ReadList(s.Sources, yamlfile.List{Noun: "source", Required: "name and secret_files"}, sourceSettings{MaxBody: yamlfile.ByteSize(s.MaxBody), MaxInFlight: s.MaxInFlight, Tolerance: yamlfile.Duration(s.Tolerance)})
 	if err != nil {
 		return nil, fmt.Errorf("--sources %s: %w", s.Sources, err)
 	}
