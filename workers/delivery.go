@@ -70,6 +70,7 @@ type delivery struct {
 	key                 claims.Key
 	typ                 string
 	company, connection string
+	contentType         string
 	generated, received time.Time
 	sequence            uint64
 
@@ -77,6 +78,7 @@ type delivery struct {
 	claim   claims.Claim
 	attempt int   // the number of the attempt; 0 when none was claimed
 	probe   bool  // it was taken while the breaker is open, to close it
+	skipped bool  // the handler had nothing to do with the event
 	judged  bool  // an attempt ended in a way that the breaker knows
 	err     error // with which the attempt ended
 }
@@ -84,7 +86,7 @@ type delivery struct {
 // event is what a handler gets of a delivery.
 func event[P any](d *delivery, payload P) codat.Event[P] {
 	return codat.Event[P]{
-		Payload: payload, Body: d.msg.Data(),
+		Payload: payload, Body: d.msg.Data(), ContentType: d.contentType,
 		WebhookID: d.key.WebhookID, Redrive: d.key.Redrive,
 		Type: d.typ, Company: d.company, Connection: d.connection,
 		Generated: d.generated, Received: d.received,
@@ -98,7 +100,7 @@ func (r *runner) readDelivery(m jetstream.Msg) *delivery {
 	return &delivery{
 		msg: m, parked: strings.HasPrefix(m.Subject(), r.source.ParkedSubject(r.worker.Name, "")),
 		key: claims.Key{WebhookID: e.ID, Redrive: e.Redrive}, typ: e.Head.Type, sequence: e.Sequence,
-		company: e.Head.Company, connection: e.Head.Connection, generated: e.Head.Generated, received: e.Received,
+		company: e.Head.Company, connection: e.Head.Connection, contentType: e.ContentType, generated: e.Head.Generated, received: e.Received,
 	}
 }
 
@@ -265,6 +267,9 @@ func (r *runner) attempt(d *delivery) error {
 		ctx = b.Bind(ctx, d.claim)
 	}
 	err := r.await(ctx, d, r.calls.start(func() error { return d.handler.run(ctx, d) }))
+	if d.skipped = err == ErrSkip; d.skipped { // await returns the errors of plain
+		err = nil
+	}
 	r.metrics.attempt.Observe(time.Since(began).Seconds())
 	r.metrics.running.Add(-1)
 	if err != nil {

@@ -115,7 +115,13 @@ func plain(err error) (own error) {
 			own = fmt.Errorf("the handler returned an error of type %T whose methods panic (%v): return nil itself for a success", err, p)
 		}
 	}()
+	if errors.Is(err, ErrSkip) {
+		return ErrSkip
+	}
 	own = errors.New(err.Error())
+	if detail := detailOf(err); detail != "" {
+		own = detailed{own, detail}
+	}
 	var again retryAfter
 	if errors.As(err, &again) {
 		own = retryAfter{own, again.pause}

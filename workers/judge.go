@@ -58,7 +58,11 @@ func judge(w Worker, o attemptResult, jitter float64) verdict {
 	case errors.As(o.err, new(permanent)):
 		return verdict{outcome: dead, countsAttempt: true, cause: CausePermanent}
 	case errors.As(o.err, new(unavailable)) && !o.isolated:
-		return verdict{outcome: retry, wait: min(w.backoff(o.attempt+o.pauses, jitter), maxUnavailablePause)}
+		wait := min(w.backoff(o.attempt+o.pauses, jitter), maxUnavailablePause)
+		if errors.As(o.err, &again) {
+			wait = max(wait, again.pause)
+		}
+		return verdict{outcome: retry, wait: wait}
 	case o.attempt >= w.Attempts && errors.Is(o.err, errAbandoned):
 		return verdict{outcome: dead, countsAttempt: true, cause: CauseCrash}
 	case o.attempt >= w.Attempts:
@@ -87,8 +91,11 @@ func (w Worker) backoff(attempt int, jitter float64) time.Duration {
 // jitter returns a random number in [0, 1).
 func jitter() float64 { return rand.Float64() }
 
+// maxErrorText is the longest text of an error, and the longest detail, that is kept: in bytes.
+const maxErrorText = 1024
+
 // lastError returns the text of an error as claims, dead letters and logs keep it: one line of at most 1 KiB.
-func lastError(err error) string { return oneLine(fmt.Sprint(err), 1024) }
+func lastError(err error) string { return oneLine(fmt.Sprint(err), maxErrorText) }
 
 // oneLine returns at most n bytes of a text, with a space for each control character: fit for a header and a log.
 func oneLine(s string, n int) string {

@@ -95,10 +95,13 @@ func (r *runner) settle(d *delivery) (outcome, error) {
 func (r *runner) judge(d *delivery) verdict {
 	record := &d.claim.Record
 	isolated := false
-	d.judged = true
-	if errors.As(d.err, new(unavailable)) {
+	switch {
+	case d.skipped && d.err == nil: // no attempt that the breaker learns from
+	case errors.As(d.err, new(unavailable)):
+		d.judged = true
 		isolated = r.breaker.recordUnavailable(d.key, d.handler.name, d.probe)
-	} else {
+	default:
+		d.judged = true
 		r.breaker.recordAnswer(d.key, d.handler.name, d.err)
 	}
 	v := judge(r.worker, attemptResult{err: d.err, attempt: record.Attempts, pauses: record.Pauses, isolated: isolated}, r.jitter())
@@ -272,7 +275,7 @@ func (r *runner) bury(d *delivery) (outcome, error) {
 	defer cancel()
 	err := deadletter.Bury(ctx, r.publish, r.source, deadletter.Letter{
 		Worker: r.worker.Name, Type: d.typ, WebhookID: d.key.WebhookID, Redrive: d.key.Redrive, Sequence: d.sequence,
-		Cause: record.Cause, FirstError: record.FirstError, LastError: record.LastError,
+		Cause: record.Cause, FirstError: record.FirstError, LastError: record.LastError, Detail: detailOf(d.err),
 		Attempts: record.Attempts, FirstAttempt: record.First, LastAttempt: record.Last,
 		Host: r.host, Header: d.msg.Headers(), Body: d.msg.Data(),
 	})

@@ -15,17 +15,18 @@ import (
 
 // Event is one delivery of an event to a handler.
 type Event[P any] struct {
-	Payload    P
-	Body       []byte    // the bytes that Codat sent; do not change them
-	WebhookID  string    // the id that the signature covered; Codat's own id of the event is another
-	Type       string    // canonical, e.g. invoices.write.successful
-	Company    string    // company id, "" when the event has none
-	Connection string    // connection id, "" without one, or with several
-	Generated  time.Time // zero when absent or unreadable
-	Received   time.Time // when it was first stored
-	Sequence   uint64    // of the event in its stream: orders events without a date
-	Attempt    int       // 1 for the first
-	Redrive    string    // "" unless an operator redrove the event
+	Payload     P
+	Body        []byte    // the bytes that Codat sent; do not change them
+	ContentType string    // of the body, as it was sent; "" when it is not known
+	WebhookID   string    // the id that the signature covered; Codat's own id of the event is another
+	Type        string    // canonical, e.g. invoices.write.successful
+	Company     string    // company id, "" when the event has none
+	Connection  string    // connection id, "" without one, or with several
+	Generated   time.Time // zero when absent or unreadable
+	Received    time.Time // when it was first stored
+	Sequence    uint64    // of the event in its stream: orders events without a date
+	Attempt     int       // 1 for the first
+	Redrive     string    // "" unless an operator redrove the event
 }
 
 // ErrPayload means that a member of the payload has another JSON type than documented.

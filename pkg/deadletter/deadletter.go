@@ -25,6 +25,7 @@ const (
 	HeaderCause        = "headgate-cause"
 	HeaderFirstError   = "headgate-first-error"
 	HeaderLastError    = "headgate-last-error"
+	HeaderDetail       = "headgate-detail"
 	HeaderAttempts     = "headgate-attempts"
 	HeaderFirstAttempt = "headgate-first-attempt"
 	HeaderLastAttempt  = "headgate-last-attempt"
@@ -44,9 +45,12 @@ type Letter struct {
 	// Company is the company's id, "" when the event has none.
 	Company string `json:"company,omitempty"`
 	// Cause is one of the causes that package workers names.
-	Cause        string    `json:"cause"`
-	FirstError   string    `json:"first_error"`
-	LastError    string    `json:"last_error"`
+	Cause      string `json:"cause"`
+	FirstError string `json:"first_error"`
+	LastError  string `json:"last_error"`
+	// Detail is what the last error has beyond its text, such as the answer of a service. It can hold data of customers: a
+	// letter that was read has it in its Header only.
+	Detail       string    `json:"-"`
 	Attempts     int       `json:"attempts"`
 	FirstAttempt time.Time `json:"first_attempt,omitzero"`
 	LastAttempt  time.Time `json:"last_attempt,omitzero"`
@@ -75,11 +79,12 @@ type Publisher interface {
 const shortError = 64
 
 // Bury stores a letter and returns nil only when it is durable. The same end of an event (worker, webhook-id, redrive and time
-// of the last attempt) is stored once. A letter that the server refuses for its size is stored with shortened errors, and then
+// of the last attempt) is stored once. A letter that the server refuses for its size is stored with shortened errors and without the detail, and then
 // without its body.
 func Bury(ctx context.Context, p Publisher, s stream.Source, l Letter) error {
 	err := bury(ctx, p, s, l)
 	if errors.Is(err, stream.ErrTooLarge) {
+		l.Detail = ""
 		l.FirstError, l.LastError = l.FirstError[:min(len(l.FirstError), shortError)], l.LastError[:min(len(l.LastError), shortError)]
 		err = bury(ctx, p, s, l)
 	}
@@ -106,6 +111,7 @@ func bury(ctx context.Context, p Publisher, s stream.Source, l Letter) error {
 		HeaderCause:            l.Cause,
 		HeaderFirstError:       l.FirstError,
 		HeaderLastError:        l.LastError,
+		HeaderDetail:           l.Detail,
 		HeaderAttempts:         strconv.Itoa(l.Attempts),
 		HeaderFirstAttempt:     stamp(l.FirstAttempt),
 		HeaderLastAttempt:      stamp(l.LastAttempt),
