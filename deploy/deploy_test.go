@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/headgate/headgate/workers/builtin"
+	"github.com/headgate/headgate/workers/relay"
 )
 
 // text returns the text of a file of the repository.
@@ -81,9 +82,14 @@ func (s service) aliases(network string) []string {
 
 func services(t *testing.T) map[string]service {
 	t.Helper()
+	return servicesIn(t, "docker-compose.yml")
+}
+
+func servicesIn(t *testing.T, name string) map[string]service {
+	t.Helper()
 	var file struct{ Services map[string]service }
 	// A key beside a merge that has it too stands twice for this parser.
-	err := yaml.UnmarshalWithOptions([]byte(text(t, "docker-compose.yml")), &file, yaml.AllowDuplicateMapKey())
+	err := yaml.UnmarshalWithOptions([]byte(text(t, name)), &file, yaml.AllowDuplicateMapKey())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +115,29 @@ func TestCompose_RunsEveryProgram(t *testing.T) {
 		if key := "./deploy/compose/secrets/" + w.Spec.Name + ":/run/secrets/nats:ro"; !slices.Contains(s.Volumes, key) {
 			t.Errorf("the service %s has the volumes %q; want its own key %s", w.Program(), s.Volumes, key)
 		}
+	}
+}
+
+// The relay's file is for use beside docker-compose.yml, and its route is one of the routes.
+func TestRelayCompose_RunsARoute(t *testing.T) {
+	for name, s := range servicesIn(t, "deploy/relay/compose.yml") {
+		route, ok := strings.CutPrefix(name, "worker-relay-")
+		if !ok || s.Image != "headgate/worker-relay:${VERSION:-dev}" || s.Build.Target != "worker" || s.Build.Args["WORKER"] != "relay" {
+			t.Errorf("the service %s runs the image %q, built as %+v", name, s.Image, s.Build)
+		}
+		if key := "./deploy/compose/secrets/relay-" + route + ":/run/secrets/relay:ro"; !slices.Contains(s.Volumes, key) {
+			t.Errorf("the service %s has the volumes %q; want its own key %s", name, s.Volumes, key)
+		}
+		if !slices.Contains(s.aliases("broker"), "workers") {
+			t.Errorf("Prometheus does not find the service %s", name)
+		}
+	}
+	routes, err := relay.ReadRoutes("relay/routes.yml")
+	if err != nil || len(routes) != 1 || routes[0].Name != "example" {
+		t.Errorf("the routes are %v, %v; want example", routes, err)
+	}
+	if text(t, "deploy/k8s/examples/relay/routes.yml") != text(t, "deploy/relay/routes.yml") {
+		t.Error("the routes of the example on Kubernetes are others than those of Compose")
 	}
 }
 

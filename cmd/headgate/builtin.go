@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/workers/builtin"
+	"github.com/headgate/headgate/workers/relay"
 )
 
 // builtinSpecs returns what must be provisioned for the built-in workers.
@@ -50,6 +52,49 @@ func builtinParts(log *zap.Logger) []part {
 		parts = append(parts, part{w.Program(), w.Run, w.Has("codat-key-file")})
 	}
 	return parts
+}
+
+// A relayRoutes is the setting of a program that also runs the routes of worker-relay.
+type relayRoutes struct {
+	RelayRoutes string `name:"relay-routes" placeholder:"FILE" help:"YAML file of routes (docs/relay.md): run worker-relay for each of them too."`
+}
+
+// read returns the routes of the file, and none without a file.
+func (r relayRoutes) read() ([]relay.Route, error) {
+	if r.RelayRoutes == "" {
+		return nil, nil
+	}
+	routes, err := relay.ReadRoutes(r.RelayRoutes)
+	if err != nil {
+		return nil, fmt.Errorf("--relay-routes: %w", err)
+	}
+	return routes, nil
+}
+
+// specs returns what must be provisioned for the built-in workers and the routes.
+func (r relayRoutes) specs() ([]stream.WorkerSpec, error) {
+	routes, err := r.read()
+	specs := builtinSpecs()
+	for _, route := range routes {
+		specs = append(specs, route.Spec())
+	}
+	return specs, err
+}
+
+// parts returns the programs of the built-in workers and of the routes, without those that lack a required setting, which log
+// names.
+func (r relayRoutes) parts(log *zap.Logger) ([]part, error) {
+	routes, err := r.read()
+	parts := builtinParts(log)
+	for _, route := range routes {
+		p := newPart("worker-"+route.WorkerName(), relay.Run)
+		run := p.run
+		p.run = func(ctx context.Context, args []string, of *process.Process) error {
+			return run(ctx, slices.Concat(args, []string{"--routes=" + r.RelayRoutes, "--route=" + route.Name}), of)
+		}
+		parts = append(parts, p)
+	}
+	return parts, err
 }
 
 // ingressPart is the program of the ingress.

@@ -32,7 +32,7 @@ func variables(t *testing.T) map[string]bool {
 func TestDeploy_SetsVariablesThatAProgramReads(t *testing.T) {
 	t.Parallel()
 	known := variables(t)
-	files := []string{"../../docker-compose.yml", "../../deploy/serve/compose.yml", "../../deploy/serve/headgate.service"}
+	files := []string{"../../docker-compose.yml", "../../deploy/serve/compose.yml", "../../deploy/relay/compose.yml", "../../deploy/serve/headgate.service"}
 	err := filepath.WalkDir("../../deploy/k8s", func(path string, _ fs.DirEntry, err error) error {
 		if strings.HasSuffix(path, ".yaml") {
 			files = append(files, path)

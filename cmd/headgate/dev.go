@@ -35,8 +35,9 @@ type devCmd struct {
 	CodatListen string `name:"codat-listen" default:"127.0.0.1:8090" help:"Address (host:port) of the stand-in for Codat's API of --with-codat."`
 	LogLevel    string `name:"log-level" default:"warn" enum:"debug,info,warn,error" help:"Lowest level that is logged, on standard error: debug, info, warn or error."`
 
-	Source   stream.Source `name:"source" default:"codat" help:"Name of the Codat instance."`
-	keyFlags `embed:""`
+	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance."`
+	relayRoutes `embed:""`
+	keyFlags    `embed:""`
 }
 
 const (
@@ -52,7 +53,9 @@ func (d *devCmd) Validate() error {
 	if d.Data == "" {
 		return errors.New("--data must name a folder")
 	}
+	_, err := d.relayRoutes.read()
 	return errors.Join(
+		err,
 		process.ValidateListen("--listen", d.Listen),
 		process.ValidateListen("--admin-listen", d.AdminListen),
 		process.ValidateListen("--nats-listen", d.NATSListen),
@@ -90,11 +93,12 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 
 	out := zapcore.Lock(zapcore.AddSync(t.out))
 	p := process.New("headgate", log)
-	keys, err := d.keys()
-	if err != nil {
+	keys, keysErr := d.keys()
+	specs, err := d.specs()
+	if err = errors.Join(keysErr, err); err != nil {
 		return process.Misconfigured(err)
 	}
-	show := &devLog{out: out, handled: handledTypes(), logged: log.Core().Enabled(zap.InfoLevel)}
+	show := &devLog{out: out, handled: handledTypes(specs), logged: log.Core().Enabled(zap.InfoLevel)}
 	for _, key := range keys {
 		show.keys = append(show.keys, key.Fingerprint())
 	}
@@ -107,7 +111,7 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	d.NATSListen, d.AdminListen = server.Addr(), admin.Addr()
 	defer context.AfterFunc(ctx, p.Health.Drain)()
 
-	before, err := d.provision(ctx, server, log)
+	before, err := d.provision(ctx, server, specs, log)
 	switch {
 	case err != nil && ctx.Err() != nil: // stopped before the start was complete
 		return nil
@@ -130,7 +134,9 @@ func (d *devCmd) runParts(ctx context.Context, p *process.Process, natsURL strin
 	}
 	defer standIn.close()
 	parts, ctx := errgroup.WithContext(ctx)
-	d.start(ctx, parts, natsURL, p)
+	if err := d.start(ctx, parts, natsURL, p); err != nil {
+		return err
+	}
 	parts.Go(func() error {
 		if !waitReady(ctx, p.Health) {
 			return nil
@@ -177,16 +183,16 @@ func (d *devCmd) prepare(t *terminal) error {
 	return process.Misconfigured(err)
 }
 
-func handledTypes() []codat.Pattern {
+func handledTypes(specs []stream.WorkerSpec) []codat.Pattern {
 	var types []codat.Pattern
-	for _, spec := range builtinSpecs() {
+	for _, spec := range specs {
 		types = append(types, spec.Types...)
 	}
 	return types
 }
 
 // provision makes the objects of the source and the workers, and returns the number of messages stored before.
-func (d *devCmd) provision(ctx context.Context, server *embedded.Server, log *zap.Logger) (before uint64, err error) {
+func (d *devCmd) provision(ctx context.Context, server *embedded.Server, specs []stream.WorkerSpec, log *zap.Logger) (before uint64, err error) {
 	nc, err := server.Conn()
 	if err != nil {
 		return 0, err
@@ -199,7 +205,7 @@ func (d *devCmd) provision(ctx context.Context, server *embedded.Server, log *za
 	if !log.Core().Enabled(zap.DebugLevel) {
 		log = log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)) // a first start makes many objects
 	}
-	if err := stream.EnsureProvisioned(ctx, js, stream.Layout{Source: d.Source, Workers: builtinSpecs()}, log); err != nil {
+	if err := stream.EnsureProvisioned(ctx, js, stream.Layout{Source: d.Source, Workers: specs}, log); err != nil {
 		return 0, err
 	}
 	st, err := js.Stream(ctx, d.Source.Stream())
@@ -211,7 +217,11 @@ func (d *devCmd) provision(ctx context.Context, server *embedded.Server, log *za
 
 // start runs the ingress and every worker. They read their own environment variables, except for those that connect them
 // to each other.
-func (d *devCmd) start(ctx context.Context, g *errgroup.Group, natsURL string, p *process.Process) {
+func (d *devCmd) start(ctx context.Context, g *errgroup.Group, natsURL string, p *process.Process) error {
+	workers, err := d.parts(p.Log)
+	if err != nil {
+		return process.Misconfigured(err)
+	}
 	common := partArgs(d.Source, d.AdminListen, natsURL, "")
 	ingressArgs := append([]string{
 		"--listen=" + d.Listen, "--path=" + webhookPath,
@@ -237,13 +247,14 @@ func (d *devCmd) start(ctx context.Context, g *errgroup.Group, natsURL string, p
 		})
 	}
 	launch(ingressPart, ingressArgs)
-	for _, worker := range builtinParts(p.Log) {
+	for _, worker := range workers {
 		args := common
 		if worker.callsCodat {
 			args = slices.Concat(common, d.codatArgs())
 		}
 		launch(worker, args)
 	}
+	return nil
 }
 
 // waitReady waits until the process is ready. It returns false when ctx ended first.

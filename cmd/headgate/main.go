@@ -21,6 +21,7 @@ import (
 	"github.com/headgate/headgate/pkg/codat/api"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/workers/builtin"
+	"github.com/headgate/headgate/workers/relay"
 )
 
 const help = `Develop with and operate Headgate, which stores Codat's webhooks in NATS JetStream and handles them.
@@ -106,7 +107,7 @@ func exitCode(ctx context.Context, err error) int {
 
 // warnOfUnknownVariables warns of variables that neither headgate nor a program that headgate dev or headgate serve runs reads.
 func warnOfUnknownVariables(t *terminal) error {
-	grammars := []any{new(commands), new(ingress.Settings)}
+	grammars := []any{new(commands), new(ingress.Settings), new(relay.Settings)}
 	for _, w := range builtin.Workers() {
 		grammars = append(grammars, w.Settings())
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers/builtin"
+	"github.com/headgate/headgate/workers/relay"
 )
 
 const operate = "../../docs/operate.md"
@@ -217,7 +218,7 @@ func TestOperate_NamesExistingCommandsAndFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := map[string]map[string]bool{}
-	for name, settings := range map[string]any{ingressPart.name: new(ingress.Settings), builtin.Workers()[0].Program(): builtin.Workers()[0].Settings()} {
+	for name, settings := range map[string]any{ingressPart.name: new(ingress.Settings), "worker-relay": new(relay.Settings), builtin.Workers()[0].Program(): builtin.Workers()[0].Settings()} {
 		all, err := process.Flags(settings)
 		if err != nil {
 			t.Fatal(err)

@@ -30,6 +30,7 @@ type serveCmd struct {
 	NATSUsers    string           `name:"nats-users" placeholder:"FILE" help:"File of the public nkeys (U…) of the users that may connect to the NATS server, one per line. They may do everything there. It is read at the start. Without it, every process of this machine may connect."`
 	MaxFileStore process.ByteSize `name:"max-file-store" default:"24GiB" placeholder:"SIZE" help:"Size that all streams and buckets together may reserve on the disk."`
 
+	relayRoutes      `embed:""`
 	ingress.Settings `embed:""`
 
 	// Flags of the ingress that serve does not have: it connects to its own server and provisions it, and headgate has
@@ -71,6 +72,9 @@ func (c *serveCmd) Validate() error {
 		return errors.New("--max-file-store must be greater than 0: 24GiB is the default")
 	}
 	if err := c.Settings.Validate(); err != nil {
+		return err
+	}
+	if _, err := c.relayRoutes.read(); err != nil {
 		return err
 	}
 	for _, w := range builtin.Workers() {
@@ -184,8 +188,12 @@ func (c *serveCmd) provision(ctx context.Context, sources []stream.Source, log *
 	if err != nil {
 		return err
 	}
+	specs, err := c.specs()
+	if err != nil {
+		return process.Misconfigured(err)
+	}
 	for _, source := range sources {
-		layout := stream.Layout{Source: source, Workers: builtinSpecs()}
+		layout := stream.Layout{Source: source, Workers: specs}
 		if _, err := js.Stream(ctx, source.Stream()); errors.Is(err, jetstream.ErrStreamNotFound) {
 			layout.MaxBytes, layout.ClaimsMaxBytes = serveMaxBytes, serveClaimsMaxBytes
 		}
@@ -215,13 +223,17 @@ func (c *serveCmd) runParts(ctx context.Context, p *process.Process, sources []s
 			return nil
 		})
 	}
+	workers, err := c.parts(p.Log)
+	if err != nil {
+		return process.Misconfigured(err)
+	}
 	for _, source := range sources {
 		suffix := ""
 		if len(sources) > 1 {
 			suffix = "-" + string(source)
 		}
 		args := partArgs(source, c.AdminListen, c.NATS.NATSURL, c.NATS.NATSNKey)
-		for _, worker := range builtinParts(p.Log) {
+		for _, worker := range workers {
 			launch(worker.name+suffix, func(p *process.Process) error { return worker.run(working, args, p) })
 		}
 		watch := watchCmd{NATS: c.NATS, Source: source, Interval: watchInterval}

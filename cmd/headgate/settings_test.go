@@ -11,6 +11,7 @@ import (
 	"github.com/headgate/headgate/ingress"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/workers/builtin"
+	"github.com/headgate/headgate/workers/relay"
 )
 
 // docs/settings.md lists the flags of the programs. UPDATE=1 writes it.
@@ -48,6 +49,7 @@ func settingsPage(t *testing.T) string {
 			programs = append(programs, flagSet{w.Program(), w.Settings()})
 		}
 	}
+	programs = append(programs, flagSet{"worker-relay", new(relay.Settings)})
 	return `# Settings
 
 <!-- Written by UPDATE=1 go test ./cmd/headgate -run TestSettings -->

@@ -73,9 +73,18 @@ func (r *recorder) MustRegister(all ...prometheus.Collector) {
 // exported are the metrics of all programs by their names: of real ones, that run until they are ready.
 func exported(t testing.TB) map[string]registered {
 	t.Helper()
-	parts := append(builtinParts(zap.NewNop()), ingressPart)
-	parts = append(parts, newPart("watch", func(ctx context.Context, w *watchCmd, p *process.Process) error { return w.watch(ctx, p) }))
-	s := streamtest.New(t, builtinSpecs()...)
+	file, _ := routesOf(t, t.TempDir())
+	relays := relayRoutes{RelayRoutes: file}
+	specs, err := relays.specs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := relays.parts(zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts = append(parts, ingressPart, newPart("watch", func(ctx context.Context, w *watchCmd, p *process.Process) error { return w.watch(ctx, p) }))
+	s := streamtest.New(t, specs...)
 	key := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(key, []byte("whsec_"+strings.Repeat("a2V5", 8)+"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -455,6 +455,32 @@ func TestOwnWorkerPage_BuildsAWorker(t *testing.T) {
 	}
 }
 
+// A route of the relay is built from its own folder, as any worker that is not built in.
+func TestRelayExample_BuildsARoute(t *testing.T) {
+	t.Parallel()
+	built := build(t, manifests+"/examples/relay")
+	w := see(t, built)
+	slices.Sort(w.kinds)
+	if len(w.kinds) != 4 || !strings.HasPrefix(w.kinds[0], "ConfigMap/relay-example-") ||
+		!slices.Equal(w.kinds[1:], []string{"Deployment/worker-relay-example", "PodDisruptionBudget/worker-relay-example", "ServiceAccount/worker-relay-example"}) {
+		t.Errorf("the route is %q", w.kinds)
+	}
+	for _, has := range []string{
+		"image: headgate/worker-relay:dev", "value: example", "secretName: nkey-relay-example", "secretName: relay-example",
+		"headgate.dev/role: worker", `headgate.dev/internet: "true"`, "name: " + strings.TrimPrefix(w.kinds[0], "ConfigMap/"), "- name: example",
+	} {
+		if !strings.Contains(string(built), has) {
+			t.Errorf("the route has no %s:\n%s", has, built)
+		}
+	}
+	if wrong := conform(t, built); len(wrong) > 0 {
+		t.Errorf("it is not valid: %q", wrong)
+	}
+	if found := violations(w); len(found) > 0 {
+		t.Errorf("it does not keep the rules: %q", found)
+	}
+}
+
 func TestProduction_SurvivesAFailure(t *testing.T) {
 	t.Parallel()
 	w := see(t, build(t, production))
