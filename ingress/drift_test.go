@@ -121,6 +121,15 @@ func TestDrift_OfferNeitherBlocksNorKeepsTheBody(t *testing.T) {
 	}
 }
 
+// What a request pays while the goroutine is busy.
+func BenchmarkDrift_Offer(b *testing.B) {
+	d := newDrift(prometheus.NewRegistry(), zap.NewNop())
+	body := make([]byte, 600)
+	for b.Loop() {
+		d.offer("codat", "company.created", body)
+	}
+}
+
 func TestDrift_PanicEndsNothing(t *testing.T) {
 	t.Parallel()
 	d, logs, _ := newTestDrift(t)
