@@ -45,6 +45,7 @@ type commands struct {
 	Writes      writesCmd      `cmd:"" help:"List and show what became of writes to accounting platforms."`
 	Reads       readsCmd       `cmd:"" help:"List and show how fresh the data is that Codat has read, for each connection and data type."`
 	Endpoints   endpointsCmd   `cmd:"" help:"List, create and delete the endpoints that Codat posts to."`
+	Expected    expectedCmd    `cmd:"" help:"List what should have come from Codat and has not: silent types, overdue writes, stale reads. headgate watch keeps the list."`
 	Audit       auditCmd       `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
 	Scrub       scrubCmd       `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`
 	Provision   provisionCmd   `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`

@@ -78,7 +78,7 @@ const (
 // The table of capacity is made of what one event costs and of what provision makes.
 func TestOperate_HasCapacityTable(t *testing.T) {
 	t.Parallel()
-	rest := float64(stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes+stream.DefaultStateMaxBytes) + 80<<20 // what operators did, running workers
+	rest := float64(stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes+stream.DefaultStateMaxBytes) + 112<<20 // what operators did, running workers, what has not come
 	var b strings.Builder
 	b.WriteString("\n| events a day | ids in the window | `--max-bytes` | `--claims-max-bytes` | `NATS_MAX_FILE_STORE` | disk of each server | memory for ids | memory of each server |\n" +
 		"|---|---|---|---|---|---|---|---|\n")
@@ -115,7 +115,7 @@ func TestOperate_SmallestServersHaveRoomForDefaults(t *testing.T) {
 		}
 		*one.value, _ = strconv.Atoi(string(found[1])) // digits
 	}
-	needed := float64(stream.DefaultMaxBytes+stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes) + 80<<20
+	needed := float64(stream.DefaultMaxBytes+stream.DefaultDeadMaxBytes+stream.DefaultParkedMaxBytes) + 112<<20
 	for _, w := range builtin.Workers() {
 		needed += float64(stream.DefaultClaimsMaxBytes + len(w.Spec.State)*stream.DefaultStateMaxBytes)
 	}

@@ -77,6 +77,9 @@ func (c *serveCmd) Validate() error {
 	if _, err := c.relayRoutes.read(); err != nil {
 		return err
 	}
+	if _, err := environmentWatchdog(); err != nil {
+		return err
+	}
 	for _, w := range builtin.Workers() {
 		if len(w.Missing()) > 0 {
 			continue // it does not run
@@ -207,6 +210,10 @@ func (c *serveCmd) provision(ctx context.Context, sources []stream.Source, log *
 // runParts runs the ingress, and the workers and metrics of each source, until ctx ends or one of them fails. The workers stop
 // when the ingress has ended, so that nothing is stored after them.
 func (c *serveCmd) runParts(ctx context.Context, p *process.Process, sources []stream.Source) error {
+	dog, err := environmentWatchdog()
+	if err != nil {
+		return err
+	}
 	parts, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	receiving, stopReceiving := context.WithCancel(ctx)
 	defer stopReceiving()
@@ -236,7 +243,7 @@ func (c *serveCmd) runParts(ctx context.Context, p *process.Process, sources []s
 		for _, worker := range workers {
 			launch(worker.name+suffix, func(p *process.Process) error { return worker.run(working, args, p) })
 		}
-		watch := watchCmd{NATS: c.NATS, Source: source, Interval: watchInterval}
+		watch := watchCmd{NATS: c.NATS, Source: source, Interval: watchInterval, watchdogSettings: dog}
 		launch("watch"+suffix, func(p *process.Process) error { return watch.watch(working, p) })
 	}
 	launch(ingressPart.name, func(p *process.Process) error {

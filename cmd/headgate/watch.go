@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,13 +27,14 @@ type watchCmd struct {
 	Interval    time.Duration `name:"interval" default:"15s" help:"Time between two collections."`
 	MonitorURL  []string      `name:"monitor-url" placeholder:"URL" help:"Monitoring address of a NATS server, such as http://nats-1:8222. Give one for each server: only this address tells whether a server writes to its disk before it acknowledges."`
 
-	stream.NATS `embed:""`
-	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
+	watchdogSettings `embed:""`
+	stream.NATS      `embed:""`
+	Source           stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
 }
 
 // Validate returns an error for a setting that cannot be used.
 func (w *watchCmd) Validate() error {
-	err := errors.Join(process.ValidateListen("--admin-listen", w.AdminListen), w.NATS.Validate(), w.Source.Validate())
+	err := errors.Join(process.ValidateListen("--admin-listen", w.AdminListen), w.NATS.Validate(), w.Source.Validate(), w.watchdogSettings.Validate())
 	if err != nil {
 		return err
 	}
@@ -59,12 +61,18 @@ func (w *watchCmd) Run(ctx context.Context, t *terminal) error {
 	})
 }
 
-// watch collects every interval until ctx ends. It only reads, and continues while NATS does not answer.
+// watch collects every interval until ctx ends, and runs the watchdog beside it. It writes what the watchdog finds, and only that,
+// and continues while NATS does not answer.
 func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 	shown := new(metricsView)
 	if err := p.Metrics.Register(shown); err != nil {
 		return err
 	}
+	dog, closeClient, err := w.options(w.Source, p)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
 	nc, err := stream.Connect(ctx, w.NATS, "watch", p.Log)
 	if err != nil {
 		return process.Misconfigured(err)
@@ -87,6 +95,15 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 	_ = stream.Connected(first, nc) // without a connection, the first collection reports it
 	cancel()
 
+	var running sync.WaitGroup
+	running.Go(func() { runWatchdog(ctx, js, dog, shown, p) })
+	w.collect(ctx, js, shown, p, connected)
+	running.Wait()
+	return nil
+}
+
+// collect shows a snapshot every interval until ctx ends.
+func (w *watchCmd) collect(ctx context.Context, js jetstream.JetStream, shown *metricsView, p *process.Process, connected func(context.Context) error) {
 	c := inspect.NewCollector(js, w.Source, w.MonitorURL...)
 	tick := time.NewTicker(w.Interval)
 	defer tick.Stop()
@@ -94,7 +111,7 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 	for {
 		s, err := c.Collect(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		series := shown.show(s)
 		p.Health.Add("broker", connected) // a check that replaces another counts at once
@@ -110,7 +127,7 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 		logUnhealthy(p.Log, s.Servers, unhealthy)
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/watchdog"
 )
 
 // The metrics of headgate watch. The label worker is the name of a durable consumer: that of a worker, or of a team that
@@ -63,10 +66,11 @@ func described(name, help string, labels ...string) *prometheus.Desc {
 	return d
 }
 
-// metricsView holds the metrics of the last snapshot. A scrape asks NATS for nothing.
+// metricsView holds the metrics of the last snapshot and of the watchdog's last report. A scrape asks NATS for nothing.
 type metricsView struct {
 	mu      sync.Mutex
 	metrics []prometheus.Metric
+	report  []prometheus.Metric // of the watchdog
 }
 
 // show replaces the metrics by those of a snapshot, and returns their number.
@@ -78,6 +82,14 @@ func (v *metricsView) show(s inspect.Snapshot) int {
 	return len(metrics)
 }
 
+// showReport replaces the metrics of the watchdog by those of a report.
+func (v *metricsView) showReport(source stream.Source, r watchdog.Report, complete bool) {
+	metrics := reportMetrics(source, r, complete)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.report = metrics
+}
+
 // Describe names every metric that can occur.
 func (v *metricsView) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descriptions {
@@ -85,11 +97,11 @@ func (v *metricsView) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect returns the metrics of the last snapshot.
+// Collect returns the metrics of the last snapshot and report.
 func (v *metricsView) Collect(ch chan<- prometheus.Metric) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, m := range v.metrics {
+	for _, m := range slices.Concat(v.metrics, v.report) {
 		ch <- m
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/headgate/headgate/pkg/codat/schema"
 	"github.com/headgate/headgate/pkg/plan"
 	"github.com/headgate/headgate/pkg/state"
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 // records are the states that services read: those of pkg/state and pkg/plan. Each has a JSON Schema in docs/schemas.
@@ -14,6 +15,7 @@ var records = []record{
 	{state.WritesName, "the push operation key", reflect.TypeFor[state.Write]()},
 	{state.ReadsName, "<companyId>.<connectionId>.<dataType>", reflect.TypeFor[state.Read]()},
 	{state.QuotaName, state.QuotaKey, reflect.TypeFor[state.Quota]()},
+	{stream.ExpectedState, "<kind>. and what is missing; keys that begin with learned. are headgate watch's own, and have other values", reflect.TypeFor[state.Expected]()},
 	{plan.StateName, "the id of the plan; keys that begin with open. are the worker's own, and have other values", reflect.TypeFor[plan.Record]()},
 }
 

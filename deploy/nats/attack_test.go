@@ -84,6 +84,7 @@ var stored = []target{
 	{"$KV.CODAT_claims_connections.x", empty},
 	{"$KV.CODAT_connections.x.y", empty},
 	{"$KV.CODAT_plans.x", empty},
+	{"$KV.CODAT_expected.x", empty},
 	{"$KV.CODAT_workers.connections.x", empty},
 	{"$KV.CODAT_workers.another.x", empty},
 	{"$JS.API.CONSUMER.MSG.NEXT.CODAT.connections", []string{`{"batch":1,"no_wait":true}`}},
@@ -175,7 +176,7 @@ func newDeployment(t *testing.T, count int) *deployment {
 		t.Fatal(err)
 	}
 	answersPlans(t, f.in, f.nodes[0], f.hears)
-	for _, bucket := range []string{"CODAT_claims_connections", "CODAT_connections", "CODAT_workers"} {
+	for _, bucket := range []string{"CODAT_claims_connections", "CODAT_connections", "CODAT_expected", "CODAT_workers"} {
 		f.store("$KV."+bucket+".known.known", "", "{}")
 	}
 	// No consumer is to find these; a message of the same id is a duplicate.

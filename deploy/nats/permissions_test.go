@@ -286,11 +286,13 @@ func storesNothingOfTheServer(t *testing.T, in installation, n *node) {
 
 var running = regexp.MustCompile(`worker_instances\{[^}]*worker="connections"[^}]*\} 1\n`)
 
+var lookedAt = regexp.MustCompile(`watchdog_up\{[^}]*\} 1\n`)
+
 // watches runs the exporter until it has looked.
 func watches(t *testing.T, in installation, n *node) {
 	t.Helper()
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	cmd, says := begin(t, in.as(n, "watch"), "watch", "--admin-listen", address, "--interval", "1s")
+	cmd, says := begin(t, in.as(n, "watch"), "watch", "--admin-listen", address, "--interval", "1s", "--stale-reads-after", "24h")
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	wait(t, func() bool {
 		resp, err := client.Get("http://" + address + "/metrics")
@@ -300,8 +302,8 @@ func watches(t *testing.T, in installation, n *node) {
 		defer resp.Body.Close()
 		text, err := io.ReadAll(resp.Body)
 		metrics := string(text)
-		return err == nil && running.MatchString(metrics) && strings.Contains(metrics, "consumer_oldest_unsettled_seconds{")
-	}, "the exporter shows the worker")
+		return err == nil && running.MatchString(metrics) && strings.Contains(metrics, "consumer_oldest_unsettled_seconds{") && lookedAt.MatchString(metrics)
+	}, "the exporter shows the worker, and its watchdog has looked at everything")
 	interrupt(t, cmd, says)
 }
 
@@ -361,6 +363,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"write an operator's record", "pub codat.operator"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
 			{"write the state", "pub $KV.CODAT_connections.x.y"},
+			{"write what is expected", "pub $KV.CODAT_expected.x"},
 			{"store in another source", "pub other.events.company.created"},
 			{"submit a write plan", "pub codat.plans.submit"},
 		}},
@@ -378,6 +381,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"read another worker's claim", "pub $JS.API.DIRECT.GET.KV_CODAT_claims_writes.$KV.CODAT_claims_writes.x"},
 			{"write another worker's claim", "pub $KV.CODAT_claims_writes.x"},
 			{"write another worker's state", "pub $KV.CODAT_writes.x"},
+			{"write what is expected", "pub $KV.CODAT_expected.x"},
 			{"show up as another worker", "pub $KV.CODAT_workers.writes.x"},
 			{"widen its own filters", "pub $JS.API.CONSUMER.CREATE.CODAT.connections"},
 			{"make a consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.mine"},
@@ -411,6 +415,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"change it, with a filter", "pub $JS.API.CONSUMER.CREATE.CODAT.connections.codat.events.>"},
 			{"change it, the oldest way", "pub $JS.API.CONSUMER.DURABLE.CREATE.CODAT.connections"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
+			{"write what is expected", "pub $KV.CODAT_expected.x"},
 			{"make a dead letter", "pub codat.dead.connections.company.created"},
 			{"quarantine", "pub codat.quarantine"},
 		}},
@@ -420,7 +425,13 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
 			{"delete a worker's consumer", "pub $JS.API.CONSUMER.DELETE.CODAT.connections"},
 			{"read a dead letter", "pub $JS.API.DIRECT.GET.CODAT_DEAD"},
-			{"read the state", "pub $JS.API.DIRECT.GET.KV_CODAT_connections.x"},
+			{"read claims", "pub $JS.API.DIRECT.GET.KV_CODAT_claims_connections"},
+			{"read write plans, with what they push", "pub $JS.API.DIRECT.GET.KV_CODAT_plans"},
+			{"read an event, the older way", "pub $JS.API.STREAM.MSG.GET.CODAT"},
+			{"write the state", "pub $KV.CODAT_writes.x"},
+			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
+			{"write another bucket whose name begins alike", "pub $KV.CODAT_expected_too.x"},
+			{"delete its own bucket", "pub $JS.API.STREAM.DELETE.KV_CODAT_expected"},
 			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
 			{"submit a write plan", "pub codat.plans.submit"},
 		}},

@@ -43,8 +43,10 @@ const (
 	parkedWindow     = time.Hour          // a worker that crashes while it parks an event parks it again within this time
 	workersTTL       = time.Minute
 	workersMaxBytes  = 16 << 20
-	parkedPending    = 20000 // 7 % of a core, measured
-	maxWaiting       = 2048  // pulls; it cannot be raised later
+	expectedMaxAge   = 14 * 24 * time.Hour // headgate watch writes again what it still needs
+	expectedMaxBytes = 32 << 20            // 3,000 records, what is learned of 1,000 types, and 100,000 markers of what has come
+	parkedPending    = 20000               // 7 % of a core, measured
+	maxWaiting       = 2048                // pulls; it cannot be raised later
 )
 
 // Layout says what must be in place for a source. A zero value means the default for a new object, and the present value

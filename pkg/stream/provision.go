@@ -80,6 +80,7 @@ func (pr *provisioner) run(ctx context.Context, p Layout) error {
 	streams := []desiredStream{
 		p.deadStream(), p.parkedStream(), p.operatorStream(),
 		p.bucket(s.WorkersBucket(), workersTTL, 0, workersMaxBytes),
+		p.bucket(s.StateBucket(ExpectedState), expectedMaxAge, 0, expectedMaxBytes),
 	}
 	states := map[string]time.Duration{}
 	for _, w := range p.Workers {

@@ -89,7 +89,7 @@ func TestProvision_CreatesLayout(t *testing.T) {
 	plan := stream.Layout{Source: codatSource, Workers: []stream.WorkerSpec{connections, writes}}
 	want := map[string]stream.Action{
 		"stream CODAT": stream.Create, "stream CODAT_DEAD": stream.Create, "stream CODAT_PARKED": stream.Create,
-		"stream CODAT_OPERATOR": stream.Create, "bucket CODAT_workers": stream.Create,
+		"stream CODAT_OPERATOR": stream.Create, "bucket CODAT_workers": stream.Create, "bucket CODAT_expected": stream.Create,
 		"bucket CODAT_claims_connections": stream.Create, "bucket CODAT_claims_writes": stream.Create,
 		"bucket CODAT_connections": stream.Create, "bucket CODAT_writes": stream.Create,
 		"consumer connections on CODAT": stream.Create, "consumer connections on CODAT_PARKED": stream.Create,

@@ -38,12 +38,15 @@ func ValidateWorker(name string) error {
 	return validateName("worker", name)
 }
 
+// ExpectedState is the name of the state of what should have come and has not. headgate watch writes it, and no worker.
+const ExpectedState = "expected"
+
 // validateState returns an error for the name of a state whose bucket would be another one.
 func validateState(name string) error {
 	if err := validateName("state", name); err != nil {
 		return err
 	}
-	if name == "workers" || name == "claims" {
+	if name == "workers" || name == "claims" || name == ExpectedState {
 		return fmt.Errorf("state %q: Headgate uses the name itself: choose another", name)
 	}
 	return nil
