@@ -356,3 +356,39 @@ func TestWorker_ARecordTakesWhatTheCapacityTableSays(t *testing.T) {
 		t.Errorf("a record takes %d bytes", got)
 	}
 }
+
+// An event can name several connections: all that write one record have its company in common.
+func TestWorker_KeyIsTheCompany(t *testing.T) {
+	for _, connection := range []string{"", "k-1"} {
+		if got := reads.Worker(reads.Store{}).Key(codat.Event[struct{}]{Company: "company", Connection: connection}); got != "company" {
+			t.Errorf("the key of connection %q is %q; want the company", connection, got)
+		}
+	}
+}
+
+// A status that is missing is what the type says, and Success of Codat's note about the legacy types is Complete.
+func TestWorker_ReadsStatusesAsCodatWritesThem(t *testing.T) {
+	srv, records := start(t)
+	for i, tt := range []struct {
+		typ, status string
+		want        codat.DatasetStatus
+	}{
+		{"read.completed", "Success", codat.DatasetComplete},
+		{"read.completed.successful", "", codat.DatasetComplete},
+		{"acme.read.completed.successful", "", codat.DatasetComplete},
+		{"read.completed.unsuccessful", "", ""},
+		{"read.completed", "Novel", "Novel"},
+	} {
+		company := fmt.Sprintf("company-%d", i)
+		post(t, srv, fmt.Sprintf("msg_%d", i), event(tt.typ, company, past, element("k", "bills", tt.status, false, "")))
+		var r state.Read
+		streamtest.Wait(t, func() bool {
+			var err error
+			r, err = records.Get(t.Context(), company, "k", codat.DataBills)
+			return err == nil
+		}, "the record of "+company)
+		if r.Status != tt.want || r.LastSuccess.IsZero() == (tt.want == codat.DatasetComplete) {
+			t.Errorf("%s with the status %q has the record %+v; want %q", tt.typ, tt.status, r, tt.want)
+		}
+	}
+}
