@@ -16,9 +16,9 @@ import (
 	"github.com/headgate/headgate/pkg/state"
 )
 
-// readsCmd holds the commands on reads.
+// readsCmd holds the commands on the state of reads, which worker-reads writes.
 type readsCmd struct {
-	List readsListCmd `cmd:"" help:"List, for each company, connection and data type, when Codat read it last and how that ended."`
+	List readsListCmd `cmd:"" default:"withargs" help:"List, for each company, connection and data type, when Codat read it last and how that ended. It is the default."`
 	Show readsShowCmd `cmd:"" help:"Show the record of one data type, and the events that it follows from."`
 }
 
@@ -28,7 +28,7 @@ const failedRead = "error"
 type readsListCmd struct {
 	Company      string         `name:"company" env:"-" help:"Only reads of the company with this id."`
 	Connection   string         `name:"connection" env:"-" help:"Only reads over the connection with this id."`
-	DataType     codat.DataType `name:"data-type" env:"-" help:"Only reads of this data type, such as invoices."`
+	Type         codat.DataType `name:"type" env:"-" help:"Only reads of this data type, such as invoices."`
 	Status       string         `name:"status" env:"-" help:"Only data types whose last read ended with this status, such as Complete or AuthError; error is every status of a read that failed."`
 	StaleSince   timeFlag       `name:"stale-since" env:"-" placeholder:"TIME" help:"Only data types that no read has read with success at this time or later: a duration before now (36h, 3d), a date, or a date and time."`
 	JSON         bool           `name:"json" env:"-" help:"Print JSON."`
@@ -47,7 +47,7 @@ func (c *readsListCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	return printList(t, "data type", c.JSON, readLine, func(each func(state.Read) error) error {
-		all, err := records.Scan(ctx, state.ReadFilter{Company: c.Company, Connection: c.Connection, DataType: c.DataType})
+		all, err := records.Scan(ctx, state.ReadFilter{Company: c.Company, Connection: c.Connection, DataType: c.Type})
 		if err != nil {
 			return err
 		}
@@ -71,8 +71,8 @@ func (c *readsListCmd) match(r state.Read) bool {
 
 // readLine returns a record in one line.
 func readLine(r state.Read) string {
-	line := fmt.Sprintf("%-30s  %-18s  read %-19s  success %-19s  company %s  connection %s",
-		printable(string(r.DataType)), printable(string(r.Status)), formatTime(r.LastRead), formatTime(r.LastSuccess), printable(r.Company), printable(r.Connection))
+	line := fmt.Sprintf("%-36s  %-36s  %-24s  %-16s  read %-19s  success %-19s", printable(r.Company), printable(r.Connection),
+		printable(string(r.DataType)), printable(string(r.Status)), formatTime(r.LastRead), formatTime(r.LastSuccess))
 	if remarks := readRemarks(r.First, r.RecordsModified, r.Issues); remarks != "" {
 		line += "  " + remarks
 	}

@@ -54,18 +54,18 @@ func TestReadsList_FiltersRecords(t *testing.T) {
 		read("c-1", "k-2", codat.DataBills, codat.DatasetRateLimitError, time.Hour, 0),
 		read("c-2", "k-3", codat.DataBills, "Novel", 80*time.Hour, 80*time.Hour))
 	for args, want := range map[string]string{
-		"":                                   "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
-		"--company c-1":                      "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills",
-		"--connection k-1":                   "c-1/k-1/bills c-1/k-1/items",
-		"--data-type bills --company c-1":    "c-1/k-1/bills c-1/k-2/bills",
-		"--company nobody":                   "",
-		"--status complete":                  "c-1/k-1/bills",
-		"--status error":                     "c-1/k-1/items c-1/k-2/bills",
-		"--status Novel":                     "c-2/k-3/bills",
-		"--stale-since 36h":                  "c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
-		"--stale-since 36h --status novel":   "c-2/k-3/bills",
-		"--stale-since 90h":                  "c-1/k-2/bills",
-		"--connection k-1 --data-type items": "c-1/k-1/items",
+		"":                                 "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
+		"--company c-1":                    "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills",
+		"--connection k-1":                 "c-1/k-1/bills c-1/k-1/items",
+		"--type bills --company c-1":       "c-1/k-1/bills c-1/k-2/bills",
+		"--company nobody":                 "",
+		"--status complete":                "c-1/k-1/bills",
+		"--status error":                   "c-1/k-1/items c-1/k-2/bills",
+		"--status Novel":                   "c-2/k-3/bills",
+		"--stale-since 36h":                "c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
+		"--stale-since 36h --status novel": "c-2/k-3/bills",
+		"--stale-since 90h":                "c-1/k-2/bills",
+		"--connection k-1 --type items":    "c-1/k-1/items",
 	} {
 		var got []string
 		c := r.headgate(0, append([]string{"reads", "list", "--json"}, strings.Fields(args)...)...)
@@ -76,9 +76,9 @@ func TestReadsList_FiltersRecords(t *testing.T) {
 			t.Errorf("reads list %s = %q; want %q", args, got, want)
 		}
 	}
-	c := r.headgate(0, "reads", "list")
-	contains(t, c.out.lines()[0], "bills", "Complete", "read "+formatTime(bills.LastRead), "company c-1", "connection k-1", `first after link, records modified, 2 warning\x1b`)
-	contains(t, c.out.lines()[2], "success -  ")
+	c := r.headgate(0, "reads")
+	contains(t, c.out.lines()[0], "bills", "Complete", "read "+formatTime(bills.LastRead), "c-1  ", "k-1  ", `first after link, records modified, 2 warning\x1b`)
+	contains(t, c.out.lines()[2], "success -")
 	contains(t, c.err.String(), "4 data types")
 	contains(t, r.headgate(1, "reads", "list", "--company", "*").err.String(), "the company id has characters other than")
 	r.headgate(2, "reads", "list", "--stale-since", "soon")
