@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,26 @@ routes:
 	}
 	if spec := ledger.Spec(); spec.Name != "relay-ledger-2" || len(spec.Types) != 2 || spec.Begin != (stream.Begin{}) {
 		t.Errorf("its spec is %+v", spec)
+	}
+}
+
+// The routes on the page of the relay are valid, and it has every key.
+func TestPage_HasValidRoutesAndEveryKey(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/relay.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "```yaml\n")
+	text, _, _ := strings.Cut(after, "```")
+	if routes, err := relay.ReadRoutes(put(t, filepath.Join(t.TempDir(), "routes.yml"), text)); err != nil || len(routes) != 1 {
+		t.Errorf("the page has the routes %v, %v", routes, err)
+	}
+	route := reflect.TypeFor[relay.Route]()
+	for i := range route.NumField() {
+		if key := route.Field(i).Tag.Get("yaml"); !strings.Contains(string(page), "\n| `"+key+"` |") {
+			t.Errorf("the page does not explain %s", key)
+		}
 	}
 }
 
@@ -92,7 +113,7 @@ func TestReadRoutes_RefusesWhatIsWrong(t *testing.T) {
 		{"an address", good + "  allow_private: [10.0.0.1]\n", "line 5: allow_private: it is not a range of addresses"},
 		{"IPv4 in IPv6", good + "  allow_private: [\"::ffff:10.0.0.0/104\"]\n", "line 5: allow_private: an IPv4 address in IPv6 notation"},
 		{"a map for a text", strings.Replace(good, "name: crm", "name: {a: b}", 1), "line 2: "},
-		{"aliases of aliases", "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nroutes: *b\n", "line 1: unknown field"},
+		{"aliases of aliases", "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nroutes: *b\n", ": unknown field"},
 		{"not YAML", "routes:\n\t- name: crm\n", "line 2: "},
 		{"UTF-16", "\xff\xfer\x00", "save it in UTF-8"},
 		{"more than 1 MiB", "#" + strings.Repeat("x", 1<<20), "larger than 1MiB"},
