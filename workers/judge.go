@@ -52,25 +52,24 @@ const (
 // judge is the retry policy. It has no side effects. jitter is in [0, 1).
 func judge(w Worker, o attemptResult, jitter float64) verdict {
 	var again retryAfter
+	asked, unavailable := errors.As(o.err, &again), errors.As(o.err, new(unavailable))
 	switch {
 	case o.err == nil:
 		return verdict{outcome: done, countsAttempt: true}
 	case errors.As(o.err, new(permanent)):
 		return verdict{outcome: dead, countsAttempt: true, cause: CausePermanent}
-	case errors.As(o.err, new(unavailable)) && !o.isolated:
+	case unavailable && !o.isolated:
 		wait := min(w.backoff(o.attempt+o.pauses, jitter), maxUnavailablePause)
-		if errors.As(o.err, &again) {
-			wait = max(wait, again.pause)
-		}
-		return verdict{outcome: retry, wait: wait}
+		return verdict{outcome: retry, wait: max(wait, again.pause)}
 	case o.attempt >= w.Attempts && errors.Is(o.err, errAbandoned):
 		return verdict{outcome: dead, countsAttempt: true, cause: CauseCrash}
 	case o.attempt >= w.Attempts:
 		return verdict{outcome: dead, countsAttempt: true, cause: CauseAttempts}
-	case errors.As(o.err, &again):
+	case asked && !unavailable:
 		return verdict{outcome: retry, wait: again.pause, countsAttempt: true}
 	}
-	return verdict{outcome: retry, wait: w.backoff(o.attempt, jitter), countsAttempt: true}
+	// A short pause that a service asks for must not use up the attempts within seconds.
+	return verdict{outcome: retry, wait: max(w.backoff(o.attempt, jitter), again.pause), countsAttempt: true}
 }
 
 // maxUnavailablePause bounds the pause of an event that was unavailable: it is soon tried again when what its handler needs

@@ -40,6 +40,8 @@ func TestJudge(t *testing.T) {
 		{"unavailable again waits longer", attemptResult{err: Unavailable(boom), attempt: 1, pauses: 3}, verdict{outcome: retry, wait: 6 * time.Second}},
 		{"unavailable alone counts", attemptResult{err: Unavailable(boom), attempt: 2, isolated: true}, verdict{outcome: retry, wait: 1500 * time.Millisecond, countsAttempt: true}},
 		{"unavailable alone is not tried for ever", attemptResult{err: Unavailable(boom), attempt: 3, isolated: true}, verdict{outcome: dead, countsAttempt: true, cause: CauseAttempts}},
+		{"unavailable alone waits for its backoff at least", attemptResult{err: Unavailable(RetryAfter(time.Millisecond, boom)), attempt: 2, isolated: true}, verdict{outcome: retry, wait: 1500 * time.Millisecond, countsAttempt: true}},
+		{"and for the pause that was asked for", attemptResult{err: Unavailable(RetryAfter(time.Hour, boom)), attempt: 2, isolated: true}, verdict{outcome: retry, wait: time.Hour, countsAttempt: true}},
 		{"permanent wins over unavailable", attemptResult{err: Unavailable(Permanent(boom)), attempt: 1}, verdict{outcome: dead, countsAttempt: true, cause: CausePermanent}},
 		{"a time-out is any error", attemptResult{err: context.DeadlineExceeded, attempt: 1}, verdict{outcome: retry, wait: 750 * time.Millisecond, countsAttempt: true}},
 	} {

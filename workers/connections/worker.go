@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +24,9 @@ type Settings struct {
 }
 
 const minReconcile, maxReconcile = time.Minute, 168 * time.Hour
+
+// maxConnections is the number of records that one event may write. A company has fewer than ten connections.
+const maxConnections = 1000
 
 // Validate returns an error that names the first setting with a value that cannot be used.
 func (s *Settings) Validate() error {
@@ -145,20 +147,33 @@ func (s Store) legacyDelete(ctx context.Context, e codat.Event[codat.Rule[codat.
 	return s.add(ctx, e.Payload.CompanyID, e.Payload.DataConnectionID, f)
 }
 
-// read adds to every connection that a read names whether it was authorised.
+// read adds to every connection that a read names whether it was authorised. Its errors are those of workers.UpdateRecord, and a
+// permanent one for ids that no key can have, after the others were added.
 func (s Store) read(ctx context.Context, e codat.Event[codat.ReadResult]) error {
-	broken := e.Payload.AuthErrors()
-	var seen []string
+	broken := map[string]bool{} // whether it was not authorised, by connection
 	for _, d := range e.Payload.DataTypes {
-		if d.ConnectionID == "" || slices.Contains(seen, d.ConnectionID) {
+		if d.ConnectionID != "" {
+			broken[d.ConnectionID] = broken[d.ConnectionID] || d.Status == codat.DatasetAuthError
+		}
+	}
+	if len(broken) > maxConnections {
+		return workers.Permanent(fmt.Errorf("the event names %d connections, and at most %d are recorded: none was", len(broken), maxConnections))
+	}
+	var refused error
+	company := e.Payload.ReferenceCompany.ID
+	for connection, failed := range broken {
+		if _, err := state.ConnectionKey(company, connection); err != nil {
+			refused = err
 			continue
 		}
-		seen = append(seen, d.ConnectionID)
 		f := fact(e)
-		f.AuthError = slices.Contains(broken, d.ConnectionID)
-		if err := s.add(ctx, e.Payload.ReferenceCompany.ID, d.ConnectionID, f); err != nil {
+		f.AuthError = failed
+		if err := s.add(ctx, company, connection, f); err != nil {
 			return err
 		}
+	}
+	if refused != nil {
+		return workers.Permanent(fmt.Errorf("the event names connections that were not recorded: %w", refused))
 	}
 	return nil
 }

@@ -185,3 +185,38 @@ func TestWorker_RecordsEveryExample(t *testing.T) {
 		streamtest.Wait(t, func() bool { _, err := store.Get(context.Background(), company, connection); return err == nil }, "the state of "+k)
 	}
 }
+
+// One event cannot make more records than maxConnections, and an id that no key can have keeps out no other.
+func TestWorker_BoundsWhatOneReadWrites(t *testing.T) {
+	srv, store := start(t)
+	readOf := func(company string, connections ...string) []byte {
+		elements := make([]string, len(connections))
+		for i, c := range connections {
+			elements[i] = fmt.Sprintf(`{"connectionId":%q,"dataType":"invoices","status":"AuthError"}`, c)
+		}
+		return fmt.Appendf(nil, `{"id":"e","eventType":"read.completed","generatedDate":"2026-11-20T10:00:00Z","payload":{"referenceCompany":{"id":%q},"dataTypes":[%s]}}`,
+			company, strings.Join(elements, ","))
+	}
+	var many []string
+	for i := range 1001 {
+		many = append(many, fmt.Sprintf("c-%d", i))
+	}
+	post(t, srv, "msg_many", readOf("many", many...))
+	post(t, srv, "msg_bad", readOf("bad", "a", "b c", "d", "d"))
+	streamtest.WaitSettled(t, srv.JS, source.Stream(), connections.Name)
+	letters := map[string]string{}
+	if err := deadletter.List(t.Context(), srv.JS, source, deadletter.Filter{}, func(l deadletter.Letter) error {
+		letters[l.WebhookID] = l.LastError
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(letters) != 2 || !strings.Contains(letters["msg_many"], "1001 connections, and at most 1000") || !strings.Contains(letters["msg_bad"], "characters other than") {
+		t.Errorf("the dead letters are %q", letters)
+	}
+	for company, want := range map[string]int{"many": 0, "bad": 2} {
+		if got, err := store.List(t.Context(), company); err != nil || len(got) != want {
+			t.Errorf("%s has %d records, %v; want %d", company, len(got), err, want)
+		}
+	}
+}

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,6 +78,8 @@ func (s *sender) send(ctx context.Context, m message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(s.route.Timeout))
 	defer cancel()
+	var answered atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() { answered.Store(true) }})
 	req, err := s.request(ctx, m)
 	if err != nil {
 		return workers.Permanent(err)
@@ -83,6 +87,9 @@ func (s *sender) send(ctx context.Context, m message) error {
 	// Not http.Client: it follows redirects, which would send the event to an address that nobody has configured.
 	resp, err := s.transport.RoundTrip(req)
 	if err != nil {
+		if answered.Load() { // net/http quotes what it could not read, which no log may have
+			err = errors.New("the answer is broken off, or not HTTP/1.1")
+		}
 		return s.noAnswer(ctx, err)
 	}
 	defer resp.Body.Close()
@@ -151,10 +158,7 @@ func (s *sender) judge(resp *http.Response, start []byte) error {
 		}
 		return workers.Unavailable(err)
 	case http.StatusRequestTimeout, http.StatusTooEarly:
-		if asked {
-			return workers.RetryAfter(after, err)
-		}
-		return err
+		return err // a Retry-After in place of the backoff could use up the attempts within seconds
 	}
 	switch {
 	case status >= 500:

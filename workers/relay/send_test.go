@@ -1,15 +1,18 @@
 package relay
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +208,66 @@ func TestRoute_TimeOfAnAttemptAllowsForTheRate(t *testing.T) {
 			t.Errorf("the last one waits for %s; an attempt has %s", last, r.attemptTimeout())
 		}
 	})
+}
+
+// answering starts a server that answers each request with the same bytes. It returns its URL.
+func answering(t *testing.T, answer string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			ended.Go(func() {
+				defer conn.Close()
+				if req, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = io.Copy(io.Discard, req.Body)
+					_, _ = io.WriteString(conn, answer)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		ended.Wait()
+	})
+	return "http://" + listener.Addr().String()
+}
+
+// An answer that is not HTTP can repeat what was sent: the error, which logs and claims have, has nothing of it.
+func TestSender_ErrorOfABrokenAnswerHasNothingOfIt(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{
+		"HIDDEN and more\r\n\r\n",
+		"HTTP/1.1 HIDDEN\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nHIDDEN\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: HIDDEN\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: HIDDEN\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nHID",
+	} {
+		s := newTestSender(t, answering(t, answer), "127.0.0.0/8")
+		if err := s.send(t.Context(), message{id: "msg_1", body: []byte("{}")}); err == nil || strings.Contains(err.Error(), "HID") {
+			t.Errorf("%q: send = %v; want an error without the answer", answer, err)
+		}
+	}
+}
+
+// An endpoint that answers an event 408 or 425, and asks for it again at once, does not use up its attempts within seconds.
+func TestSender_LeavesTheBackoffOfCountedAttempts(t *testing.T) {
+	t.Parallel()
+	s := newTestSender(t, "https://example.com")
+	for _, status := range []int{http.StatusRequestTimeout, http.StatusTooEarly} {
+		err := s.judge(&http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"0"}}}, nil)
+		if err == nil || errors.Unwrap(err) != nil {
+			t.Errorf("%d: %v has a mark; want the worker's backoff", status, err)
+		}
+	}
 }
 
 func TestRetryAfter(t *testing.T) {
