@@ -126,14 +126,15 @@ func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.S
 	return found.print(t.out, typ)
 }
 
-// readStates reads the records of the write and of the connection that an event is about. A worker that is not provisioned has
-// none.
+// readStates reads the records of the write and of the connection that an event is about. The record of the write is without its
+// reason, as writes show prints it. There is none when the worker is not provisioned, and for ids that no key can have.
 func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event) error {
-	if e.Push != "" && f.Write == nil {
+	if _, err := state.WriteKey(e.Push); err == nil && f.Write == nil {
 		writes, err := state.OpenWrites(ctx, nc, nc.source)
 		if err == nil {
 			var w state.Write
 			if w, err = writes.Get(ctx, e.Push); err == nil {
+				w = withoutReason(w)
 				f.Write = &w
 			}
 		}
@@ -141,7 +142,7 @@ func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event
 			return err
 		}
 	}
-	if e.Company != "" && e.Connection != "" && f.Connection == nil {
+	if _, err := state.ConnectionKey(e.Company, e.Connection); err == nil && f.Connection == nil {
 		connections, err := state.OpenConnections(ctx, nc, nc.source)
 		if err == nil {
 			var r state.Connection

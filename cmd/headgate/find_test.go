@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 	"github.com/headgate/headgate/workers"
@@ -80,4 +81,28 @@ func TestFind_SaysThatNothingHasTheID(t *testing.T) {
 	contains(t, r.headgate(1, "find", "msg_1").err.String(), `nothing has the id "msg_1" in CODAT, which holds no event`, "claimed_id")
 	r.event("company.created", "msg_1")
 	contains(t, r.headgate(1, "find", "msg_2\x1b").err.String(), `nothing has the id "msg_2\x1b"`, "whose oldest message is of 20")
+}
+
+// The reason of a failed write has texts of customers: writes show prints it with --payload only, and find not at all.
+func TestFind_LeavesOutTheReasonOfAWrite(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithWrites(t)
+	head := codat.Head{Type: "invoices.write.unsuccessful", PushOperation: "push-1"}
+	r.store(stream.Stored{ID: "msg_1", Head: head, Received: time.Now()}, []byte("{}"))
+	for _, args := range [][]string{{"find", "msg_1"}, {"find", "msg_1", "--json"}} {
+		out := r.headgate(0, args...).out.String()
+		contains(t, out, "push-1", "Failed")
+		if strings.Contains(out, "Larkspur") {
+			t.Errorf("%v prints the reason: %s", args, out)
+		}
+	}
+}
+
+// Ids in an event are the sender's: those that no record can have do not keep the event from being found.
+func TestFind_FindsAnEventWhoseIDsNoRecordCanHave(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, stream.WorkerSpec{Name: "connections", State: []string{state.ConnectionsName}}, stream.WorkerSpec{Name: "writes", State: []string{state.WritesName}})
+	head := codat.Head{Type: "connection.connected", Company: "c 1", Connections: []string{"k.>"}, PushOperation: "p *"}
+	r.store(stream.Stored{ID: "msg_1", Head: head, Received: time.Now()}, []byte("{}"))
+	contains(t, r.headgate(0, "find", "msg_1").out.String(), "connection.connected", "company         c 1")
 }
