@@ -171,7 +171,10 @@ func (c *Client) url(k call) (string, error) {
 func (c *Client) send(ctx context.Context, k call, target string, answer any) error {
 	// A request that has a connection may be on its way, whatever error follows.
 	var sent atomic.Int32
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Add(1) }})
+	var answered atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { sent.Add(1) }, GotFirstResponseByte: func() { answered.Store(true) },
+	})
 	req, err := c.request(ctx, k, target)
 	if err != nil {
 		return &invalidError{k.name, err}
@@ -181,6 +184,9 @@ func (c *Client) send(ctx context.Context, k call, target string, answer any) er
 		// The text of a url.Error has the whole address.
 		if outer, is := errors.AsType[*url.Error](err); is {
 			err = outer.Err
+		}
+		if answered.Load() && ctx.Err() == nil { // net/http quotes what it could not read, which no log may have
+			err = errors.New("the answer is broken off, or not HTTP/1.1")
 		}
 		return &noAnswerError{call: k, sent: sent.Load() > 0, err: err}
 	}

@@ -60,6 +60,15 @@ func TestErrors_HaveTheirMarks(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = w.Write([]byte(`{"pushOperationKey":"Larkspur`))
 	}
+	garbled := func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nLarkspur\r\n\r\n")
+		_ = conn.Close()
+	}
 	tests := []struct {
 		name    string
 		call    func(context.Context, *api.Client) error
@@ -80,6 +89,7 @@ func TestErrors_HaveTheirMarks(t *testing.T) {
 		{"a 429", create, answer(429, `{}`), "unavailable", "rate_limited", "429"},
 		{"a 500 of a write", create, answer(500, `{}`), "unavailable, unknown", "server_error", "500"},
 		{"a 503 of a read", get, answer(503, `oops`), "unavailable", "server_error", "503"},
+		{"an answer that is not HTTP", update, garbled, "unavailable, unknown", "no_answer", "no answer: the answer is broken off, or not HTTP/1.1"},
 		{"a status that has no text", get, answer(599, ``), "unavailable", "server_error", "599"},
 		{"a redirect", create, answer(307, ``, "Location", "/elsewhere"), "", "refused", "307"},
 		{"a page of a proxy", create, html, "unknown", "unreadable", "not JSON"},
