@@ -127,7 +127,7 @@ func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.S
 }
 
 // readStates reads the records of the write and of the connection that an event is about. The record of the write is without its
-// reason, as writes show prints it. There is none when the worker is not provisioned, and for ids that no key can have.
+// reason, as writes show prints it. It reads no record of a worker that is not provisioned, or of ids that no key can have.
 func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event) error {
 	if _, err := state.WriteKey(e.Push); err == nil && f.Write == nil {
 		writes, err := state.OpenWrites(ctx, nc, nc.source)
