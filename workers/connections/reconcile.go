@@ -366,28 +366,48 @@ func (p *pass) ask(ctx context.Context, company string) (answers, error) {
 }
 
 // deleteGone adds to the records of the companies that Codat does not know that their connections are deleted. An API key of
-// another client knows no company: so one of this pass must be known, before and after.
-func (p *pass) deleteGone(ctx context.Context) (err error) {
+// another client knows no company, and a key can change twice in a pass: so each is asked for again, and one that this pass
+// knows must be known after that.
+func (p *pass) deleteGone(ctx context.Context) error {
 	if len(p.gone) == 0 {
 		return nil
 	}
-	if p.answered == "" {
-		err = fmt.Errorf("codat knows none of the %d companies that it was asked for: is the API key of another client?", len(p.gone))
-	} else {
-		_, err = p.ask(ctx, p.answered)
-	}
-	for _, company := range p.gone {
-		records, _, failed := p.records(ctx, company)
+	gone, err := p.stillGone(ctx)
+	for _, a := range gone {
+		records, _, failed := p.records(ctx, a.company)
 		if err = errors.Join(err, failed); err == nil {
-			err = p.add(ctx, answers{company: company, asked: time.Now().UTC(), complete: true}, records)
+			err = p.add(ctx, a, records)
 		}
 		if err != nil {
-			p.metrics.reconciled(resultFailed)
-			return err
+			break
 		}
 		p.metrics.reconciled(resultNotFound)
 	}
-	return nil
+	if err != nil {
+		p.metrics.reconciled(resultFailed)
+	}
+	return err
+}
+
+// stillGone asks again for the companies that Codat does not know. It returns no answers with an error.
+func (p *pass) stillGone(ctx context.Context) (gone []answers, err error) {
+	if p.answered == "" {
+		return nil, fmt.Errorf("codat knows none of the %d companies that it was asked for: is the API key of another client?", len(p.gone))
+	}
+	for _, company := range p.gone {
+		a, err := p.ask(ctx, company)
+		if err == nil {
+			return nil, errors.New("codat knows a company that it did not know before: has the API key changed?")
+		}
+		if !errors.Is(err, api.ErrNotFound) {
+			return nil, err
+		}
+		gone = append(gone, answers{company: company, asked: a.asked, complete: true})
+	}
+	if _, err := p.ask(ctx, p.answered); err != nil {
+		return nil, err
+	}
+	return gone, nil
 }
 
 // add adds answers to the records of a company: to those that a complete answer does not list, that they are deleted. A

@@ -469,6 +469,68 @@ func TestReconciler_AnotherClientsKeyDeletesNothing(t *testing.T) {
 	}
 }
 
+// The API key is that of another client in the middle of a pass, and is mended before its end: what it did not know is not deleted.
+func TestReconciler_AnotherClientsKeyForAWhileDeletesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range 4 {
+		r.company(fmt.Sprintf("c-%d", i), "k")
+	}
+	c, _ := r.reconciler()
+	key := &changedKeyAPI{connectionsAPI: c.api, wrong: map[int]bool{1: true, 2: true}}
+	c.api = key
+	if now, err := r.step(c); err == nil || !now.running() {
+		t.Errorf("the round is %+v, %v; want one that is not complete", now, err)
+	}
+	if now, err := r.step(c); err != nil || now.running() {
+		t.Errorf("with the right key the round is %+v, %v; want it complete", now, err)
+	}
+	for i := range 4 {
+		if got := r.record(fmt.Sprintf("c-%d", i), "k"); got.Deleted || got.Reconciled.IsZero() {
+			t.Errorf("c-%d is %+v; want it reconciled, and not deleted", i, got)
+		}
+	}
+}
+
+// A deletion was so when Codat did not know the company, and not at the end of the pass: an event that is newer counts.
+func TestReconciler_ADeletedCompanyWasSoWhenItWasAskedFor(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.company("c-1", "k")
+	if err := r.store.add(r.Context(), "c-2", "k", dated("connection.connected", codat.Linked, time.Now().Add(-48*time.Hour).UTC())); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := r.reconciler()
+	calls := &changedKeyAPI{connectionsAPI: c.api, last: map[string]time.Time{}}
+	c.api = calls
+	if now, err := r.step(c); err != nil || now.running() {
+		t.Fatalf("the round is %+v, %v", now, err)
+	}
+	if got, answered := r.record("c-2", "k"), calls.last["c-2"]; !got.Deleted || got.Reconciled.After(answered) {
+		t.Errorf("the record is %+v; want it deleted, as of a time before %s", got, answered)
+	}
+}
+
+// A changedKeyAPI has the key of another client in some of its calls. It keeps when the last call for each company ended.
+type changedKeyAPI struct {
+	connectionsAPI
+	calls int
+	wrong map[int]bool // by number of the call, from 0
+	last  map[string]time.Time
+}
+
+func (a *changedKeyAPI) Connections(ctx context.Context, company string, p api.Page) (api.List[codat.Connection], error) {
+	a.calls++
+	if a.wrong[a.calls-1] {
+		return api.List[codat.Connection]{}, api.ErrNotFound
+	}
+	list, err := a.connectionsAPI.Connections(ctx, company, p)
+	if a.last != nil {
+		a.last[company] = time.Now()
+	}
+	return list, err
+}
+
 // An otherClientAPI knows the company of its first call only, and once.
 type otherClientAPI struct {
 	connectionsAPI
