@@ -37,17 +37,23 @@ func (c *expectedCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return printList(t, "record", c.JSON, expectedLine, func(each func(state.Expected) error) error {
+	n := 0
+	err = printList(t, "record", c.JSON, expectedLine, func(each func(state.Expected) error) error {
 		for _, e := range all {
 			if c.Company != "" && c.Company != e.Company {
 				continue
 			}
+			n++
 			if err := each(e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	if err == nil && n == 0 && !c.JSON {
+		fmt.Fprintln(t.err, "headgate watch, or headgate serve, writes the records: while neither runs there are none")
+	}
+	return err
 }
 
 // expectedLine returns a record in one line.

@@ -68,6 +68,7 @@ func TestExpected_ListsRecords(t *testing.T) {
 			t.Errorf("expected %s = %q; want %q", args, got, want)
 		}
 	}
+	contains(t, r.headgate(0, "expected", "--company=c-3").err.String(), "headgate watch, or headgate serve, writes the records")
 	contains(t, r.headgate(2, "expected", "--kind=late").err.String(), `no kind is "late": use silent, overdue or stale`)
 }
 

@@ -143,7 +143,12 @@ func TestRun_ExitsWith2OnWrongUsage(t *testing.T) {
 		{"a size that is not one", "provision --max-bytes lots", "1MiB"},
 		{"too many replicas", "provision --replicas 7", "replicas must be 1 to 5"},
 		{"a listener that is not an address", "dev --listen here", "--listen"},
-		{"a setting that is misspelt", "dev --no-example", "--no-examples"},
+		{"a setting that is misspelt", "dev --no-example", `--no-examples"? (headgate dev --help lists every setting)`},
+		{"an argument that is missing", "connections show c-1", "(headgate connections show --help lists every setting)"},
+		{"all arguments that are missing", "reads show", `expected "<company> <connection> <data-type>" (headgate reads show --help`},
+		{"several bad arguments", "reads show c.1 k.1 items", "- and _; the connection id"},
+		{"a flag that the default command does not have", "reads --since 1h", "(headgate reads list --help lists every setting)"},
+		{"a command without one of its own", "endpoints", "(headgate endpoints --help lists the commands)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -104,6 +104,9 @@ type readsShowCmd struct {
 
 // Validate returns an error for what no record can have as its key.
 func (c *readsShowCmd) Validate() error {
+	if c.DataType == "" {
+		return nil // kong names the arguments that are missing
+	}
 	_, err := state.ReadKey(c.Company, c.Connection, c.DataType)
 	return err
 }
@@ -138,7 +141,11 @@ func printRead(w io.Writer, r state.Read, now time.Time) error {
 		if t.IsZero() {
 			return "never"
 		}
-		return fmt.Sprintf("%s (%s ago)", formatTime(t), now.Sub(t).Round(time.Second))
+		age := now.Sub(t).Round(time.Second)
+		if age >= 48*time.Hour {
+			return fmt.Sprintf("%s (%d days ago)", formatTime(t), age/(24*time.Hour))
+		}
+		return fmt.Sprintf("%s (%s ago)", formatTime(t), age)
 	}
 	err := printRows(w, [][2]string{
 		{"data type", string(r.DataType)},

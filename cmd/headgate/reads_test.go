@@ -88,7 +88,7 @@ func TestReadsShow_PrintsWhatEventsSaid(t *testing.T) {
 	t.Parallel()
 	at := time.Now().UTC().Truncate(time.Second).Add(-26 * time.Hour)
 	record := state.Read{
-		Company: "c-1", Connection: "k-1", DataType: codat.DataBills, Status: codat.DatasetAuthError, LastRead: at, LastModified: at.Add(-time.Hour), WebhookID: "msg_2",
+		Company: "c-1", Connection: "k-1", DataType: codat.DataBills, Status: codat.DatasetAuthError, LastRead: at, LastModified: at.Add(-48 * time.Hour), WebhookID: "msg_2",
 		Facts: []state.ReadFact{
 			{Type: "DatasetDataChanged", WebhookID: "msg_1", Received: at.Add(-time.Hour), Sequence: 1, Status: codat.DatasetComplete, RecordsModified: true},
 			{Type: "read.completed", WebhookID: "msg_2", Generated: at, Received: at.Add(time.Minute), Sequence: 2, Status: codat.DatasetAuthError, Issues: map[string]int{"warning.validation": 3}},
@@ -97,7 +97,7 @@ func TestReadsShow_PrintsWhatEventsSaid(t *testing.T) {
 	r := newBrokerWithReads(t, record)
 	text := r.headgate(0, "reads", "show", "c-1", "k-1", "bills").out.String()
 	contains(t, text, "data type       bills", "company         c-1", "connection      k-1", "status          AuthError",
-		"last read       "+formatTime(at)+" (26h0m", "last success    never", "last modified   "+formatTime(at.Add(-time.Hour)),
+		"last read       "+formatTime(at)+" (26h0m", "last success    never", "last modified   "+formatTime(at.Add(-48*time.Hour))+" (3 days ago)",
 		formatTime(at.Add(-time.Hour))+"  DatasetDataChanged                  msg_1  Complete, records modified\n",
 		formatTime(at)+"  read.completed                      msg_2  AuthError, 3 warning.validation\n")
 	c := r.headgate(0, "reads", "show", "c-1", "k-1", "bills", "--json")

@@ -271,7 +271,7 @@ func (s sendResult) print(w io.Writer, asJSON bool) error {
 	if s.Type != "" && !strings.HasPrefix(name, "trap/") {
 		name = s.Type
 	}
-	line := fmt.Sprintf("%d  %-40s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
+	line := fmt.Sprintf("%d  %-45s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
 	if s.Meaning != "" {
 		line += ": " + s.Meaning
 	}

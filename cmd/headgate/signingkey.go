@@ -39,7 +39,7 @@ func (k keyFlags) keys() ([]signature.Key, error) {
 	}
 	keys, err := (&ingress.Settings{Secret: k.Secret, SecretFile: files}).Keys()
 	if !given && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no key to sign with: %s does not exist: start headgate dev, name its folder with --data, or give the receiver's key with --secret-file", files[0])
+		return nil, fmt.Errorf("no signing secret: %s does not exist: start headgate dev, name its folder with --data, or give the receiver's key with --secret-file", files[0])
 	}
 	return keys, err
 }

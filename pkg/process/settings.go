@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -106,12 +107,12 @@ func Parse(name, help string, grammar any, args []string) (*kong.Context, error)
 	ctx, err := parser.Parse(args)
 	unknown := unknownVariables(os.Environ(), variables(flags(parser)))
 	if err != nil {
-		line := strings.Join(strings.Fields(redact(err.Error())), " ")
+		line := strings.Join(strings.Fields(strings.ReplaceAll(redact(err.Error()), "\n", "; ")), " ")
 		// A misspelt variable is often the reason why a setting is missing.
 		for _, variable := range unknown {
 			line += "; unknown environment variable " + variable
 		}
-		return nil, Misconfigured(fmt.Errorf("%s (%s --help lists every setting)", line, name))
+		return nil, Misconfigured(fmt.Errorf("%s (%s)", line, helpOf(name, err)))
 	}
 	if s, ok := grammar.(parsedSettings); ok {
 		s.parsed(given(ctx), unknown)
@@ -122,6 +123,26 @@ func Parse(name, help string, grammar any, args []string) (*kong.Context, error)
 		}
 	}
 	return ctx, nil
+}
+
+// helpOf returns what to type for the help of the command that args named before err, and what it lists.
+func helpOf(name string, err error) string {
+	lists := "every setting"
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		command := parse.Context.Model.Node
+		if selected := parse.Context.Selected(); selected != nil {
+			command = selected
+			if selected.DefaultCmd != nil {
+				command = selected.DefaultCmd
+			}
+			name = command.FullPath()
+		}
+		if len(command.Children) > 0 {
+			lists = "the commands"
+		}
+	}
+	return name + " --help lists " + lists
 }
 
 // Flags returns all flags of grammar and its commands as Parse reads them, with their help and environment variables.
