@@ -181,19 +181,20 @@ func line(words ...string) func(string) bool {
 	}
 }
 
-func get(t testing.TB, url string) string {
+func get(t testing.TB, url string) (text string) {
 	t.Helper()
-	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("GET %s = %s, %v", url, resp.Status, err)
-	}
-	return string(text)
+	streamtest.Wait(t, func() bool {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		defer http.DefaultClient.CloseIdleConnections()
+		read, err := io.ReadAll(resp.Body)
+		text = string(read)
+		return err == nil && resp.StatusCode == http.StatusOK
+	}, url+" to answer 200")
+	return text
 }
 
 // readPrivateFile reads a file that must have mode 0600.
