@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -235,25 +234,7 @@ func TestWatch_ServesMetrics(t *testing.T) {
 	c := begin(t, "", "watch", "--admin-listen", "127.0.0.1:0", "--interval", "1s", "--nats-url", r.URL)
 	c.err.says(t, `"msg":"watching"`)
 	address := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(c.err.String())[1]
-	get := func(path string) string {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Close = true
-		answer, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(body)
-	}
+	get := func(path string) string { return get(t, "http://"+address+path) }
 	contains(t, get("/readyz"), "ready\nok    broker")
 	contains(t, get("/metrics"), `headgate_consumer_pending{process="watch",source="codat",stream="CODAT",worker="connections"} 0`)
 	r.event("connection.connected", "msg_1")
