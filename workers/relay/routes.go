@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,6 +101,8 @@ func (r Route) validate() error {
 		return fail("url has the scheme http, which sends events unencrypted: write https, or list the private addresses of the endpoint in allow_private")
 	case len(r.SecretFiles) == 0:
 		return fail("no secret_files: give the files with the secrets that sign, whsec_…")
+	case slices.Contains(r.Companies, ""):
+		return fail("companies has an empty id, which would choose the events without a company: give the ids of companies, or remove the key")
 	case r.Rate != 0 && !(r.Rate >= minRate && r.Rate <= maxRate):
 		return fail("rate must be from %g to %d requests a second (got %g): remove it for no limit", minRate, maxRate, r.Rate)
 	case r.Concurrency < 1 || r.Concurrency > maxConcurrency:

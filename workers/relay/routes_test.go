@@ -102,6 +102,8 @@ func TestReadRoutes_RefusesWhatIsWrong(t *testing.T) {
 		{"patterns of which the second has all", good + "  types: [a.b, \"a.>\"]\n", "route crm: types a.> has all events of a.b: remove a.b"},
 		{"patterns that cross", good + "  types: [\"*.write.successful\", \"connection.>\"]\n", "route crm: types *.write.successful and connection.> can both choose an event"},
 		{"a tag without a key", good + "  company_tags: [uk]\n", "line 5: company_tags: a tag has no key: write it like region:uk"},
+		{"an empty company", good + "  companies: [a, \"\"]\n", "route crm: companies has an empty id"},
+		{"a company without a value", good + "  companies: [null]\n", "route crm: companies has an empty id"},
 		{"a rate that is no number", good + "  rate: fast\n", "line 5: rate must be a number"},
 		{"a rate of 0", good + "  rate: 0.0001\n", "route crm: rate must be from 0.01 to 100000"},
 		{"a rate that is not finite", good + "  rate: .nan\n", "route crm: rate must be from 0.01"},
