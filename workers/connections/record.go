@@ -26,15 +26,18 @@ const (
 	retryPeriod = 28 * time.Hour
 	// clockSkew is how far Codat's clock and ours may be apart.
 	clockSkew = time.Minute
+	// maxAhead is how far the date of an event may be after its arrival.
+	maxAhead = time.Hour
 	// maxChanges is how many reports of a status are kept of each kind, and how many changes the timeline has.
 	maxChanges = 50
 	// maxName is the longest text of a payload that a record keeps, in bytes: Codat's own have less than 40.
 	maxName = 256
 )
 
-// at returns when the fact was true: when Codat generated the event, or when it was received.
+// at returns when the fact was true: when Codat generated the event, or when it was received. A date that is more than maxAhead
+// after the arrival is wrong: no later event, and no answer, would count until it is over.
 func at(f *state.ConnectionFact) time.Time {
-	if f.Generated.IsZero() {
+	if f.Generated.IsZero() || !f.Received.IsZero() && f.Generated.After(f.Received.Add(maxAhead)) {
 		return f.Received
 	}
 	return f.Generated

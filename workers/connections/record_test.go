@@ -66,6 +66,7 @@ func TestWith_FollowsFromTheNewestFacts(t *testing.T) {
 		{"a read after the answer makes it suspect again", []state.ConnectionFact{answer("Linked", hour(2), false), readAt(true, hour(3))}, state.Connection{Status: "Linked", Suspect: true, Changed: hour(2)}},
 		{"the last authorised read stays", []state.ConnectionFact{readAt(false, hour(2)), readAt(true, hour(3)), readAt(false, hour(1))}, state.Connection{Suspect: true, LastRead: hour(2)}},
 		{"a deletion of both generations leaves what was before", []state.ConnectionFact{dated("connection.connected", "Linked", hour(0)), {Type: "SyncConnectionDeleted", Deleted: true, Received: hour(30)}}, state.Connection{Status: "Linked", From: "Linked", Deleted: true, DeletedAt: hour(30), Changed: hour(30)}},
+		{"a date far after the arrival counts as the arrival", []state.ConnectionFact{{Type: "connection.connected", Status: "Linked", Generated: hour(100_000), Received: hour(1)}, dated("connection.disconnected", "Unlinked", hour(2))}, state.Connection{Status: "Unlinked", From: "Linked", Changed: hour(2)}},
 		{"a product's read counts", []state.ConnectionFact{{Type: "loans.read.completed", AuthError: true, Generated: hour(1)}}, state.Connection{Suspect: true}},
 	} {
 		got := state.Connection{}
@@ -103,7 +104,7 @@ func TestWith_DoesNotDependOnTheOrderOfFacts(t *testing.T) {
 	fact := rapid.Custom(func(t *rapid.T) state.ConnectionFact {
 		at := noon.Add(time.Duration(rapid.IntRange(0, 400).Draw(t, "quarter")) * 15 * time.Minute)
 		status := rapid.SampledFrom([]codat.ConnectionStatus{"PendingAuth", "Linked", "Unlinked", "Deauthorized", "Novel"}).Draw(t, "status")
-		switch rapid.IntRange(0, 4).Draw(t, "kind") {
+		switch rapid.IntRange(0, 5).Draw(t, "kind") {
 		case 0:
 			return undated(status, at)
 		case 1:
@@ -112,6 +113,8 @@ func TestWith_DoesNotDependOnTheOrderOfFacts(t *testing.T) {
 			return dated("connection.deleted", status, at)
 		case 3:
 			return answer(status, at, rapid.Bool().Draw(t, "found"))
+		case 4:
+			return state.ConnectionFact{Type: "connection.connected", Status: status, Generated: at.Add(1000 * time.Hour), Received: at} // a wrong date
 		}
 		return dated("connection.connected", status, at)
 	})
