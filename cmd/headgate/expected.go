@@ -51,7 +51,7 @@ func (c *expectedCmd) Run(ctx context.Context, t *terminal) error {
 		return nil
 	})
 	if err == nil && n == 0 && !c.JSON {
-		fmt.Fprintln(t.err, "headgate watch, or headgate serve, writes the records: while neither runs there are none")
+		fmt.Fprintln(t.err, "headgate watch, or headgate serve, writes the records: while neither runs nothing is recorded")
 	}
 	return err
 }
