@@ -22,6 +22,7 @@ type connectionsCmd struct {
 
 type connectionsListCmd struct {
 	Company      string `name:"company" env:"-" help:"Only connections of the company with this id."`
+	Connection   string `name:"connection" env:"-" help:"Only the connection with this id, whose company need not be known."`
 	Status       string `name:"status" env:"-" help:"Only connections with this status: PendingAuth, Linked, Unlinked, Deauthorized, another one of Codat's, or deleted."`
 	Suspect      bool   `name:"suspect" env:"-" help:"Only connections of which a read has failed for want of authorisation since the status was reported."`
 	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
@@ -75,7 +76,7 @@ func (c *connectionsListCmd) Run(ctx context.Context, t *terminal) error {
 
 // selects reports whether a connection is listed.
 func (c *connectionsListCmd) selects(r state.Connection) bool {
-	return (c.Status == "" || strings.EqualFold(c.Status, statusOf(r.Status, r.Deleted))) && (!c.Suspect || r.Suspect)
+	return (c.Connection == "" || c.Connection == r.Connection) && (c.Status == "" || strings.EqualFold(c.Status, statusOf(r.Status, r.Deleted))) && (!c.Suspect || r.Suspect)
 }
 
 // statusOf is the status of a connection in a word.

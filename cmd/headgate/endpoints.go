@@ -275,11 +275,16 @@ func confirm(t *terminal, question string) error {
 		info, err := in.Stat()
 		ok = err == nil && info.Mode()&os.ModeCharDevice != 0
 	}
+	noTerminal := process.Misconfigured(errors.New("nothing was deleted: add --yes, because the input is no terminal"))
 	if !ok {
-		return process.Misconfigured(errors.New("nothing was deleted: add --yes, because the input is no terminal"))
+		return noTerminal
 	}
 	fmt.Fprint(t.err, question)
-	answer, _ := bufio.NewReader(in).ReadString('\n') // without an answer it is ""
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && answer == "" { // /dev/null is a character device too
+		fmt.Fprintln(t.err)
+		return noTerminal
+	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,6 +80,14 @@ func TestEndpoints_CreateListDelete(t *testing.T) {
 	}
 
 	all := list.Endpoints[1].ID
+	null, err := os.Open(os.DevNull) // a character device, as a terminal is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if err := confirm(&terminal{in: null, err: io.Discard}, "Delete it?"); err == nil || !strings.Contains(err.Error(), "add --yes") {
+		t.Errorf("without an answer the error is %v; want one that names --yes", err)
+	}
 	contains(t, a.endpoints(2, "delete", all).err.String(), all, "No other endpoint has: ", "company.created", "add --yes")
 	if got := decode[endpointsList](t, a.endpoints(0, "list", "--json").out.lines())[0]; len(got.Endpoints) != 2 {
 		t.Errorf("without --yes %d endpoints are left; want both", len(got.Endpoints))

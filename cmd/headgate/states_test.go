@@ -63,6 +63,8 @@ func TestConnectionsList_FiltersConnections(t *testing.T) {
 		"--status Deauthorized":       "k-3",
 		"list --suspect":              "k-1",
 		"--suspect --company c-2":     "",
+		"--connection k-1":            "k-1",
+		"--connection k-9":            "",
 		"--status Linked --suspect":   "k-1",
 		"list --company c-3 --status": "",
 	} {
