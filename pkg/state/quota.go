@@ -33,10 +33,18 @@ type Quota struct {
 	Sequence  uint64    `json:"sequence,omitempty"`
 }
 
-// PausedUntil returns until when calls to Codat's API must wait, and the zero time when they need not.
+// maxQuotaPause is the longest pause after an event: quotas are renewed each day, and clocks differ.
+const maxQuotaPause = 25 * time.Hour
+
+// PausedUntil returns until when calls to Codat's API must wait, and the zero time when they need not. It is at most 25 hours
+// after the arrival of the event: a renewal after that is wrong.
 func (q Quota) PausedUntil(now time.Time) time.Time {
-	if q.Exhausted && now.Before(q.Renewal) {
-		return q.Renewal
+	until := q.Renewal
+	if latest := q.Received.Add(maxQuotaPause); !q.Received.IsZero() && until.After(latest) {
+		until = latest
+	}
+	if q.Exhausted && now.Before(until) {
+		return until
 	}
 	return time.Time{}
 }

@@ -160,3 +160,22 @@ func TestConnectionKey_RefusesIDsThatNoKeyCanHave(t *testing.T) {
 		}
 	}
 }
+
+// A renewal with a wrong date does not hold calls to Codat's API until then.
+func TestQuota_PausesForADayAtMost(t *testing.T) {
+	t.Parallel()
+	received := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		renewal time.Time
+		want    time.Time
+	}{
+		{received.Add(12 * time.Hour), received.Add(12 * time.Hour)},
+		{received.Add(100_000 * time.Hour), received.Add(25 * time.Hour)},
+		{received.Add(-time.Hour), time.Time{}},
+	} {
+		q := Quota{Exhausted: true, Renewal: tt.renewal, Received: received}
+		if got := q.PausedUntil(received); !got.Equal(tt.want) {
+			t.Errorf("a renewal at %s pauses until %s; want %s", tt.renewal, got, tt.want)
+		}
+	}
+}
