@@ -347,7 +347,7 @@ func (d *devCmd) sendExamples(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := newSender(d.webhook(), key)
+	s := newSender(d.webhook(), "--listen", key)
 	defer s.close()
 	for _, name := range startExamples {
 		e, ok := examples.Of(name)

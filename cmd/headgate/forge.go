@@ -113,7 +113,7 @@ func (c *sendCmd) sendForgeries(ctx context.Context, t *terminal, s *sender, bod
 				accepted++
 				sent.Meaning = "ACCEPTED"
 			case sent.Status != http.StatusUnauthorized:
-				return process.Misconfigured(fmt.Errorf("%d is not the answer to a request that is not proven: %s", sent.Status, meaning(sent.Status)))
+				return process.Misconfigured(fmt.Errorf("%d is not the answer to a request that is not proven: %s", sent.Status, s.meaning(sent.Status)))
 			}
 			if err := sent.print(t.out, c.JSON); err != nil {
 				return err

@@ -94,7 +94,7 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return process.Misconfigured(err)
 	}
-	s := newSender(c.To, key)
+	s := newSender(c.To, "--to", key)
 	defer s.close()
 	if c.Forge {
 		return c.sendForgeries(ctx, t, s, bodies)
@@ -177,6 +177,7 @@ func fileBody(name string, stdin io.Reader) ([]examples.Example, error) {
 // sender posts like Codat's sender.
 type sender struct {
 	to     string
+	flag   string // of the address, for errors
 	key    signature.Key
 	client *http.Client
 }
@@ -184,8 +185,8 @@ type sender struct {
 // sendTimeout is the time that Codat's sender waits for a response.
 const sendTimeout = 15 * time.Second
 
-func newSender(to string, key signature.Key) *sender {
-	return &sender{to: to, key: key, client: &http.Client{
+func newSender(to, flag string, key signature.Key) *sender {
+	return &sender{to: to, flag: flag, key: key, client: &http.Client{
 		Timeout:   sendTimeout,
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment},
 		// Codat follows no redirect.
@@ -231,25 +232,25 @@ func (s *sender) post(ctx context.Context, e examples.Example, h http.Header) (s
 	req.Header.Set("User-Agent", "headgate/"+process.Version())
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return sendResult{}, fmt.Errorf("no response: check that the ingress is running and --to; headgate dev starts one: %w", err)
+		return sendResult{}, fmt.Errorf("no response: check that the receiver is running and %s; headgate dev starts an ingress: %w", s.flag, err)
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be reused
 	d := time.Since(began)
-	return sendResult{e.Name, e.Type, h.Get(stream.HeaderWebhookID), resp.StatusCode, d, float64(d.Microseconds()) / 1000, meaning(resp.StatusCode)}, nil
+	return sendResult{e.Name, e.Type, h.Get(stream.HeaderWebhookID), resp.StatusCode, d, float64(d.Microseconds()) / 1000, s.meaning(resp.StatusCode)}, nil
 }
 
 // meaning returns the likely reason of a refusal. The ingress tells unauthenticated clients none.
-func meaning(status int) string {
+func (s *sender) meaning(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
 		return "the receiver has another key (give it with --secret-file), or the clocks differ by minutes"
 	case http.StatusForbidden:
 		return "the receiver does not allow this address or client"
 	case http.StatusNotFound:
-		return "no webhook at this path: check --to"
+		return "no webhook at this path: check " + s.flag
 	case http.StatusMethodNotAllowed:
-		return "this is not the webhook: check --to"
+		return "this is not the webhook: check " + s.flag
 	case http.StatusRequestTimeout:
 		return "the body arrived too slowly"
 	case http.StatusRequestEntityTooLarge:
@@ -260,7 +261,7 @@ func meaning(status int) string {
 	if status/100 == 2 {
 		return ""
 	}
-	return "this is not a response of the ingress: check --to"
+	return "this is not a response of the ingress: check " + s.flag
 }
 
 func (s sendResult) print(w io.Writer, asJSON bool) error {

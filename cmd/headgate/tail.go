@@ -58,7 +58,7 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 		if err != nil {
 			return process.Misconfigured(err)
 		}
-		c.sender = newSender(c.Forward, key)
+		c.sender = newSender(c.Forward, "--forward-to", key)
 		defer c.sender.close()
 	}
 	nc, err := c.connect(ctx, t)

@@ -253,7 +253,7 @@ func TestTail_ForwardsEachEventUntilItIsTaken(t *testing.T) {
 			t.Fatalf("the receiver did not get %s", want)
 		}
 	}
-	c.err.says(t, "msg_1 is not forwarded yet: answered 503", "msg_2 is refused with 418")
+	c.err.says(t, "msg_1 is not forwarded yet: answered 503", "msg_2 is refused with 418: this is not a response of the ingress: check --forward-to")
 	c.stop()
 	c.exit(0)
 	contains(t, headgate(t, 2, "tail", "--forward-to", "localhost:8080").err.String(), "--forward-to must be an http or https URL")
