@@ -89,7 +89,7 @@ func watchWith(t *testing.T, r *broker, a *codatAccount) *watched {
 	if _, err := process.Parse("watch", "", &s, a.flags()); err != nil {
 		t.Fatal(err)
 	}
-	o, closeClient, err := s.options(source, process.New("watch", zap.NewNop()))
+	o, closeClient, err := s.options(source, process.New("watch", zap.New(core)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,10 +149,14 @@ func TestWatch_ShowsDisabledEndpointAndItsReturn(t *testing.T) {
 
 	a.setKey("refused")
 	refused := "Codat does not say which endpoints there are; it is asked again every five minutes"
-	streamtest.Wait(t, func() bool {
-		w.look(now)
-		return w.logged.FilterMessage(refused).Len() > 0
-	}, "Codat refuses the key")
+	streamtest.Wait(t, func() bool { return w.logged.FilterMessage("Codat's API key reloaded").Len() > 0 }, "the key to be read again")
+	w.look(now)
+	if n := w.logged.FilterMessage(refused).Len(); n != 1 {
+		t.Fatalf("%d lines of the log say that Codat does not answer; want one", n)
+	}
+	if err := fmt.Sprint(w.logged.FilterMessage(refused).All()[0].ContextMap()["error"]); !strings.Contains(err, "401") {
+		t.Errorf("Codat's answer is %s; want 401", err)
+	}
 	w.look(now.Add(4*time.Hour)).wants(t, metricValues{"codat_endpoints_unanswered_seconds{}": 4 * 3600, disabled: 0, "watchdog_up{}": 1})
 	if n := w.logged.FilterMessage(refused).Len(); n != 1 {
 		t.Errorf("%d lines of the log say that Codat does not answer; want one", n)

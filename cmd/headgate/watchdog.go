@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -52,7 +53,8 @@ func environmentWatchdog() (watchdogSettings, error) {
 	return s, err
 }
 
-// options returns the options of the watchdog of a source, and a function that closes its client of Codat's API.
+// options returns the options of the watchdog of a source, and a function that closes its client of Codat's API. Until then the
+// client reads the file of its key again when it changes.
 func (s watchdogSettings) options(source stream.Source, p *process.Process) (watchdog.Options, func(), error) {
 	o := watchdog.Options{Source: source, Ignore: s.IgnoreType, StaleReadsAfter: s.StaleReadsAfter}
 	if !s.Codat.Enabled() {
@@ -63,7 +65,15 @@ func (s watchdogSettings) options(source stream.Source, p *process.Process) (wat
 		return o, nil, process.Misconfigured(err)
 	}
 	o.Endpoints = client.Webhooks
-	return o, client.Close, nil
+	p.Health.Add("codat key", func(context.Context) error { return process.Warning(client.KeyProblem()) })
+	ctx, cancel := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	watch.Go(func() { client.WatchKey(ctx, p.Log) })
+	return o, func() {
+		cancel()
+		watch.Wait()
+		client.Close()
+	}, nil
 }
 
 // runWatchdog looks about every five minutes until ctx ends, and continues while NATS or Codat does not answer.
