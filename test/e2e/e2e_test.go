@@ -43,7 +43,7 @@ const cutOff = 3 * workers.DefaultConcurrency * 5 / 4
 const next = project + "-next"
 
 func TestEndToEnd(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 18*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
 	defer cancel()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM) // everything is removed then too
 	defer stop()
@@ -93,6 +93,8 @@ func TestEndToEnd(t *testing.T) {
 	e.withCompose(slices.Collect(maps.Keys(s.accepted)), step)
 	e.ownWorker()
 	step("a worker of another repository runs")
+	e.relayed()
+	step("a route of the relay runs")
 	e.serveAlone()
 	step("headgate serve runs in a container")
 }

@@ -301,6 +301,31 @@ func (e *engine) ownWorker() {
 	})
 }
 
+// relayed runs the route of deploy/relay as docs/relay.md says of Compose. Its endpoint is the ingress, which verifies signatures as
+// every receiver does, and has the event already.
+func (e *engine) relayed() {
+	e.t.Helper()
+	const routes, service = "deploy/relay/routes.yml", "worker-relay-example"
+	e.edit(routes, "https://example.com/webhooks/codat", "http://ingress:8080/webhooks/codat")
+	e.edit(routes, "secret_files:", "allow_private: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]\n    secret_files:")
+	_, page, found := strings.Cut(e.page("docs/relay.md", "## In a cluster"), "**With Compose,**")
+	const made = `echo "whsec_$(openssl rand -base64 32)" >`
+	commands := blocks(page, "sh")[0]
+	if !found || !strings.Contains(commands, made) {
+		e.t.Fatalf("docs/relay.md, With Compose, makes no secret:\n%s", commands)
+	}
+	e.typed(strings.NewReplacer(made, "cat deploy/compose/secrets/webhook/key >",
+		"COMPOSE_FILE=docker-compose.yml:", "COMPOSE_FILE=$COMPOSE_FILE:").Replace(commands))
+	e.env = append(e.env, "COMPOSE_FILE="+strings.TrimSpace(e.run("sh", "-c", "echo $COMPOSE_FILE"))+":deploy/relay/compose.yml")
+	e.healthy(service, 1)
+	e.up("run", "--rm", "headgate", "send", "invoices.write.successful")
+	taken := regexp.MustCompile(`(?m)^headgate_relay_requests_total\{answer="2xx".*\} [1-9]`)
+	e.wait("the event is relayed", func() bool {
+		metrics, _ := e.try("sh", "-c", `curl -fsS "http://$(docker compose port `+service+` 9090)/metrics"`)
+		return taken.MatchString(metrics)
+	})
+}
+
 // serveAlone runs headgate serve in a container, by the commands of its Compose file: it takes events and handles them.
 func (e *engine) serveAlone() {
 	e.t.Helper()
