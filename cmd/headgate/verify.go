@@ -22,7 +22,7 @@ const maxCapture = 64 << 20
 
 // verifyCmd says whether a captured request is proven, or which known mistake explains its signature.
 type verifyCmd struct {
-	Request   string        `arg:"" optional:"" help:"File of the captured request: its headers, an empty line and its body, the text of curl -v, or a HAR file; - is standard input."`
+	Request   string        `arg:"" optional:"" help:"File of the captured request: its headers, an empty line and its body, the text of curl -v, with --body; or a HAR file; - is standard input."`
 	Headers   string        `name:"headers" env:"-" placeholder:"FILE" help:"File of the headers, one a line, when the body is in a file of its own."`
 	Body      string        `name:"body" env:"-" placeholder:"FILE" help:"File of the body, byte for byte."`
 	At        timeFlag      `name:"at" env:"-" placeholder:"TIME" help:"When the request arrived: a duration before now (90m, 3d), a date, or a date and time. Without it, only the signature is judged and not its age."`
@@ -95,11 +95,16 @@ func (c *verifyCmd) read(in io.Reader) (http.Header, []byte, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		h, body, err := parseCapture(text)
-		if err != nil || c.Body == "" {
-			return h, body, err
+		if c.Body == "" {
+			return parseCapture(text)
 		}
-		body, err = readCapture(c.Body, in)
+		h := curlHeaders(string(text))
+		if h == nil {
+			if h, _, err = parseCapture(text); err != nil {
+				return nil, nil, err
+			}
+		}
+		body, err := readCapture(c.Body, in)
 		return h, body, err
 	}
 	head, err := readCapture(c.Headers, in)
@@ -127,13 +132,13 @@ func readCapture(name string, in io.Reader) ([]byte, error) {
 	return text, err
 }
 
-// parseCapture reads a HAR file, the text of curl -v, or headers, an empty line and a body.
+// parseCapture reads a HAR file, or headers, an empty line and a body.
 func parseCapture(text []byte) (http.Header, []byte, error) {
 	if trimmed := bytes.TrimSpace(text); bytes.HasPrefix(trimmed, []byte("{")) {
 		return parseHAR(trimmed)
 	}
-	if h := curlHeaders(string(text)); h != nil {
-		return h, nil, nil // curl -v does not print the body: --body gives it
+	if curlHeaders(string(text)) != nil {
+		return nil, nil, errors.New("curl -v prints no body: give the file of the body by --body")
 	}
 	head, body, ok := bytes.Cut(text, []byte("\r\n\r\n"))
 	if other, rest, lf := bytes.Cut(text, []byte("\n\n")); lf && (!ok || len(other) < len(head)) {
@@ -158,6 +163,9 @@ func parseHeaders(text string) http.Header {
 
 // curlHeaders returns the headers of the request in a text of curl -v, and nil for another text.
 func curlHeaders(text string) http.Header {
+	if !strings.HasPrefix(text, "* ") && !strings.HasPrefix(text, "> ") {
+		return nil
+	}
 	var sent strings.Builder
 	for line := range strings.Lines(text) {
 		if rest, ok := strings.CutPrefix(line, "> "); ok {

@@ -77,10 +77,19 @@ func TestVerify_ReadsEveryFormOfACapture(t *testing.T) {
 	}{
 		{[]string{file("nothing", "webhook-id: msg_1")}, "no empty line"},
 		{[]string{file("other", "{}")}, "no request in the HAR file"},
+		{[]string{filepath.Join(dir, "curl")}, "give the file of the body by --body"},
 		{[]string{filepath.Join(dir, "absent")}, "no such file"},
 		{nil, "give the captured request"},
 		{[]string{"--headers", bodyFile}, "give the --body too"},
 	} {
 		contains(t, headgate(t, 2, append([]string{"verify", "--secret-file", keyFile}, tt.args...)...).err.String(), tt.says)
+	}
+}
+
+// A line of a body can begin as those of curl -v do.
+func TestParseCapture_KeepsBody(t *testing.T) {
+	h, body, err := parseCapture([]byte("webhook-id: msg_1\n\nfirst\n> second\n\n"))
+	if err != nil || h.Get("webhook-id") != "msg_1" || string(body) != "first\n> second\n\n" {
+		t.Errorf("parseCapture = %v, %q, %v", h, body, err)
 	}
 }
