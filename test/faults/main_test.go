@@ -6,6 +6,7 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -39,16 +40,12 @@ func run(m *testing.M) int {
 // binaries is the folder of what build built.
 var binaries string
 
-// The programs under test, by the name of their binary. go build makes them from these sources, the server from the
-// version in go.mod.
+// sources are the packages of the programs that are not in cmd, by the name of their binary. go build makes them from these
+// sources, the server from the version in go.mod.
 var sources = map[string]string{
-	"headgate":           "github.com/headgate/headgate/cmd/headgate",
-	"ingress":            "github.com/headgate/headgate/cmd/ingress",
-	"worker-connections": "github.com/headgate/headgate/cmd/worker-connections",
-	"worker-writes":      "github.com/headgate/headgate/cmd/worker-writes",
-	"counter":            "github.com/headgate/headgate/test/faults/counter",
-	"broker":             "github.com/headgate/headgate/test/faults/broker",
-	"nats-server":        "github.com/nats-io/nats-server/v2",
+	"counter":     "github.com/headgate/headgate/test/faults/counter",
+	"broker":      "github.com/headgate/headgate/test/faults/broker",
+	"nats-server": "github.com/nats-io/nats-server/v2",
 }
 
 var builds = struct {
@@ -64,9 +61,10 @@ func build(t testing.TB, name string) string {
 	path := filepath.Join(binaries, name)
 	err, built := builds.done[name]
 	if !built {
-		out, buildErr := exec.Command("go", "build", "-tags", "faults", "-o", path, sources[name]).CombinedOutput()
+		source := cmp.Or(sources[name], "github.com/headgate/headgate/cmd/"+name)
+		out, buildErr := exec.Command("go", "build", "-tags", "faults", "-o", path, source).CombinedOutput()
 		if err = buildErr; err != nil {
-			err = fmt.Errorf("go build %s: %w\n%s", sources[name], err, out)
+			err = fmt.Errorf("go build %s: %w\n%s", source, err, out)
 		}
 		builds.done[name] = err
 	}
