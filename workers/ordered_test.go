@@ -91,3 +91,28 @@ func TestOrdered_RefusesAConsumerWithMorePlaces(t *testing.T) {
 		t.Errorf("Run = %v; want ErrDrift and the setting", err)
 	}
 }
+
+// An ordered worker says so when another version of it, which is not ordered, has provisioned its consumer.
+func TestOrdered_IsUnreadyOnceItsConsumerHasMorePlaces(t *testing.T) {
+	r := newFixture(t, Worker{Ordered: true}, nil)
+	p := process.New("tested", zap.NewNop())
+	runner := r.runner(&crashingProcess{})
+	runner.nc = r.NC
+	events, parked, err := stream.Bind(t.Context(), r.JS, source, r.worker.Spec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	runner.addChecks(p.Health, r.JS, events, parked)
+	if err := p.Health.Ready(); err != nil {
+		t.Fatalf("Ready = %v with everything in place", err)
+	}
+	other := r.worker
+	other.Ordered = false
+	if _, err := stream.Provision(t.Context(), r.JS, stream.Layout{Source: source, Workers: []stream.WorkerSpec{other.Spec()}}, false); err != nil {
+		t.Fatal(err)
+	}
+	streamtest.Wait(t, func() bool {
+		err := p.Health.Ready()
+		return err != nil && strings.Contains(err.Error(), "events: worker tested is ordered, and its consumer delivers up to 5000 events at once")
+	}, "unready for the order")
+}

@@ -36,7 +36,7 @@ func (r *runner) addChecks(health *process.Health, js jetstream.JetStream, event
 		if err := r.checkPull(ctx); err != nil {
 			return err
 		}
-		return checkConsumer(ctx, r.nc, events)
+		return r.checkEvents(ctx, events)
 	})
 	health.Add("parked", func(ctx context.Context) error { return checkConsumer(ctx, r.nc, parked) })
 	health.Add("claims", r.checkClaims)
@@ -53,6 +53,18 @@ func (r *runner) addChecks(health *process.Health, js jetstream.JetStream, event
 			return err
 		})
 	}
+}
+
+// checkEvents returns an error when the consumer of the events is gone, and when another version of an ordered worker, which is
+// not ordered, has provisioned it since.
+func (r *runner) checkEvents(ctx context.Context, events jetstream.Consumer) error {
+	if err := checkConsumer(ctx, r.nc, events); err != nil {
+		return err
+	}
+	if places := events.CachedInfo().Config.MaxAckPending; r.worker.Ordered && places != 1 {
+		return fmt.Errorf("worker %s is ordered, and its consumer delivers up to %d events at once since it was provisioned by a version that is not: stop that version and run headgate provision --allow-loss, with --spec FILE for a worker that is not built in", r.worker.Name, places)
+	}
+	return nil
 }
 
 // checkConsumer returns an error when a consumer or its stream is gone or does not answer.

@@ -50,7 +50,7 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 	err = printList(t, "event", c.JSON, foundLine, func(each func(inspect.Event) error) error {
 		_, err := stream.Read(ctx, nc, nc.source.Stream(), stream.ReadOptions{Since: c.Since.Time, Progress: scan}, func(m *jetstream.RawStreamMsg) error {
 			e := inspect.NewEvent(nc.source, m)
-			if c.ID != e.Company && c.ID != e.Connection && c.ID != e.Push && c.ID != e.WebhookID {
+			if c.ID != e.Company && c.ID != e.Connection && c.ID != e.PushOperationKey && c.ID != e.WebhookID {
 				return nil
 			}
 			n++
@@ -129,11 +129,11 @@ func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.S
 // readStates reads the records of the write and of the connection that an event is about. The record of the write is without its
 // reason, as writes show prints it. It reads no record of a worker that is not provisioned, or of ids that no key can have.
 func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event) error {
-	if _, err := state.WriteKey(e.Push); err == nil && f.Write == nil {
+	if _, err := state.WriteKey(e.PushOperationKey); err == nil && f.Write == nil {
 		writes, err := state.OpenWrites(ctx, nc, nc.source)
 		if err == nil {
 			var w state.Write
-			if w, err = writes.Get(ctx, e.Push); err == nil {
+			if w, err = writes.Get(ctx, e.PushOperationKey); err == nil {
 				w = withoutReason(w)
 				f.Write = &w
 			}

@@ -13,17 +13,17 @@ import (
 
 // An Event is a stored message, without its body.
 type Event struct {
-	Sequence   uint64    `json:"sequence"`
-	Time       time.Time `json:"time"` // when the ingress received it; when it was stored if its headers do not say
-	Type       string    `json:"type,omitempty"`
-	Company    string    `json:"company,omitempty"`
-	Connection string    `json:"connection,omitempty"`
-	Push       string    `json:"push_operation_key,omitempty"` // of an event about a write
-	WebhookID  string    `json:"webhook_id"`
-	Subject    string    `json:"subject"`
-	Redrive    string    `json:"redrive,omitempty"`
-	Reason     string    `json:"quarantine_reason,omitempty"`
-	Bytes      int       `json:"bytes"` // length of the body
+	Sequence         uint64    `json:"sequence"`
+	Time             time.Time `json:"time"` // when the ingress received it; when it was stored if its headers do not say
+	Type             string    `json:"type,omitempty"`
+	Company          string    `json:"company,omitempty"`
+	Connection       string    `json:"connection,omitempty"`
+	PushOperationKey string    `json:"push_operation_key,omitempty"` // of an event about a write
+	WebhookID        string    `json:"webhook_id"`
+	Subject          string    `json:"subject"`
+	Redrive          string    `json:"redrive,omitempty"`
+	Reason           string    `json:"quarantine_reason,omitempty"`
+	Bytes            int       `json:"bytes"` // length of the body
 }
 
 // NewEvent reads a message that was fetched from its stream.
@@ -31,8 +31,8 @@ func NewEvent(s stream.Source, m *jetstream.RawStreamMsg) Event {
 	e := s.OpenRaw(m)
 	return Event{
 		Sequence: m.Sequence, Time: e.Received.UTC(), Type: s.TypeOf(m.Subject), Company: e.Head.Company, Connection: e.Head.Connection,
-		Push:      e.Head.PushOperation,
-		WebhookID: e.ID, Subject: m.Subject, Redrive: e.Redrive, Reason: e.Quarantine, Bytes: len(m.Data),
+		PushOperationKey: e.Head.PushOperation,
+		WebhookID:        e.ID, Subject: m.Subject, Redrive: e.Redrive, Reason: e.Quarantine, Bytes: len(m.Data),
 	}
 }
 

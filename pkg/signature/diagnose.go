@@ -28,10 +28,10 @@ type Diagnosis struct {
 	Cure string `json:"cure,omitempty"`
 	// Evidence are facts about the request, none of them a key, a signature or a part of the body.
 	Evidence []string `json:"evidence,omitempty"`
-	// Verified is set when the request is proven, whatever its time.
+	// ID is the webhook-id of the signature that was explained, and Key the fingerprint of its key. At is its time when it is right.
 	ID  string    `json:"id,omitempty"`
 	At  time.Time `json:"at,omitzero"`
-	Key string    `json:"key,omitempty"` // fingerprint
+	Key string    `json:"key,omitempty"`
 }
 
 // maxUnpacked bounds what a compressed body is unpacked to.
