@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 
@@ -50,28 +51,19 @@ func (f letterFlags) Validate() error {
 type deadListCmd struct {
 	letterFlags  `embed:""`
 	All          bool `name:"all" env:"-" help:"List also the dead letters that are not open, with the state of each: when it was given again, by whom, and what came of it."`
-	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
-// Run prints one line for each open dead letter, or for each at all.
+// Run lists the open dead letters, or all.
 func (c *deadListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
 	defer nc.close()
-	if c.All && !c.JSON {
-		if _, err := fmt.Fprintln(t.out, lettersHeader); err != nil {
-			return err
-		}
-	}
-	format := letterLine
-	if c.All {
-		format = letterLineWithState
-	}
 	closed := 0
-	err = printList(t, "dead letter", c.JSON, format, func(each func(operator.Letter) error) error {
+	err = letterListing(c.All).print(t, c.listFlags, func(each func(operator.Letter) error) error {
 		return operator.Letters(ctx, nc, nc.source, c.filter(), func(l operator.Letter) error {
 			if !c.All && l.State != operator.LetterOpen {
 				closed++
@@ -80,53 +72,67 @@ func (c *deadListCmd) Run(ctx context.Context, t *terminal) error {
 			return each(l)
 		})
 	})
-	if err == nil && !c.JSON && closed > 0 {
+	if err == nil && c.forPeople() && closed > 0 {
 		fmt.Fprintf(t.err, "%d more were given again: --all shows them\n", closed)
 	}
 	return err
 }
 
-// letterLine returns a letter in one line.
-func letterLine(l operator.Letter) string {
-	return fmt.Sprintf("%-6d  %s  %s", l.Number, formatTime(l.Buried), letterText(l))
-}
-
-// lettersHeader is above the lines of letterLineWithState.
-var lettersHeader = fmt.Sprintf("%-6s  %-19s  %-16s  %-19s  %-20s  %s", "NUMBER", "GIVEN UP", "STATE", "WHEN", "BY", "WORKER AND EVENT")
-
-// letterLineWithState returns a letter in one line, with what came of it.
-func letterLineWithState(l operator.Letter) string {
-	when, by := "-", ""
-	if n := len(l.Given); n > 0 {
-		when, by = formatTime(l.Given[n-1].At), l.Given[n-1].By
+// letterListing returns how dead letters are listed, with or without their states.
+func letterListing(states bool) listing[operator.Letter] {
+	columns := []column[operator.Letter]{
+		{name: "NUMBER", cell: func(l operator.Letter) cell { return numberCell(l.Number) }},
+		{name: "GIVEN UP", cell: func(l operator.Letter) cell { return timeCell(l.Buried) }},
 	}
-	return fmt.Sprintf("%-6d  %s  %-16s  %-19s  %-20s  %s", l.Number, formatTime(l.Buried), letterState(l), when, printable(by), letterText(l))
+	if states {
+		given := func(l operator.Letter) (last operator.Giving) {
+			if n := len(l.Given); n > 0 {
+				last = l.Given[n-1]
+			}
+			return last
+		}
+		columns = append(columns,
+			column[operator.Letter]{name: "STATE", cell: letterState},
+			column[operator.Letter]{name: "GIVEN AGAIN", cell: func(l operator.Letter) cell { return timeCell(given(l).At) }},
+			column[operator.Letter]{name: "BY", cell: func(l operator.Letter) cell { return textCell(given(l).By) }})
+	}
+	return listing[operator.Letter]{
+		noun: "dead letter",
+		id:   func(l operator.Letter) string { return strconv.FormatUint(l.Number, 10) },
+		columns: append(columns,
+			column[operator.Letter]{name: "WORKER", cell: func(l operator.Letter) cell { return textCell(l.Worker) }},
+			column[operator.Letter]{name: "TYPE", cell: func(l operator.Letter) cell { return textCell(l.Type) }},
+			column[operator.Letter]{name: "COMPANY", cell: func(l operator.Letter) cell { return idCell(l.Company) }},
+			column[operator.Letter]{name: "WEBHOOK-ID", cell: func(l operator.Letter) cell { return idCell(l.WebhookID) }},
+			column[operator.Letter]{name: "SEQUENCE", wide: true, cell: func(l operator.Letter) cell { return numberCell(l.Sequence) }},
+			column[operator.Letter]{name: "REDRIVE", wide: true, cell: func(l operator.Letter) cell { return idCell(l.Redrive) }},
+			column[operator.Letter]{name: "HOST", wide: true, cell: func(l operator.Letter) cell { return textCell(l.Host) }},
+			column[operator.Letter]{name: "ATTEMPTS", wide: true, cell: func(l operator.Letter) cell { return numberCell(l.Attempts) }},
+			column[operator.Letter]{name: "CAUSE", cell: func(l operator.Letter) cell { return textCell(l.Cause) }},
+			column[operator.Letter]{name: "LAST ERROR", cell: func(l operator.Letter) cell { return textCell(l.LastError) }}),
+	}
 }
 
 // letterState returns the state of a letter, with what is known beyond it.
-func letterState(l operator.Letter) string {
+func letterState(l operator.Letter) cell {
 	switch l.State {
+	case operator.LetterOpen:
+		return stateCell(string(l.State), red)
+	case operator.LetterDone:
+		return stateCell(string(l.State), green)
 	case operator.LetterReplaced:
-		return fmt.Sprintf("replaced by %d", l.ReplacedBy)
+		return stateCell(fmt.Sprintf("replaced by %d", l.ReplacedBy), noColor)
 	case operator.LetterGiven:
-		return "given: " + string(l.Given[len(l.Given)-1].Outcome)
+		outcome := l.Given[len(l.Given)-1].Outcome
+		return stateCell("given: "+string(outcome), map[operator.Outcome]color{operator.OutcomeDone: green, operator.OutcomeDead: red}[outcome])
 	}
-	return string(l.State)
-}
-
-// letterText returns what a line says of the letter's event.
-func letterText(l operator.Letter) string {
-	text := fmt.Sprintf("%-16s  %-32s  company %s  %s  ", printable(l.Worker), printable(l.Type), printable(l.Company), printable(l.WebhookID))
-	if l.Replaces != 0 {
-		text += fmt.Sprintf("again after %d, ", l.Replaces)
-	}
-	return text + fmt.Sprintf("%s, %s: %s", printable(l.Cause), plural(l.Attempts, "attempt"), truncate(l.LastError, 100))
+	return stateCell(string(l.State), noColor)
 }
 
 type deadShowCmd struct {
 	Number       uint64 `arg:"" help:"Its number, as dead list prints it."`
 	Payload      bool   `name:"payload" env:"-" help:"Print the body and every header too. They hold your customers' data."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -141,9 +147,11 @@ func (c *deadShowCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return c.printJSON(t.out, letter)
-	}
+	return c.printRecord(t, c.shown(letter), strconv.FormatUint(letter.Number, 10), func() error { return c.printText(t, letter) })
+}
+
+// printText writes a letter for people.
+func (c *deadShowCmd) printText(t *terminal, letter operator.Letter) error {
 	rows := [][2]string{
 		{"number", fmt.Sprint(letter.Number)},
 		{"worker", letter.Worker},
@@ -161,7 +169,7 @@ func (c *deadShowCmd) Run(ctx context.Context, t *terminal) error {
 		{"given up", formatTime(letter.Buried)},
 		{"on host", letter.Host},
 		{"body", plural(len(letter.Body), "byte")},
-		{"state", letterState(letter)},
+		{"state", letterState(letter).text},
 	}
 	if letter.Replaces != 0 {
 		rows = append(rows, [2]string{"again after", fmt.Sprintf("dead letter %d", letter.Replaces)})
@@ -175,20 +183,23 @@ func (c *deadShowCmd) Run(ctx context.Context, t *terminal) error {
 	return printMessage(t.out, letter.Header, letter.Body)
 }
 
-func (c *deadShowCmd) printJSON(w io.Writer, letter operator.Letter) error {
-	shown := struct {
-		operator.Letter
-		Header nats.Header `json:"header,omitempty"`
-		payload
-	}{Letter: letter}
+// A shownLetter is what dead show prints as JSON.
+type shownLetter struct {
+	operator.Letter
+	Header nats.Header `json:"header,omitempty"`
+	payload
+}
+
+func (c *deadShowCmd) shown(letter operator.Letter) shownLetter {
+	shown := shownLetter{Letter: letter}
 	if c.Payload {
 		shown.Header, shown.payload = letter.Header, newPayload(letter.Body)
 	}
-	return printJSON(w, shown)
+	return shown
 }
 
 type deadReplayCmd struct {
-	Numbers     []uint64 `arg:"" optional:"" name:"number" help:"Numbers, as dead list prints them."`
+	Numbers     []string `arg:"" optional:"" name:"number" help:"Numbers, as dead list prints them, or - for those in the input, as dead list -o id prints them."`
 	All         bool     `name:"all" env:"-" help:"Every open dead letter."`
 	Again       bool     `name:"again" env:"-" help:"Give also those that are not open: that were given again before, and whatever came of it."`
 	letterFlags `embed:""`
@@ -209,11 +220,23 @@ func (c *deadReplayCmd) Validate() error {
 	if chosen != 1 {
 		return errors.New("choose the dead letters: numbers, or a filter such as --worker, or --all")
 	}
+	if !slices.Equal(c.Numbers, []string{stdin}) {
+		if _, err := parseNumbers(c.Numbers); err != nil {
+			return err
+		}
+	}
 	return errors.Join(c.redriveFlags.check(), c.letterFlags.Validate())
 }
 
 // Run chooses dead letters and redrives them; a dry run prints them.
 func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
+	numbers, err := readNumbers(t, c.Numbers)
+	if err != nil {
+		return err
+	}
+	if len(c.Numbers) > 0 && len(numbers) == 0 {
+		return errors.New("the input has no number of a dead letter")
+	}
 	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
@@ -224,11 +247,15 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer o.Close()
-	opts := operator.LettersOptions{Numbers: c.Numbers, Filter: c.filter(), Again: c.Again, Redrive: c.RedriveID}
+	opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Redrive: c.RedriveID}
+	preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
 	if c.DryRun {
-		opts.Preview = func(l operator.Letter) error { return printItem(t.out, l, c.JSON, letterLineWithState) }
+		opts.Preview = preview.write
 	}
 	s, err := o.SelectLetters(ctx, opts)
+	if err := preview.flush(); err != nil {
+		return err
+	}
 	if err != nil {
 		return err
 	}

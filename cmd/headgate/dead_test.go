@@ -99,7 +99,8 @@ func TestDeadList_FiltersLetters(t *testing.T) {
 		})
 	}
 	c := r.headgate(0, "dead", "list")
-	contains(t, c.out.lines()[0], "1 ", "connections", "connection.connected", "company c-1", "msg_1", "attempts, 12 attempts: ledger is still closed")
+	contains(t, c.out.lines()[0], "1\t", "\tconnections\tconnection.connected\tc-1\tmsg_1\tattempts\tledger is still closed")
+	contains(t, r.headgate(0, "dead", "list", "-o", "wide").out.lines()[0], "\t12\tattempts\t")
 	if strings.Contains(c.out.String(), "payload") {
 		t.Errorf("it prints a payload: %s", &c.out)
 	}
@@ -119,12 +120,11 @@ func TestDeadList_ListsOpenLettersOnly(t *testing.T) {
 	by := record.User + "@" + record.Host
 	c = r.headgate(0, "dead", "list", "--all")
 	got := c.out.lines()
-	if len(got) != 5 {
-		t.Fatalf("dead list --all prints %q; want four letters below a line of names", got)
+	if len(got) != 4 {
+		t.Fatalf("dead list --all prints %q; want four letters", got)
 	}
-	contains(t, got[0], "STATE", "WHEN", "BY")
-	contains(t, got[1], "msg_1", "given: waiting", printable(by), time.Now().Format("2006-"))
-	contains(t, got[2], "msg_2", " open ")
+	contains(t, got[0], "msg_1", "\tgiven: waiting\t", "\t"+printable(by)+"\t", time.Now().UTC().Format("2006-"))
+	contains(t, got[1], "msg_2", "\topen\t")
 	contains(t, r.headgate(0, "dead", "show", "3").out.String(), "given: waiting", "given again", "by "+printable(by)+", redrive monday: waiting")
 	contains(t, r.headgate(0, "dead", "list", "--all", "--json").out.lines()[2], `"state":"given"`, `"given":[{"redrive":"monday"`, `"outcome":"waiting"`)
 }
@@ -236,6 +236,26 @@ func TestDeadReplay_DryRunGivesNothing(t *testing.T) {
 	if d := r.records(); len(d) != 0 {
 		t.Errorf("it is written down: %+v", d)
 	}
+}
+
+func TestDeadReplay_TakesNumbersFromTheInput(t *testing.T) {
+	t.Parallel()
+	r := newBrokerWithLetters(t)
+	replay := func(want int, input string, args ...string) *command {
+		return begin(t, input, append([]string{"dead", "replay", "-", "--nats-url", r.URL}, args...)...).exit(want)
+	}
+	ids := r.headgate(0, "dead", "list", "--worker", "connections", "-o", "id").out.String()
+	if ids != "1\n2\n4\n" {
+		t.Fatalf("dead list -o id prints %q; want the numbers of three letters", ids)
+	}
+	contains(t, replay(0, ids).out.String(), "3 dead letters of 3 given again")
+	if got := r.redrives("connections", "connection.connected"); strings.Join(got, " ") != "msg_1 msg_4" {
+		t.Errorf("connections got %q; want msg_1 and msg_4", got)
+	}
+	contains(t, replay(1, "").err.String(), "the input has no number")
+	contains(t, replay(2, "1 \x1b[2J").err.String(), `"\x1b[2J" is no number`)
+	contains(t, r.headgate(2, "dead", "replay", "1", "-").err.String(), `"-" is no number`)
+	contains(t, r.headgate(2, "dead", "replay", "-", "--all").err.String(), "choose the dead letters")
 }
 
 func TestDeadReplay_AcceptsEmptySelection(t *testing.T) {
@@ -368,7 +388,7 @@ func TestDeadReplay_RunsHandlerOfDeadEvent(t *testing.T) {
 		t.Fatal("the handler was not called again")
 	}
 	streamtest.Wait(t, func() bool {
-		return strings.Contains(r.headgate(0, "dead", "list", "--all").out.String(), " done ")
+		return strings.Contains(r.headgate(0, "dead", "list", "--all").out.String(), "\tdone\t")
 	}, "the dead letter of msg_1 is done")
 	if got := r.headgate(0, "dead", "list").out.lines(); len(got) != 0 {
 		t.Errorf("dead list prints %q; want nothing open", got)

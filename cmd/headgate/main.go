@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -56,6 +55,7 @@ type commands struct {
 	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
 	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
 
+	Color   string           `name:"color" env:"-" default:"auto" enum:"auto,always,never" help:"Colours for states: auto (on a terminal, unless NO_COLOR is set), always or never."`
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
 }
 
@@ -63,14 +63,16 @@ func main() {
 	// The first signal ends the command cleanly, the second one ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	os.Exit(run(ctx, os.Args[1:], standardStreams()))
 }
 
 // run runs one command and returns the exit code. All output is printable.
 func run(ctx context.Context, args []string, t *terminal) int {
-	t = &terminal{in: t.in, out: process.Printable{W: t.out}, err: process.Printable{W: t.err}}
-	command, err := process.Parse("headgate", help, new(commands), args)
+	t = t.printable()
+	grammar := new(commands)
+	command, err := process.Parse("headgate", help, grammar, args)
 	if err == nil {
+		t.setColor(grammar.Color)
 		err = warnOfUnknownVariables(t)
 	}
 	if err == nil {
@@ -128,10 +130,4 @@ func withCure(err error) error {
 		return fmt.Errorf("%w: JetStream does not answer: enable it on the server and for this account", err)
 	}
 	return err
-}
-
-// terminal has the streams of a command: its input, its results, and its messages.
-type terminal struct {
-	in       io.Reader
-	out, err io.Writer
 }

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
+	"strconv"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,32 +22,40 @@ type quarantineCmd struct {
 }
 
 type quarantineListCmd struct {
-	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
-// Run prints one line for each message.
+// Run lists the messages.
 func (c *quarantineListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
 	defer nc.close()
-	return printList(t, "message", c.JSON, quarantineLine, func(each func(inspect.Event) error) error {
+	return quarantineListing.print(t, c.listFlags, func(each func(inspect.Event) error) error {
 		return inspect.Quarantine(ctx, nc, nc.source, each)
 	})
 }
 
-// quarantineLine returns a message in one line.
-func quarantineLine(e inspect.Event) string {
-	return fmt.Sprintf("%-6d  %s  %-16s  %-31s  company %s  %s",
-		e.Sequence, formatTime(e.Time), printable(e.Reason), printable(e.WebhookID), printable(e.Company), plural(e.Bytes, "byte"))
+var quarantineListing = listing[inspect.Event]{
+	noun: "message",
+	id:   func(e inspect.Event) string { return strconv.FormatUint(e.Sequence, 10) },
+	columns: []column[inspect.Event]{
+		{name: "NUMBER", cell: func(e inspect.Event) cell { return numberCell(e.Sequence) }},
+		{name: "RECEIVED", cell: func(e inspect.Event) cell { return timeCell(e.Time) }},
+		{name: "REASON", cell: func(e inspect.Event) cell { return textCell(e.Reason) }},
+		{name: "WEBHOOK-ID", cell: func(e inspect.Event) cell { return idCell(e.WebhookID) }},
+		{name: "COMPANY", cell: func(e inspect.Event) cell { return idCell(e.Company) }},
+		{name: "CONNECTION", wide: true, cell: func(e inspect.Event) cell { return idCell(e.Connection) }},
+		{name: "BYTES", cell: func(e inspect.Event) cell { return numberCell(e.Bytes) }},
+	},
 }
 
 type quarantineShowCmd struct {
 	Number       uint64 `arg:"" help:"Its number, as quarantine list prints it."`
 	Payload      bool   `name:"payload" env:"-" help:"Print the body and every header too. They hold your customers' data."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -63,9 +71,11 @@ func (c *quarantineShowCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	e := inspect.NewEvent(nc.source, m)
-	if c.JSON {
-		return c.printJSON(t.out, e, m)
-	}
+	return c.printRecord(t, c.shown(e, m), strconv.FormatUint(e.Sequence, 10), func() error { return c.printText(t, e, m) })
+}
+
+// printText writes a message for people.
+func (c *quarantineShowCmd) printText(t *terminal, e inspect.Event, m *jetstream.RawStreamMsg) error {
 	rows := [][2]string{
 		{"number", fmt.Sprint(e.Sequence)},
 		{"reason", e.Reason},
@@ -83,16 +93,19 @@ func (c *quarantineShowCmd) Run(ctx context.Context, t *terminal) error {
 	return printMessage(t.out, m.Header, m.Data)
 }
 
-func (c *quarantineShowCmd) printJSON(w io.Writer, e inspect.Event, m *jetstream.RawStreamMsg) error {
-	shown := struct {
-		inspect.Event
-		Header nats.Header `json:"header,omitempty"`
-		payload
-	}{Event: e}
+// A shownMessage is what quarantine show prints as JSON.
+type shownMessage struct {
+	inspect.Event
+	Header nats.Header `json:"header,omitempty"`
+	payload
+}
+
+func (c *quarantineShowCmd) shown(e inspect.Event, m *jetstream.RawStreamMsg) shownMessage {
+	shown := shownMessage{Event: e}
 	if c.Payload {
 		shown.Header, shown.payload = m.Header, newPayload(m.Data)
 	}
-	return printJSON(w, shown)
+	return shown
 }
 
 type quarantineReleaseCmd struct {

@@ -26,8 +26,8 @@ func TestQuarantineList_PrintsMessages(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("it prints %q; want two lines", got)
 	}
-	contains(t, got[0], "1 ", "not_json", "msg_1", "8 bytes")
-	contains(t, got[1], fmt.Sprint(sequence), "no_type", "msg_3", "company c-1", "31 bytes")
+	contains(t, got[0], "1\t", "\tnot_json\tmsg_1\t-\t8")
+	contains(t, got[1], fmt.Sprint(sequence), "\tno_type\tmsg_3\tc-1\t31")
 	contains(t, c.err.String(), "2 messages")
 	events := decode[printedEvent](t, r.headgate(0, "quarantine", "list", "--json").out.lines())
 	if len(events) != 2 || events[1].Sequence != sequence || events[1].Reason != "no_type" || events[1].Company != "c-1" || events[1].Bytes != 31 {

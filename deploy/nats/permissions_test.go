@@ -167,7 +167,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	list := headgate(t, operator, "dead", "list")
 	number := strings.Fields(list)[0]
 	headgate(t, operator, "dead", "show", number)
-	headgate(t, operator, "find", strings.Fields(list)[7])
+	headgate(t, operator, "find", strings.Fields(list)[5])
 	headgate(t, operator, "dead", "replay", number)
 	wait(t, settled, "the redrive is settled")
 	quarantined := headgate(t, operator, "quarantine", "list")

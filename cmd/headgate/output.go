@@ -1,0 +1,260 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/headgate/headgate/pkg/process"
+)
+
+// outputFlags choose how a command prints what it has found.
+type outputFlags struct {
+	Output string `name:"output" short:"o" env:"-" default:"table" enum:"table,wide,json,jsonl,id" help:"Format: table; wide, with whole ids and every column; json, one document; jsonl, a line for each; or id, an id on a line. Without a terminal the columns of a table are separated by tabs, and its times are RFC 3339."`
+	JSON   bool   `name:"json" env:"-" help:"The same as --output jsonl."`
+}
+
+// The formats of --output.
+const (
+	outputTable = "table"
+	outputWide  = "wide"
+	outputJSON  = "json"
+	outputLines = "jsonl"
+	outputID    = "id"
+)
+
+func (f outputFlags) format() string {
+	if f.JSON {
+		return outputLines
+	}
+	return f.Output
+}
+
+// forPeople reports whether people read the output, so that messages beside it are welcome.
+func (f outputFlags) forPeople() bool {
+	return f.format() == outputTable || f.format() == outputWide
+}
+
+// printRecord prints one record: as JSON, its id, or as text writes it for people.
+func (f outputFlags) printRecord(t *terminal, v any, id string, text func() error) error {
+	switch f.format() {
+	case outputJSON:
+		return printJSON(t.out, struct {
+			Version int `json:"version"`
+			Item    any `json:"item"`
+		}{outputVersion, v})
+	case outputLines:
+		return printJSON(t.out, v)
+	case outputID:
+		_, err := fmt.Fprintln(t.out, printable(id))
+		return err
+	}
+	return text()
+}
+
+// listFlags are the flags of every list.
+type listFlags struct {
+	outputFlags `embed:""`
+	Limit       uint `name:"limit" env:"-" placeholder:"N" help:"List at most N, in the order of the list. Default: all."`
+}
+
+// outputVersion is the version of the JSON that commands print. It changes when a member is removed or gets another meaning; a
+// new member does not change it. The schemas are in docs/schemas/output.json.
+const outputVersion = 1
+
+// errLimit ends a list that has as many as --limit allows.
+var errLimit = errors.New("--limit is reached")
+
+// A listing is how the records of a list are printed.
+type listing[T any] struct {
+	noun    string // of one record, as "dead letter"
+	id      func(T) string
+	columns []column[T]
+}
+
+// print prints each record with which scan calls its function, and for people their number. scan stops at an error of the
+// function and returns it. A JSON document that an error ends is incomplete, so that it is not taken for the whole list.
+func (l listing[T]) print(t *terminal, f listFlags, scan func(each func(T) error) error) error {
+	w := l.writer(t, f.outputFlags)
+	n := 0
+	err := scan(func(v T) error {
+		if f.Limit > 0 && uint(n) == f.Limit {
+			return errLimit
+		}
+		n++
+		return w.write(v)
+	})
+	more := errors.Is(err, errLimit)
+	if err != nil && !more {
+		return errors.Join(err, w.flush())
+	}
+	if err := w.end(); err != nil || !f.forPeople() {
+		return err
+	}
+	said := plural(n, l.noun)
+	if more {
+		said += ", and more: --limit was reached"
+	}
+	fmt.Fprintln(t.err, said)
+	return nil
+}
+
+// A recordWriter prints records in one format. flush prints what it still holds; end completes the output.
+type recordWriter[T any] interface {
+	write(v T) error
+	flush() error
+	end() error
+}
+
+func (l listing[T]) writer(t *terminal, f outputFlags) recordWriter[T] {
+	switch f.format() {
+	case outputJSON:
+		return &documentWriter[T]{out: t.out}
+	case outputLines:
+		return lineWriter[T](func(v T) error { return printJSON(t.out, v) })
+	case outputID:
+		last := ""
+		return lineWriter[T](func(v T) error {
+			id := l.id(v)
+			if id == last { // two instances of a worker
+				return nil
+			}
+			last = id
+			_, err := fmt.Fprintln(t.out, printable(id))
+			return err
+		})
+	}
+	return newTable(t, l.columns, f.format() == outputWide)
+}
+
+// A lineWriter prints a record at once.
+type lineWriter[T any] func(T) error
+
+func (w lineWriter[T]) write(v T) error { return w(v) }
+func (w lineWriter[T]) flush() error    { return nil }
+func (w lineWriter[T]) end() error      { return nil }
+
+// A documentWriter prints one JSON document: its version and all records.
+type documentWriter[T any] struct {
+	out   io.Writer
+	begun bool
+}
+
+func (w *documentWriter[T]) write(v T) error {
+	line, err := encode(v)
+	if err != nil {
+		return err
+	}
+	before := ",\n"
+	if !w.begun {
+		before, w.begun = w.head(), true
+	}
+	_, err = io.WriteString(w.out, before+string(line))
+	return err
+}
+
+func (w *documentWriter[T]) head() string {
+	return fmt.Sprintf("{\"version\":%d,\"items\":[\n", outputVersion)
+}
+
+func (w *documentWriter[T]) flush() error { return nil }
+
+func (w *documentWriter[T]) end() error {
+	text := "\n]}\n"
+	if !w.begun {
+		text = w.head() + "]}\n"
+	}
+	_, err := io.WriteString(w.out, text)
+	return err
+}
+
+// terminal has the streams of a command: its input, its results, and its messages.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	width    int // in columns, of the terminal that out is; 0 for a file or a pipe
+	color    bool
+	now      func() time.Time
+}
+
+// standardStreams returns the streams of this process.
+func standardStreams() *terminal {
+	t := &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	if fd := int(os.Stdout.Fd()); term.IsTerminal(fd) {
+		t.width = 100
+		if width, _, err := term.GetSize(fd); err == nil && width > 0 {
+			t.width = width
+		}
+	}
+	return t
+}
+
+// printable returns t with output that is printable.
+func (t *terminal) printable() *terminal {
+	now := t.now
+	if now == nil {
+		now = time.Now
+	}
+	return &terminal{in: t.in, out: process.Printable{W: t.out}, err: process.Printable{W: t.err}, width: t.width, now: now}
+}
+
+// setColor decides about colours by --color, and with auto by the terminal and NO_COLOR (https://no-color.org).
+func (t *terminal) setColor(when string) {
+	t.color = when == "always" || when == "auto" && t.width > 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// rawOut returns the writer of results that escapes nothing, for text that is printable and has colours.
+func (t *terminal) rawOut() io.Writer {
+	if p, ok := t.out.(process.Printable); ok {
+		return p.W
+	}
+	return t.out
+}
+
+// stdin is the argument for which a command reads ids from its input.
+const stdin = "-"
+
+// maxInput is the most bytes of ids that a command reads from its input.
+const maxInput = 64 << 20
+
+// readIDs returns args, or the words of the input when the only argument is "-": the lines that --output id prints.
+func readIDs(t *terminal, args []string) ([]string, error) {
+	if len(args) != 1 || args[0] != stdin {
+		return args, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(t.in, maxInput+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading ids from the input: %w", err)
+	}
+	if len(text) > maxInput {
+		return nil, fmt.Errorf("the input has more than %d bytes of ids", maxInput)
+	}
+	return strings.Fields(string(text)), nil
+}
+
+// readNumbers returns the numbers that args are, or that the input has.
+func readNumbers(t *terminal, args []string) ([]uint64, error) {
+	words, err := readIDs(t, args)
+	if err != nil {
+		return nil, err
+	}
+	return parseNumbers(words)
+}
+
+func parseNumbers(words []string) ([]uint64, error) {
+	var numbers []uint64
+	for _, word := range words {
+		n, err := strconv.ParseUint(word, 10, 64)
+		if err != nil {
+			return nil, process.Misconfigured(fmt.Errorf("%s is no number of a record: --output id prints the numbers", strconv.Quote(cut(word, 40))))
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
