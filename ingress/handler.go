@@ -73,8 +73,9 @@ type request struct {
 	stored     stream.Receipt
 	publishing time.Duration // how long the store took
 
-	stack []byte // of a panic
-	span  trace.Span
+	unverified []byte // the body of a request that was read and not verified, until the response
+	stack      []byte // of a panic
+	span       trace.Span
 }
 
 // receive is the whole path of a request: check what can be checked without the body, read the body, verify, admit,
@@ -108,6 +109,7 @@ func (h *handler) receive(c echo.Context) error {
 	headers = headers.WithSlots(h.slots[r.class], r.received.Add(h.Timeout/2))
 	r.verified, err = h.Keys.Verify(headers, body.bytes)
 	if err != nil {
+		r.unverified = body.bytes
 		return h.refuse(c, r, err)
 	}
 	body.verified()

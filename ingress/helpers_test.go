@@ -172,9 +172,11 @@ type observed struct {
 // lines returns the log lines of requests.
 func (o observed) lines() []observer.LoggedEntry { return o.logs.FilterMessage("request").All() }
 
-// line returns the only log line of a request since the log was last read.
+// line waits for the only log line of a request since the log was last read. That of a request that is diagnosed comes after its
+// response.
 func (o observed) line(t testing.TB) (zapcore.Level, map[string]any) {
 	t.Helper()
+	streamtest.Wait(t, func() bool { return len(o.lines()) > 0 }, "the request has its log line")
 	var lines []observer.LoggedEntry
 	for _, entry := range o.logs.TakeAll() {
 		if entry.Message == "request" {

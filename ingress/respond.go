@@ -1,11 +1,13 @@
 package ingress
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/headgate/headgate/ingress/connlimit"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/signature"
 )
 
 // retryAfter, in seconds, is long enough for the election of a leader and no longer than Svix's first pause.
@@ -57,20 +60,48 @@ func (h *handler) respond(c echo.Context, r *request, err error) error {
 	if r.span != nil {
 		h.endSpan(r, resp)
 	}
-	if !h.observe(r, resp) && recorded {
-		h.logRequest(c.Request(), r, resp, err)
+	e := ended{c.Request(), r, resp, err, recorded}
+	switch {
+	case !recorded || !wrongSignature(err):
+		h.logEnded(e, nil)
+	case h.diagnoses[r.class].AllowN(r.received, 1):
+		// Not before the response is sent: its time would tell a client what is wrong.
+		r.unverified = bytes.Clone(r.unverified)
+		go h.diagnose(e)
+	default:
+		h.logEnded(e, &signature.Diagnosis{Evidence: signature.Evidence(e.req.Header)})
 	}
 	return nil
 }
 
+// An ended request has its response. The body of req belongs to the connection again.
+type ended struct {
+	req *http.Request
+	*request
+	response
+	err      error
+	recorded bool // whether it may have a log line
+}
+
+// logEnded shows a request to the observer and writes its log line. The diagnosis is nil where the signature is not wrong.
+func (h *handler) logEnded(e ended, d *signature.Diagnosis) {
+	if !h.observe(e.request, e.response, d) && e.recorded {
+		h.logRequest(e, d)
+	}
+}
+
 // observe calls the process's observer, and reports whether the request needs no log line.
-func (h *handler) observe(r *request, resp response) bool {
+func (h *handler) observe(r *request, resp response, d *signature.Diagnosis) bool {
 	if h.observer == nil {
 		return false
 	}
+	found := ""
+	if d != nil && !slices.Contains([]string{"", "missing", "malformed", "no_match"}, d.Code) { // those say no more than the reason
+		found = d.Text
+	}
 	return h.observer.RequestEnded(process.Request{
 		Outcome: resp.outcome, Status: resp.status, ID: r.verified.ID, Type: r.typ,
-		Quarantine: r.quarantine, Reason: resp.reason, Took: time.Since(r.received),
+		Quarantine: r.quarantine, Reason: resp.reason, Found: found, Took: time.Since(r.received),
 		Failed: resp.outcome == unavailable || resp.outcome == failed,
 	})
 }
@@ -84,7 +115,8 @@ func linger(w http.ResponseWriter) {
 
 // logRequest writes the log line of a request: of an event with its ids, of a refusal with the client and the reason. Of
 // many stored events some are left out.
-func (h *handler) logRequest(req *http.Request, r *request, resp response, err error) {
+func (h *handler) logRequest(e ended, d *signature.Diagnosis) {
+	req, r, resp, err := e.req, e.request, e.response, e.err
 	if (resp.outcome == accepted || resp.outcome == duplicate) && !h.accepted.sample(r.received) {
 		return
 	}
@@ -121,7 +153,7 @@ func (h *handler) logRequest(req *http.Request, r *request, resp response, err e
 			fields = append(fields, zap.String("claimed_id", id))
 		}
 	}
-	line.Write(fields...)
+	line.Write(appendDiagnosis(fields, d)...)
 }
 
 // appendFields appends what is known about a request.

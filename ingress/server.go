@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/ingress/connlimit"
 	"github.com/headgate/headgate/pkg/process"
@@ -39,12 +40,13 @@ type server struct {
 	slots              [numClasses]*signature.SlotPool
 	accepted           sampler
 	refusals           *refusalLog
+	diagnoses          [numClasses]*rate.Limiter
 	tracer             trace.Tracer // nil when traces are off
 	log                *zap.Logger
 	observer           process.Observer // nil in production
 	shared             *serverMetrics
 	drift              *drift
-	limiters           []*limiter // of all handlers
+	handlers           []*handler // of all sources
 	echo               *echo.Echo
 	draining           atomic.Bool
 }
@@ -64,6 +66,7 @@ func newServer(o serverOptions, log *zap.Logger, registerer prometheus.Registere
 	}
 	for class := range s.budgets {
 		s.budgets[class] = newBudget(o.MaxBytes)
+		s.diagnoses[class] = newDiagnosisLimit()
 		s.slots[class] = signature.NewSlotPool(runtime.GOMAXPROCS(0))
 	}
 	s.shared = newServerMetrics(registerer, s.budgets)
@@ -82,7 +85,7 @@ func (s *server) handle(o routeOptions) *handler {
 		metrics:      newMetrics(s.shared.registerer, o.Source),
 		limiter:      newLimiter(o.UnverifiedRate),
 	}
-	s.limiters = append(s.limiters, h.limiter)
+	s.handlers = append(s.handlers, h)
 	s.echo.Any(o.Path, h.receive) // any method: echo would respond to OPTIONS with a 2xx
 	return h
 }
@@ -95,8 +98,8 @@ func (h *handler) refuseUnrouted(c echo.Context, err error) {
 		err = fmt.Errorf("%w: %w", errSignedPath, err)
 	}
 	if r.class == classPublic {
-		for _, limiter := range h.limiters {
-			if limiter.limited(r.client, r.received) {
+		for _, other := range h.handlers {
+			if other.limiter.limited(r.client, r.received) {
 				err = errRateLimited
 			}
 		}
@@ -117,8 +120,8 @@ func (s *server) recordUnrouted(client netip.Addr, at time.Time) {
 	if classOf(client) != classPublic {
 		return
 	}
-	for _, limiter := range s.limiters {
-		limiter.record(client, at)
+	for _, h := range s.handlers {
+		h.limiter.record(client, at)
 	}
 }
 

@@ -215,6 +215,9 @@ sources:
 			if source != tt.source || reason != tt.reason {
 				t.Errorf("logged source %q, reason %q; want %q, %q", source, reason, tt.source, tt.reason)
 			}
+			if _, named := line["verdict"]; reason == "no_match" && named && line["verdict"] != "source" {
+				t.Errorf("logged %v; want that the key is another source's", line)
+			}
 		})
 	}
 	for source, want := range map[stream.Source]uint64{"codat-uk": 1, "codat-us": 2} {

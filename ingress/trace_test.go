@@ -130,6 +130,7 @@ func TestHandler_SamplesAcceptedRequestsInTheLog(t *testing.T) {
 		send(t, post(g.url, newKey(t, "another"), "msg_x", event("company.created")))
 	}
 	send(t, post(g.url, k, "msg_q", "not JSON"))
+	streamtest.Wait(t, func() bool { return len(g.lines()) >= 31 }, "the refusals that are diagnosed have their lines")
 	outcomes := map[any]int{}
 	for _, line := range g.lines() {
 		outcomes[line.ContextMap()["outcome"]]++

@@ -34,7 +34,11 @@ func (l *devLog) RequestEnded(r process.Request) bool {
 	case "quarantined":
 		fmt.Fprintf(&b, ", %s: headgate quarantine list", printable(r.Quarantine))
 	default:
-		fmt.Fprintf(&b, ", %s%s", printable(r.Reason), l.likely(r.Reason))
+		likely := l.likely(r.Reason)
+		if r.Found != "" {
+			likely = ": " + printable(r.Found)
+		}
+		fmt.Fprintf(&b, ", %s%s", printable(r.Reason), likely)
 	}
 	l.write(b.String())
 	return !l.logged && !r.Failed

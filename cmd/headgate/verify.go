@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -60,7 +61,7 @@ func (c *verifyCmd) Run(_ context.Context, t *terminal) error {
 	}
 	now, tolerance := c.At.Time, c.Tolerance
 	if now.IsZero() {
-		now, tolerance = time.Now(), 1<<62
+		now, tolerance = time.Now(), math.MaxInt64
 	}
 	d := signature.Diagnose(h, body, now, tolerance, keys...)
 	if c.JSON {

@@ -19,6 +19,7 @@ type Request struct {
 	Type       string
 	Quarantine string // why it is in the quarantine
 	Reason     string // why it was refused, or could not be stored
+	Found      string // what is wrong with its signature, where it was diagnosed
 	Took       time.Duration
 	Failed     bool // the ingress or NATS is at fault: the log line is an error
 }
