@@ -38,6 +38,7 @@ func (p *puller) run(ctx context.Context) error {
 	}
 	pull := stream.NewPull(p.consumer, stream.PullOptions{
 		Slots: p.slots, Expiry: p.worker.pauses.pullExpiry, Conn: p.nc, Begin: p.start, Return: p.returnDelivery, Interrupted: p.pullFailed,
+		Paused: p.consumerPaused,
 	})
 	var paused time.Time // when the pause began that was logged last
 	for ctx.Err() == nil {
@@ -106,6 +107,18 @@ func (p *puller) logPause(since, before time.Time) {
 		return
 	}
 	p.log.Warn("paused: what the handlers need is unavailable; the worker probes with single events", zap.Time("since", since))
+}
+
+// consumerPaused logs that an operator has paused the worker's consumer, or that such a pause has ended. The worker is ready meanwhile: it
+// receives nothing, and goes on by itself. The pauses of both consumers are made together.
+func (p *puller) consumerPaused(now stream.Pause) {
+	switch {
+	case p.quiet:
+	case now.Paused:
+		p.log.Warn("paused by an operator: the server delivers no event before headgate resume, or before the pause ends", zap.Stringer("paused", now))
+	default:
+		p.log.Info("the operator's pause has ended")
+	}
 }
 
 // checkPull is the health check of pulling: it returns an error for three pull expiries after NATS refused the permission.

@@ -52,6 +52,8 @@ type commands struct {
 	Restore     restoreCmd     `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
 	Types       typesCmd       `cmd:"" help:"List the event types of the catalog, what an ingress has seen that is not in it, or the differences to an OpenAPI file of Codat's."`
 	Workers     workersCmd     `cmd:"" help:"List the running workers."`
+	Pause       pauseCmd       `cmd:"" help:"Pause a worker, so that the server delivers it nothing: it needs no running process, and survives restarts."`
+	Resume      resumeCmd      `cmd:"" help:"End the pause of a worker."`
 	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
 	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
 

@@ -41,6 +41,7 @@ var (
 	consumerWaiting    = described("consumer_waiting", "Pull requests that wait for a message: 0 when no process asks for more.", "source", "stream", "worker")
 	consumerDelivered  = described("consumer_delivered_total", "Deliveries, repeated ones included.", "source", "stream", "worker")
 	consumerOldest     = described("consumer_oldest_unsettled_seconds", "Age of the oldest event that the worker has not settled; 0 when all are settled. Parked events count as settled, because they do not expire.", "source", "stream", "worker")
+	consumerPaused     = described("consumer_paused", "1 while the consumer is paused (headgate pause), so that the server delivers nothing to its worker.", "source", "stream", "worker")
 
 	workerInstances = described("worker_instances", "Running processes of the worker.", "source", "worker")
 	workerUnclaimed = described("worker_cannot_claim", "Running processes of the worker that cannot read or take claims, so that no handler runs in them: headgate workers says why.", "source", "worker")
@@ -190,6 +191,7 @@ func (l *metricList) consumer(c inspect.Consumer, labels ...string) {
 	l.gauge(consumerAckLimit, float64(c.AckPendingLimit), labels...)
 	l.gauge(consumerWaiting, float64(c.Waiting), labels...)
 	l.counter(consumerDelivered, float64(c.Delivered), labels...)
+	l.gauge(consumerPaused, boolGauge(c.Pause.Paused), labels...)
 	if c.OldestUnsettled != nil {
 		l.gauge(consumerOldest, c.OldestUnsettled.Seconds(), labels...)
 	}

@@ -58,6 +58,8 @@ var dangerous = []target{
 	{"$JS.API.CONSUMER.CREATE.CODAT.tail-mine", []string{`{"stream_name":"CODAT","config":{"name":"tail-mine","deliver_subject":"$KV.CODAT_claims_connections.x","ack_policy":"none"}}`}},
 	{"$JS.API.CONSUMER.DURABLE.CREATE.CODAT.connections", []string{`{"stream_name":"CODAT","config":{"durable_name":"connections","ack_policy":"explicit"}}`}},
 	{"$JS.API.CONSUMER.PAUSE.CODAT.connections", []string{`{"pause_until":"2100-01-01T00:00:00Z"}`}},
+	{"$JS.API.CONSUMER.PAUSE.CODAT_PARKED.connections", []string{`{"pause_until":"2100-01-01T00:00:00Z"}`}},
+	{"$JS.API.CONSUMER.PAUSE.KV_CODAT_claims_connections.x", []string{`{"pause_until":"2100-01-01T00:00:00Z"}`}},
 	{"$JS.API.CONSUMER.RESET.CODAT.connections", empty},
 	{"$JS.API.CONSUMER.DELETE.CODAT.support", empty},
 	{"$JS.API.CONSUMER.CREATE.CODAT.support", []string{`{"stream_name":"CODAT","config":{"name":"support","durable_name":"support","ack_policy":"none","headers_only":false}}`}},
@@ -370,6 +372,9 @@ func requests(pattern string) []*nats.Msg {
 		return bodies(subject, `{"seq":99999999}`, `{"seq":1}`)
 	case strings.Contains(pattern, "CONSUMER.INFO."):
 		return bodies(strings.Replace(pattern, "*.*", "CODAT.connections", 1), "")
+	case strings.Contains(pattern, "CONSUMER.PAUSE."):
+		// The answer is that of a pause which is over.
+		return bodies(strings.Replace(pattern, "*", "connections", 1), "", `{"pause_until":"0001-01-01T00:00:00Z"}`)
 	case strings.HasPrefix(pattern, "codat.plans."):
 		return bodies(strings.Replace(pattern, "*", "submit", 1), "", "{}")
 	case strings.HasPrefix(pattern, "$JS.ACK.*"):

@@ -176,6 +176,8 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
 	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
 	wait(t, settled, "the replay is settled")
+	headgate(t, operator, "pause", "connections", "--until", "1h")
+	headgate(t, operator, "resume", "connections")
 	headgate(t, operator, "connections", "--company", linked.Company)
 	wait(t, func() bool {
 		return !strings.Contains(headgate(t, operator, "connections", "show", linked.Company, linked.Connection), "reconciled      -")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 // durables returns the names of the durable consumers of a stream, without those of headgate tail, which may stand still
@@ -55,6 +57,7 @@ func (c *Collector) consumer(ctx context.Context, now *collection, in, name stri
 		Stream: in, Name: name, Answered: true, HasLeader: hasLeader(info.Cluster),
 		Pending: info.NumPending, AckPending: info.NumAckPending, AckPendingLimit: info.Config.MaxAckPending,
 		Waiting: info.NumWaiting, Delivered: info.Delivered.Consumer,
+		Pause: stream.PauseOf(info),
 	}
 	if in == c.source.Stream() {
 		var age time.Duration

@@ -63,6 +63,8 @@ type Consumer struct {
 	AckPendingLimit int
 	Waiting         int    // pull requests
 	Delivered       uint64 // deliveries ever, repeated ones included
+	// Pause is that of headgate pause.
+	Pause stream.Pause
 	// OldestUnsettled is the age of the oldest event that the consumer has not settled, and 0 when it has settled all. It
 	// is nil when unknown, and for consumers of other streams than that of the events.
 	OldestUnsettled *time.Duration

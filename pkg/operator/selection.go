@@ -203,13 +203,20 @@ func (o *Operator) workers(ctx context.Context) (workers, error) {
 	return w, err
 }
 
-// check returns an error when nothing would deliver a redrive to the worker.
-func (w workers) check(worker string) error {
-	c, ok := w.consumers[worker]
-	if !ok {
+// known returns an error when the worker is not provisioned.
+func (w workers) known(worker string) error {
+	if _, ok := w.consumers[worker]; !ok {
 		return fmt.Errorf("no worker %q is provisioned on %s, so nothing would be delivered to it: start it or run headgate provision, and try again", worker, w.source.Stream())
 	}
-	if !stream.Takes(c, w.source.RedriveFilter(worker)) {
+	return nil
+}
+
+// check returns an error when nothing would deliver a redrive to the worker.
+func (w workers) check(worker string) error {
+	if err := w.known(worker); err != nil {
+		return err
+	}
+	if c := w.consumers[worker]; !stream.Takes(c, w.source.RedriveFilter(worker)) {
 		return fmt.Errorf("the consumer of worker %q does not take %s: run headgate provision, and try again", worker, w.source.RedriveFilter(worker))
 	}
 	return nil

@@ -40,6 +40,9 @@ type PullOptions struct {
 	Return func(m jetstream.Msg)
 	// Interrupted is told why deliveries cannot be taken now, before Run asks again; nil if nobody has to know.
 	Interrupted func(err error)
+	// Paused is told when the pause of the consumer begins, changes or has ended, some seconds later, and when Run finds it paused; it
+	// needs Conn. Run goes on: the server gives nothing until the pause ends. May be nil.
+	Paused func(Pause)
 }
 
 // A Pull takes the deliveries of one consumer.
@@ -98,6 +101,7 @@ func (p *Pull) Run(ctx context.Context) error {
 // request for deliveries may wait at such a server, which the server itself does not notice for 20 s.
 func (p *Pull) watch(ctx context.Context) {
 	var o outage
+	var seen Pause
 	for pause(ctx, watchPause) {
 		began := time.Now()
 		asking, cancel := context.WithTimeout(ctx, watchTimeout)
@@ -115,6 +119,13 @@ func (p *Pull) watch(ctx context.Context) {
 			o.failed(p.Conn, began, err)
 		default:
 			o.answered()
+		}
+		if err != nil || p.Paused == nil {
+			continue
+		}
+		if now := PauseOf(info); now != seen {
+			seen = now
+			p.Paused(now)
 		}
 	}
 }
