@@ -219,7 +219,7 @@ var ingressMutants = []mutant{
 	},
 	{
 		8, "silence in the answer", "ingress handler.respond",
-		before("h.logRequest(c.Request(), r, a, e)", `if e != nil {
+		before("f := ended{c.Request(), r, a, e, b}", `if e != nil {
 		_, _ = c.Response().Write([]byte(e.Error()))
 		}`),
 		"ingress TestPromise8_LogsTheReasonAndRespondsWithNothing",
@@ -240,9 +240,14 @@ var ingressMutants = []mutant{
 		"ingress TestRefusalLog_CountsWhatItLeavesOut",
 	},
 	{
-		8, "the limit for the log lines of requests", "ingress handler.respond",
-		swap("!h.observe(r, a) && b", "!h.observe(r, a)"),
+		8, "the limit for the log lines of requests", "ingress handler.logEnded",
+		swap("!h.observe(e.request, e.response, d) && e.recorded", "!h.observe(e.request, e.response, d)"),
 		"ingress TestRun_LimitsLogLinesAndSpansOfRefusals",
+	},
+	{
+		8, "the limit of the diagnoses", "ingress handler.respond",
+		always("h.diagnoses[r.class].AllowN(r.received, 1)"),
+		"ingress TestHandler_DiagnosesSomeOfManyRefusals",
 	},
 	{
 		8, "the limit for the spans of requests", "ingress handler.respond",
