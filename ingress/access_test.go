@@ -352,9 +352,7 @@ func TestRun_ServesTLS(t *testing.T) {
 		replace(t, keyFile, secret)
 		replace(t, certFile, cert)
 		streamtest.Wait(t, func() bool { return g.value(t, "file_problems", "") == 1 }, "an ended certificate is a problem")
-		if err := g.Health.Ready(); err != nil {
-			t.Errorf("Ready = %v; want nil: what comes will tell", err)
-		}
+		g.waitReady(t) // what comes will tell
 	})
 
 	t.Run("clients show one", func(t *testing.T) {

@@ -39,9 +39,9 @@ func TestRun_LimitsHeaderLines(t *testing.T) {
 	if got := status(t, dial(t, g.address, request+lines(most+1))); got != 431 {
 		t.Errorf("101 header lines are answered %d; want 431", got)
 	}
-	streamtest.Wait(t, func() bool { return g.value(t, "unread_requests_total", "") == 1 }, "it is counted")
-	logged := g.logs.FilterMessageSnippet("without a complete HTTP request").All()
-	if len(logged) != 1 || !strings.Contains(fmt.Sprint(logged[0].ContextMap()["error"]), "100 lines") {
+	g.waitUnread(t, 1)
+	logged := g.logs.FilterMessageSnippet(unreadLine).All()
+	if !strings.Contains(fmt.Sprint(logged[0].ContextMap()["error"]), "100 lines") {
 		t.Errorf("logged %v; want one line that names the limit", logged)
 	}
 }

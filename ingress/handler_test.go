@@ -332,11 +332,19 @@ func TestRun_CountsConnectionsWithoutACompleteRequest(t *testing.T) {
 		if got := status(t, dial(t, g.address, tt.text)); got != tt.want {
 			t.Errorf("%.20q is answered %d; want %d", tt.text, got, tt.want)
 		}
-		streamtest.Wait(t, func() bool { return g.value(t, "unread_requests_total", "") == float64(i+1) }, "it is counted")
+		g.waitUnread(t, i+1)
 	}
-	if got := g.logs.FilterMessageSnippet("without a complete HTTP request").Len(); got != 3 {
-		t.Errorf("%d log lines of connections without a complete request; want 3", got)
-	}
+}
+
+// unreadLine is in the log line of a connection that closed without a complete request.
+const unreadLine = "without a complete HTTP request"
+
+// waitUnread waits until n connections without a complete request are counted and logged, each with a line.
+func (g *instance) waitUnread(t testing.TB, n int) {
+	t.Helper()
+	streamtest.Wait(t, func() bool {
+		return g.value(t, "unread_requests_total", "") == float64(n) && g.logs.FilterMessageSnippet(unreadLine).Len() == n
+	}, fmt.Sprintf("%d connections without a complete request are counted and logged", n))
 }
 
 // A balancer that speaks the PROXY protocol has its requests refused, and the log says why.
@@ -354,9 +362,9 @@ func TestRun_NamesTheProxyProtocol(t *testing.T) {
 		if got := status(t, dial(t, g.address, header+request)); got != 400 {
 			t.Errorf("%.20q is answered %d; want 400", header, got)
 		}
-		streamtest.Wait(t, func() bool { return g.value(t, "unread_requests_total", "") == float64(i+1) }, "it is counted")
+		g.waitUnread(t, i+1)
 	}
-	for _, line := range g.logs.FilterMessageSnippet("without a complete HTTP request").All() {
+	for _, line := range g.logs.FilterMessageSnippet(unreadLine).All() {
 		if cause := fmt.Sprint(line.ContextMap()["error"]); !strings.Contains(cause, "PROXY protocol") || !strings.Contains(cause, "switch it off") {
 			t.Errorf("the log says %q; want the PROXY protocol and the cure", cause)
 		}

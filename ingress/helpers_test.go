@@ -337,6 +337,13 @@ func (g *instance) waitReady(t testing.TB) {
 	streamtest.Wait(t, func() bool { return g.Health.Ready() == nil }, "the ingress is ready")
 }
 
+// waitStored sends an event until it is answered 204. With the shortest publish timeout, on a slow machine the first answer
+// can be 503.
+func (g *instance) waitStored(t testing.TB, k testKey, id, body string) {
+	t.Helper()
+	streamtest.Wait(t, func() bool { return send(t, post(g.url, k, id, body)).status == 204 }, id+" is answered 204")
+}
+
 // start runs an ingress with a server of its own, and returns when it is ready.
 func start(t testing.TB, k testKey) (*instance, *streamtest.Server) {
 	t.Helper()

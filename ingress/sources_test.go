@@ -248,12 +248,14 @@ func TestRun_ReadyWhenOneSourceHasNoStream(t *testing.T) {
 	}, "it is not ready, and names both streams")
 	streamtest.Provision(t, server.JS, stream.Layout{Source: "codat-us"})
 	g.waitReady(t)
-	for source, want := range map[string]int{"codat-uk": 503, "codat-us": 204} {
-		k := map[string]testKey{"codat-uk": uk, "codat-us": us}[source]
-		if got := send(t, post("http://"+g.address+"/webhooks/"+source, k, "msg_1", event("company.created"))); got.status != want {
-			t.Errorf("%s: answered %d; want %d", source, got.status, want)
-		}
+	ask := func(source string, k testKey) int {
+		return send(t, post("http://"+g.address+"/webhooks/"+source, k, "msg_1", event("company.created"))).status
 	}
+	if got := ask("codat-uk", uk); got != 503 {
+		t.Errorf("codat-uk is answered %d; want 503", got)
+	}
+	// With a publish timeout of a second, on a slow machine the first answer can be 503.
+	streamtest.Wait(t, func() bool { return ask("codat-us", us) == 204 }, "codat-us is answered 204")
 }
 
 // A key that is added to a second source is rejected there: the path would decide which source an event belongs to.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
@@ -105,12 +107,11 @@ func TestPromise6_HandlerThatIgnoresItsContextIsAbandoned(t *testing.T) {
 	if got := w.value("headgate_worker_stuck_handlers"); got != 1 {
 		t.Errorf("the metric says that %v handlers are stuck; want 1", got)
 	}
-	if n := w.lines.FilterMessageSnippet("does not return although its context has ended").Len(); n != 1 {
+	// On a slow machine msg_next can take longer than its context for a moment too.
+	if n := w.lines.FilterMessageSnippet("does not return although its context has ended").FilterField(zap.String("id", "msg_stuck")).Len(); n != 1 {
 		t.Errorf("%d lines name the handler; want 1", n)
 	}
-	if err := w.process.Health.Ready(); err != nil {
-		t.Errorf("Ready() = %v; want a warning only", err)
-	}
+	streamtest.Wait(t, func() bool { return w.process.Health.Ready() == nil }, "ready with a warning")
 	close(never)
 	streamtest.Wait(t, func() bool { return w.value("headgate_worker_stuck_handlers") == 0 }, "the handler to be forgotten")
 }

@@ -103,9 +103,7 @@ func TestOrdered_IsUnreadyOnceItsConsumerHasMorePlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	runner.addChecks(p.Health, r.JS, events, parked)
-	if err := p.Health.Ready(); err != nil {
-		t.Fatalf("Ready = %v with everything in place", err)
-	}
+	streamtest.Wait(t, func() bool { return p.Health.Ready() == nil }, "ready with everything in place")
 	other := r.worker
 	other.Ordered = false
 	if _, err := stream.Provision(t.Context(), r.JS, stream.Layout{Source: source, Workers: []stream.WorkerSpec{other.Spec()}}, false); err != nil {

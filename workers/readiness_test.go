@@ -110,9 +110,7 @@ func TestReadiness_AsksForEverythingThatTheWorkerNeeds(t *testing.T) {
 				return c
 			}
 			runner.addChecks(p.Health, r.JS, consumer(source.Stream()), consumer(source.ParkedStream()))
-			if err := p.Health.Ready(); err != nil {
-				t.Fatalf("Ready = %v with everything in place", err)
-			}
+			streamtest.Wait(t, func() bool { return p.Health.Ready() == nil }, "ready with everything in place")
 			if err := tt.take(t.Context(), r.JS); err != nil {
 				t.Fatal(err)
 			}

@@ -49,7 +49,7 @@ func TestFind_TellsWhatBecameOfAnEvent(t *testing.T) {
 	contains(t, find("msg_untaken"), "ledger: not taken", "idle: not taken", "#1,")
 
 	r.event("invoices.write.successful", "msg_dead")
-	streamtest.Wait(t, func() bool { return strings.Contains(find("msg_dead"), "dead letter     1 of ledger: ") }, "the dead letter of msg_dead")
+	streamtest.Wait(t, func() bool { return strings.Contains(find("msg_dead"), "ledger: dead after ") }, "msg_dead to be dead")
 	contains(t, find("msg_dead"), "ledger: dead after 1 attempt, cause permanent, the last at ", "idle: not delivered", `1 of ledger: the ledger is `, "#2,")
 
 	closed.Store(false)
