@@ -133,25 +133,27 @@ func TestOnlyHeadgateReachesTheServer(t *testing.T) {
 	}
 }
 
-// Downstream services import pkg/state: it must not bring them the libraries of Headgate's programs.
-func TestStateReachesNoLibraryOfPrograms(t *testing.T) {
+// Downstream services import pkg/state: it must not bring them the libraries of Headgate's programs. Others can examine an
+// installation with pkg/doctor as the command does.
+func TestStateAndDoctorReachNoLibraryOfPrograms(t *testing.T) {
 	foreign := []string{"github.com/alecthomas/kong", "github.com/prometheus/", "go.opentelemetry.io/", "github.com/nats-io/nats-server/"}
-	found := false
+	free := []string{"pkg/state", "pkg/doctor"}
+	found := 0
 	for _, l := range list(t) {
-		if l.at() != "pkg/state" {
+		if !slices.Contains(free, l.at()) {
 			continue
 		}
-		found = true
+		found++
 		for _, reached := range l.Deps {
 			for _, prefix := range foreign {
 				if strings.HasPrefix(reached, prefix) {
-					t.Errorf("pkg/state reaches %s", reached)
+					t.Errorf("%s reaches %s", l.at(), reached)
 				}
 			}
 		}
 	}
-	if !found {
-		t.Error("there is no pkg/state")
+	if found != len(free) {
+		t.Errorf("%d of %q are there", found, free)
 	}
 }
 
@@ -199,6 +201,8 @@ func TestArrow(t *testing.T) {
 		{"pkg/state", "pkg/stream", true},
 		{"pkg/state", "pkg/deadletter", false},
 		{"pkg/audit", "workers", false},
+		{"pkg/doctor", "pkg/inspect", true},
+		{"pkg/doctor", "workers", false},
 		{"docs/example", "pkg/plan", true},
 		{"docs/example", "workers", false},
 		{"console", "pkg/inspect", true},

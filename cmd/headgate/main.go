@@ -25,7 +25,7 @@ import (
 
 const help = `Develop with and operate Headgate, which stores Codat's webhooks in NATS JetStream and handles them.
 
-With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit); 2 when the command line or a setting is wrong; 3 when NATS or Codat was not reached or did not answer in time; 4 when NATS or Codat does not permit it; and 130 when a signal ended a command before it was done.`
+With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit, doctor); 2 when the command line or a setting is wrong; 3 when NATS or Codat was not reached or did not answer in time; 4 when NATS or Codat does not permit it; and 130 when a signal ended a command before it was done.`
 
 // commands are the commands of headgate. A flag for one run has no environment variable, because a forgotten one would
 // change what a command does. Settings of an environment, such as addresses and keys, have one.
@@ -45,6 +45,7 @@ type commands struct {
 	Reads       readsCmd       `cmd:"" help:"List and show how fresh the data is that Codat has read, for each connection and data type."`
 	Endpoints   endpointsCmd   `cmd:"" help:"List, create and delete the endpoints that Codat posts to."`
 	Expected    expectedCmd    `cmd:"" help:"List what should have come from Codat and has not: silent types, overdue writes, stale reads. headgate watch keeps the list."`
+	Doctor      doctorCmd      `cmd:"" help:"Examine the installation: settings, keys, NATS, streams, consumers, workers, and the endpoints at Codat. It changes nothing."`
 	Audit       auditCmd       `cmd:"" help:"Verify that every stored event has exactly one state for each worker: done, waiting, parked or dead."`
 	Scrub       scrubCmd       `cmd:"" help:"Read every message of every stream and bucket from each server that has a copy: finds damage that nothing else reports."`
 	Provision   provisionCmd   `cmd:"" help:"Create or update the streams, consumers and buckets of the built-in workers, and with --spec of others."`
@@ -87,11 +88,22 @@ func run(ctx context.Context, args []string, t *terminal) int {
 	return exitCode(ctx, err)
 }
 
+// exitWith is an error with an exit code of its own.
+type exitWith struct {
+	code int
+	error
+}
+
+func (e exitWith) Unwrap() error { return e.error }
+
 // errNotReached means that there was no connection to NATS.
 var errNotReached = errors.New("cannot reach NATS")
 
 // exitCode returns the exit code that the help promises. A server that refuses a user or a subject is reached.
 func exitCode(ctx context.Context, err error) int {
+	if e, is := errors.AsType[exitWith](err); is {
+		return e.code
+	}
 	code := process.ExitCode(err)
 	if code != 1 {
 		return code
@@ -112,15 +124,20 @@ func exitCode(ctx context.Context, err error) int {
 
 // warnOfUnknownVariables warns of variables that neither headgate nor a program that headgate dev or headgate serve runs reads.
 func warnOfUnknownVariables(t *terminal) error {
-	grammars := []any{new(commands), new(ingress.Settings), new(relay.Settings)}
-	for _, w := range builtin.Workers() {
-		grammars = append(grammars, w.Settings())
-	}
-	warnings, err := process.UnknownVariables("headgate", grammars...)
+	warnings, err := unknownVariables()
 	for _, warning := range warnings {
 		fmt.Fprintf(t.err, "headgate: %s\n", warning)
 	}
 	return err
+}
+
+// unknownVariables returns a warning for each of these variables.
+func unknownVariables() ([]string, error) {
+	grammars := []any{new(commands), new(ingress.Settings), new(relay.Settings)}
+	for _, w := range builtin.Workers() {
+		grammars = append(grammars, w.Settings())
+	}
+	return process.UnknownVariables("headgate", grammars...)
 }
 
 // withCure adds the cure to an error of JetStream.

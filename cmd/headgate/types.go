@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
@@ -153,29 +154,41 @@ const (
 	maxScrape     = 32 << 20 // bytes of metrics, and of an OpenAPI file
 )
 
-// addDrift adds what an ingress has counted.
-func addDrift(ctx context.Context, address string, counts map[driftCount]int64) error {
+// scrape reads the metrics of a process. The error has no password of the address.
+func scrape(ctx context.Context, address string) (map[string]*dto.MetricFamily, error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers with status %d: give the URL of an ingress's metrics, /metrics of its --admin-listen", req.URL.Redacted(), resp.StatusCode)
+		return nil, fmt.Errorf("%s answers with status %d: give the URL of %s", req.URL.Redacted(), resp.StatusCode, metricsURL)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(resp.Body, maxScrape))
 	if err != nil {
-		return fmt.Errorf("%s does not answer with metrics: give the URL of an ingress's metrics, /metrics of its --admin-listen", req.URL.Redacted())
+		return nil, fmt.Errorf("%s does not answer with metrics: give the URL of %s", req.URL.Redacted(), metricsURL)
+	}
+	return families, nil
+}
+
+const metricsURL = "an ingress's metrics, /metrics of its --admin-listen"
+
+// addDrift adds what an ingress has counted.
+func addDrift(ctx context.Context, address string, counts map[driftCount]int64) error {
+	families, err := scrape(ctx, address)
+	if err != nil {
+		return err
 	}
 	if families["headgate_ingress_requests_total"] == nil {
-		return fmt.Errorf("%s has no metrics of an ingress: give the URL of one, /metrics of its --admin-listen", req.URL.Redacted())
+		u, _ := url.Parse(address) // it was parsed before
+		return fmt.Errorf("%s has no metrics of an ingress: give the URL of one, /metrics of its --admin-listen", u.Redacted())
 	}
 	for name, kind := range driftMetrics {
 		for _, m := range families[name].GetMetric() {

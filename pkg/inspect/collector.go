@@ -264,12 +264,15 @@ func newStream(info *jetstream.StreamInfo) Stream {
 	st := Stream{
 		Name: info.Config.Name, Answered: true, HasLeader: hasLeader(info.Cluster),
 		Messages: info.State.Msgs, Bytes: info.State.Bytes, LastSequence: info.State.LastSeq,
-		MaxBytes: info.Config.MaxBytes, MaxAge: info.Config.MaxAge,
+		Last: info.State.LastTime, MaxBytes: info.Config.MaxBytes, MaxAge: info.Config.MaxAge, Duplicates: info.Config.Duplicates,
 		Replicas: info.Config.Replicas, ReplicasCurrent: 1, // the leader
 		ReplicaLag: map[string]uint64{},
 	}
 	if info.State.Msgs > 0 {
 		st.First = info.State.FirstTime
+	}
+	if info.State.Lost != nil {
+		st.Lost = uint64(len(info.State.Lost.Msgs))
 	}
 	if info.Cluster != nil {
 		for _, r := range info.Cluster.Replicas {

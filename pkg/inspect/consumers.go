@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -160,4 +162,29 @@ func (c *Collector) find(ctx context.Context, request map[string]any) (position,
 	}
 	stored, err := time.Parse(time.RFC3339Nano, m.Header.Get("Nats-Time-Stamp"))
 	return position{sequence, stored}, err
+}
+
+// ConsumedTypes returns the types that the durable consumers of the events take by name. One that takes all takes what comes. It
+// needs permission for STREAM.INFO and CONSUMER.LIST.
+func ConsumedTypes(ctx context.Context, js jetstream.JetStream, s stream.Source) ([]codat.Pattern, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	st, err := js.Stream(ctx, s.Stream())
+	if err != nil {
+		return nil, fmt.Errorf("consumers of %s: %w", s.Stream(), err)
+	}
+	var all []codat.Pattern
+	list := st.ListConsumers(ctx)
+	for info := range list.Info() {
+		for _, filter := range append(info.Config.FilterSubjects, info.Config.FilterSubject) {
+			typ, ok := strings.CutPrefix(filter, s.EventFilter(""))
+			if ok && typ != ">" && typ != "" {
+				all = append(all, codat.Pattern(typ))
+			}
+		}
+	}
+	if err := list.Err(); err != nil {
+		return all, fmt.Errorf("consumers of %s: %w", s.Stream(), err)
+	}
+	return all, nil
 }

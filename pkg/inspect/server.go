@@ -9,6 +9,10 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 // answerLimit bounds what is read of a server's answer: a stream takes about 500 bytes of it.
@@ -21,8 +25,12 @@ func (c *Collector) server(ctx context.Context, now *collection, address string)
 		return errors.New("a monitoring address is not a URL") // the error of url quotes it, with its password
 	}
 	var v varz
+	asked := time.Now()
 	_, err = c.monitoring(ctx, u.JoinPath("varz").String(), &v)
-	s := Server{Monitor: u.Host, Answered: err == nil, Name: v.Name}
+	s := Server{Monitor: u.Host, Answered: err == nil, Name: v.Name, Version: v.Version, Memory: v.Memory}
+	if !v.Now.IsZero() {
+		s.Clock = v.Now.Sub(asked.Add(time.Since(asked) / 2))
+	}
 	if cfg := v.JetStream.Config; cfg != nil {
 		s.SyncAlways, s.MaxStorage = &cfg.SyncAlways, &cfg.MaxStore
 	}
@@ -45,7 +53,10 @@ func (c *Collector) server(ctx context.Context, now *collection, address string)
 
 // varz is the part of a server's /varz that is used.
 type varz struct {
-	Name      string `json:"server_name"`
+	Name      string    `json:"server_name"`
+	Version   string    `json:"version"`
+	Now       time.Time `json:"now"`
+	Memory    int64     `json:"mem"`
 	JetStream struct {
 		Config *struct {
 			SyncAlways bool  `json:"sync_always"`
@@ -85,6 +96,7 @@ func (c *Collector) copies(ctx context.Context, address *url.URL, s *Server) err
 				Name  string `json:"name"`
 				State struct {
 					Messages uint64 `json:"messages"`
+					Bytes    uint64 `json:"bytes"`
 					Deleted  uint64 `json:"num_deleted"`
 				} `json:"state"`
 			} `json:"stream_detail"`
@@ -98,7 +110,7 @@ func (c *Collector) copies(ctx context.Context, address *url.URL, s *Server) err
 		for _, st := range account.Streams {
 			if c.owns(st.Name) {
 				times[st.Name]++
-				s.Copies = append(s.Copies, Copy{Stream: st.Name, Messages: st.State.Messages, Deleted: st.State.Deleted})
+				s.Copies = append(s.Copies, Copy{Stream: st.Name, Messages: st.State.Messages, Bytes: st.State.Bytes, Deleted: st.State.Deleted})
 			}
 		}
 	}
@@ -131,4 +143,18 @@ func (c *Collector) monitoring(ctx context.Context, address string, into any) (s
 		return resp.StatusCode, fmt.Errorf("it answers %s", resp.Status)
 	}
 	return resp.StatusCode, nil
+}
+
+// Servers reads the monitoring addresses of servers, such as http://nats-1:8222, with their copies of the streams of a source. It needs
+// no connection to NATS. The error says what did not answer.
+func Servers(ctx context.Context, s stream.Source, monitors ...string) ([]Server, error) {
+	c := NewCollector(nil, s, monitors...)
+	now := new(collection)
+	var requests []func() error
+	for _, address := range monitors {
+		requests = append(requests, func() error { return c.server(ctx, now, address) })
+	}
+	now.all(requests...)
+	slices.SortFunc(now.s.Servers, func(a, b Server) int { return strings.Compare(a.Monitor, b.Monitor) })
+	return now.s.Servers, errors.Join(now.errs...)
 }

@@ -42,6 +42,9 @@ type Stream struct {
 	MaxAge       time.Duration // 0 without a bound
 	First        time.Time     // when the oldest message was stored; zero when the stream is empty
 	LastSequence uint64
+	Last         time.Time     // when the newest message was stored; zero when there was none
+	Duplicates   time.Duration // the window in which an id is known
+	Lost         uint64        // messages that the leader cannot read any more
 
 	Replicas        int // copies that the stream is to have
 	ReplicasCurrent int // copies that are online and up to date, the leader included
@@ -86,6 +89,11 @@ type Server struct {
 	// Answered is false when the address does not answer. Then everything below is zero.
 	Answered bool
 	Name     string
+	Version  string
+	// Clock is by how much the server's clock is ahead of this machine's, or behind it when negative; the request's time makes it
+	// uncertain.
+	Clock  time.Duration
+	Memory int64 // bytes that the process of the server uses
 	// Healthy is what /healthz says of the server and of its copies of streams and consumers; nil when it does not answer.
 	Healthy *bool
 	// Problem is what /healthz names when the server is not healthy.
@@ -104,5 +112,6 @@ type Server struct {
 type Copy struct {
 	Stream   string
 	Messages uint64
+	Bytes    uint64
 	Deleted  uint64 // sequences between the first and the last that the copy does not have
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/api"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 )
@@ -136,7 +137,7 @@ func (w *Watchdog) askCodat(ctx context.Context, now time.Time, r *Report) error
 		return nil
 	}
 	r.NotSubscribed = slices.DeleteFunc(api.Unsubscribed(w.endpoints), w.ignores)
-	needed, err := w.consumed(ctx)
+	needed, err := inspect.ConsumedTypes(ctx, w.js, w.Source)
 	for _, typ := range r.NotSubscribed {
 		if slices.ContainsFunc(needed, func(p codat.Pattern) bool { return p.Match(typ) }) {
 			r.NeededNotSubscribed = append(r.NeededNotSubscribed, typ)
@@ -147,30 +148,6 @@ func (w *Watchdog) askCodat(ctx context.Context, now time.Time, r *Report) error
 
 func (w *Watchdog) ignores(typ string) bool {
 	return slices.ContainsFunc(w.Ignore, func(p codat.Pattern) bool { return p.Match(typ) })
-}
-
-// consumed returns the types that the durable consumers of the events take by name. One that takes all takes what comes.
-func (w *Watchdog) consumed(ctx context.Context) ([]codat.Pattern, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	st, err := w.js.Stream(ctx, w.Source.Stream())
-	if err != nil {
-		return nil, fmt.Errorf("consumers of %s: %w", w.Source.Stream(), err)
-	}
-	var all []codat.Pattern
-	list := st.ListConsumers(ctx)
-	for info := range list.Info() {
-		for _, filter := range append(info.Config.FilterSubjects, info.Config.FilterSubject) {
-			typ, ok := strings.CutPrefix(filter, w.Source.EventFilter(""))
-			if ok && typ != ">" && typ != "" {
-				all = append(all, codat.Pattern(typ))
-			}
-		}
-	}
-	if err := list.Err(); err != nil {
-		return all, fmt.Errorf("consumers of %s: %w", w.Source.Stream(), err)
-	}
-	return all, nil
 }
 
 // silentTypes learns from the newest event of each type, and returns the types whose silence is raised.

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/headgate/headgate/pkg/codat/codattest"
+	"github.com/headgate/headgate/pkg/doctor"
+	"github.com/headgate/headgate/pkg/stream/streamtest"
+)
+
+// The table of checks is made of the checks.
+func TestOperate_HasDoctorTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	b.WriteString("\n| code | check | wanted | section |\n|---|---|---|---|\n")
+	for _, c := range doctor.Checks() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | [#%s](#%s) |\n", c.Code, c.Name, c.Threshold, c.Anchor, c.Anchor)
+	}
+	b.WriteString("\n")
+	generated(t, "doctor", b.String())
+}
+
+// Each section that a check names is on the page.
+func TestDoctor_RunbooksExist(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(operate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filepath.Base(operate) != filepath.Base(doctor.Runbook) {
+		t.Errorf("the runbook is %s; want %s", doctor.Runbook, operate)
+	}
+	headings := anchors(string(text))
+	for _, c := range doctor.Checks() {
+		if !headings[c.Anchor] {
+			t.Errorf("%s: %s has no section #%s", c.Code, operate, c.Anchor)
+		}
+	}
+}
+
+// hostile is a report with text that a terminal would obey, and with each status.
+func hostile() *doctor.Report {
+	return &doctor.Report{
+		Version: 1, Source: "codat", At: noon,
+		Counts: map[doctor.Status]int{doctor.OK: 1, doctor.Warn: 1, doctor.Fail: 1, doctor.Skipped: 1},
+		Results: []doctor.Result{
+			{Code: "HG-NATS-001", Check: "connection to NATS", Status: doctor.OK, Measured: "connected", Threshold: "a server accepts this user", Runbook: "docs/operate.md#doctor-nats"},
+			{
+				Code: "HG-SRV-002", Check: "health", Status: doctor.Fail, Measured: "nats-1\x1b[2J|\nHEADGATE OK \"\u202e", Threshold: "each is healthy",
+				Cure: "restart\x1b[2J", Runbook: "docs/operate.md#headgateserverunhealthy",
+			},
+			{Code: "HG-EVT-003", Check: "silent types", Status: doctor.Warn, Measured: "株式会社.\x07", Threshold: "no type is silent", Cure: "look", Runbook: "docs/operate.md#headgatetypesilent"},
+			{Code: "HG-COD-001", Check: "API of Codat", Status: doctor.Skipped, Reason: "no key", Threshold: "it answers", Runbook: "docs/operate.md#the-endpoints-at-codat"},
+		},
+	}
+}
+
+func TestDoctor_PrintsForPeopleAndMonitoring(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		width  int
+		format string
+		output string
+	}{
+		{"terminal", 100, "", "table"},
+		{"wide", 100, "", "wide"},
+		{"pipe", 0, "", "table"},
+		{"id", 0, "", "id"},
+		{"json", 0, "", "json"},
+		{"nagios", 0, "nagios", "table"},
+		{"prometheus", 0, "prometheus", "table"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var out, talk screen
+			term := terminal{out: &out, err: &talk, width: tt.width}
+			c := doctorCmd{Format: tt.format, outputFlags: outputFlags{Output: tt.output}}
+			if err := c.print(term.printable(), hostile()); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, "doctor_"+tt.name, out.String()+"--- beside it\n"+talk.String())
+			if strings.ContainsAny(out.String()+talk.String(), "\x1b\x07\u202e") {
+				t.Error("a terminal obeys what it prints")
+			}
+			if tt.format == "nagios" && strings.Count(out.String(), "\n") != 1 {
+				t.Errorf("it prints %q; want one line", &out)
+			}
+		})
+	}
+}
+
+func TestDoctor_Result(t *testing.T) {
+	t.Parallel()
+	report := func(statuses ...doctor.Status) *doctor.Report {
+		r := &doctor.Report{Counts: map[doctor.Status]int{}}
+		for _, s := range statuses {
+			r.Counts[s]++
+			r.Results = append(r.Results, doctor.Result{Code: "HG-STR-001", Status: s})
+		}
+		return r
+	}
+	unreached := report(doctor.OK)
+	unreached.Connection = errNotReached
+	unreached.Counts[doctor.Fail]++
+	unreached.Results = append(unreached.Results, doctor.Result{Code: "HG-NATS-001", Status: doctor.Fail})
+	for _, tt := range []struct {
+		name   string
+		c      doctorCmd
+		report *doctor.Report
+		want   int
+	}{
+		{"ok", doctorCmd{}, report(doctor.OK, doctor.Skipped), 0},
+		{"warn", doctorCmd{}, report(doctor.OK, doctor.Warn), 0},
+		{"warn, strict", doctorCmd{Strict: true}, report(doctor.OK, doctor.Warn), 1},
+		{"fail", doctorCmd{}, report(doctor.OK, doctor.Warn, doctor.Fail), 1},
+		{"no connection", doctorCmd{}, unreached, 3},
+		{"nagios, ok", doctorCmd{Format: "nagios"}, report(doctor.OK, doctor.Skipped), 0},
+		{"nagios, warn", doctorCmd{Format: "nagios"}, report(doctor.Warn), 1},
+		{"nagios, warn, strict", doctorCmd{Format: "nagios", Strict: true}, report(doctor.Warn), 2},
+		{"nagios, fail", doctorCmd{Format: "nagios"}, report(doctor.Warn, doctor.Fail), 2},
+		{"nagios, no connection", doctorCmd{Format: "nagios"}, unreached, 2},
+		{"nagios, nothing examined", doctorCmd{Format: "nagios"}, report(doctor.Skipped), 3},
+	} {
+		if got := exitCode(t.Context(), tt.c.result(tt.report)); got != tt.want {
+			t.Errorf("%s: exit %d; want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// doctored decodes the report of a command.
+func doctored(t testing.TB, c *command) map[string]doctor.Result {
+	t.Helper()
+	var r doctor.Report
+	if err := json.Unmarshal([]byte(c.out.String()), &r); err != nil {
+		t.Fatalf("%v in %s%s", err, &c.out, &c.err)
+	}
+	all := map[string]doctor.Result{}
+	for _, one := range r.Results {
+		all[one.Code] = one
+	}
+	return all
+}
+
+func TestDoctor_ExaminesWithoutNATS(t *testing.T) {
+	t.Parallel()
+	unsafe := monitor(t, 200, `{"server_name":"nats-1","version":"2.15.2","jetstream":{"config":{"max_storage":1000},"stats":{"storage":10},"meta":{"leader":"nats-1"}}}`)
+	c := headgate(t, 3, "doctor", "-o", "json", "--nats-url", "nats://user:hunter2@127.0.0.1:1", "--connect-timeout", "100ms", "--monitor-url", unsafe)
+	all := doctored(t, c)
+	for code, want := range map[string]doctor.Status{"HG-NATS-001": doctor.Fail, "HG-NATS-003": doctor.Skipped, "HG-STR-001": doctor.Skipped, "HG-SET-002": doctor.OK, "HG-SRV-003": doctor.Fail} {
+		if all[code].Status != want {
+			t.Errorf("%s = %+v; want %s", code, all[code], want)
+		}
+	}
+	contains(t, c.err.String(), "cannot reach NATS at nats://127.0.0.1:1")
+	if strings.Contains(c.out.String()+c.err.String(), "hunter2") {
+		t.Errorf("it shows the password: %s%s", &c.out, &c.err)
+	}
+}
+
+func TestDoctor_RefusesWrongUsage(t *testing.T) {
+	t.Parallel()
+	there := filepath.Join(t.TempDir(), "there")
+	if err := os.WriteFile(there, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, says := range map[string]string{
+		"--only HG-NOTHING":                  "headgate doctor --list",
+		"--only [":                           "--only",
+		"--wait=-1s":                         "--wait must not be negative",
+		"--format xml":                       "--format",
+		"--bundle " + there:                  "exists",
+		"--monitor-url http://u:hunter2@":    "--monitor-url",
+		"--metrics-url ftp://u:hunter2@host": "--metrics-url",
+	} {
+		c := headgate(t, 2, strings.Fields("doctor "+args)...)
+		contains(t, c.err.String(), says)
+		if strings.Contains(c.err.String(), "hunter2") {
+			t.Errorf("it shows the password: %s", &c.err)
+		}
+	}
+	c := headgate(t, 2, "doctor", "--only", "HG-SET-002,HG-NATS-001", "--nats-creds", there+"/none")
+	contains(t, c.out.String(), "fail\tHG-SET-002", "fail\tHG-NATS-001")
+}
+
+func TestDoctor_ListsChecks(t *testing.T) {
+	t.Parallel()
+	if lines := headgate(t, 0, "doctor", "--list").out.lines(); len(lines) != len(doctor.Checks()) {
+		t.Errorf("it lists %d checks; want %d", len(lines), len(doctor.Checks()))
+	}
+}
+
+// The document is as the schema says.
+func TestDoctor_JSONIsAsItsSchema(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/schemas/doctor.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("doctor.json", document); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := compiler.Compile("doctor.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newBroker(t, builtinSpecs()...)
+	c := r.headgate(0, "doctor", "-o", "json")
+	instance, err := jsonschema.UnmarshalJSON(strings.NewReader(c.out.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(instance); err != nil {
+		t.Errorf("%v in %s", err, &c.out)
+	}
+	if err := schema.Validate(map[string]any{"version": "1"}); err == nil {
+		t.Error("the schema takes a document without results")
+	}
+}
+
+func TestDoctor_WaitsUntilNothingFails(t *testing.T) {
+	t.Parallel()
+	s := streamtest.Empty(t)
+	headgate(t, 1, "doctor", "--only", "HG-STR-001", "--nats-url", s.URL)
+	c := begin(t, "", "doctor", "--only", "HG-STR-001", "--wait", "2m", "--nats-url", s.URL)
+	headgate(t, 0, "provision", "--nats-url", s.URL)
+	c.exit(0)
+	contains(t, c.out.String(), "ok\tHG-STR-001")
+}
+
+// The endpoints and the metrics of processes are what Codat's stand-in and a process answer.
+func TestDoctor_AsksCodatAndProcesses(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, builtinSpecs()...)
+	key := filepath.Join(t.TempDir(), "codat")
+	if err := os.WriteFile(key, []byte("codat-api-key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	standIn, err := codattest.Start(codattest.Options{Key: "codat-api-key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standIn.Close)
+	id := standIn.AddEndpoint(codattest.Endpoint{URL: "https://user:hunter2@hooks.example.com/"})
+	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "# TYPE headgate_ready gauge\nheadgate_ready 0\n# TYPE headgate_ingress_key_matches_total counter\nheadgate_ingress_key_matches_total{key=\"deadbeef\"} 3\n")
+	}))
+	t.Cleanup(metrics.Close)
+	args := []string{"doctor", "-o", "json", "--only", "HG-COD-*,HG-PRC-*,HG-KEY-*", "--codat-key-file", key, "--codat-url", standIn.URL(), "--metrics-url", metrics.URL}
+	all := doctored(t, r.headgate(1, args...))
+	for code, want := range map[string]doctor.Status{"HG-COD-001": doctor.OK, "HG-COD-002": doctor.OK, "HG-PRC-001": doctor.OK, "HG-PRC-002": doctor.Fail, "HG-KEY-004": doctor.OK} {
+		if all[code].Status != want {
+			t.Errorf("%s = %+v; want %s", code, all[code], want)
+		}
+	}
+	standIn.SetDisabled(id, true)
+	if got := doctored(t, r.headgate(1, args...))["HG-COD-002"]; got.Status != doctor.Fail || !strings.Contains(got.Measured, id) {
+		t.Errorf("HG-COD-002 = %+v; want it to fail with %s", got, id)
+	}
+}
