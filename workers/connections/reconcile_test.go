@@ -204,11 +204,12 @@ func TestWorker_FindsASilentDisconnect(t *testing.T) {
 	if last := c.Timeline[len(c.Timeline)-1]; !last.Found || last.From != codat.Linked || last.Type != "" || c.From != codat.Linked || c.WebhookID != "" || c.Platform != "gbol" {
 		t.Errorf("the record is %+v", c)
 	}
-	if families, err := p.Gatherer.Gather(); err != nil || !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool {
-		return f.GetName() == "headgate_connections_silent_changes_total" && f.GetMetric()[1].GetCounter().GetValue() == 1
-	}) {
-		t.Errorf("the metrics do not tell of the disconnect: %v", err)
-	}
+	streamtest.Wait(t, func() bool { // it is counted when it is recorded
+		families, err := p.Gatherer.Gather()
+		return err == nil && slices.ContainsFunc(families, func(f *dto.MetricFamily) bool {
+			return f.GetName() == "headgate_connections_silent_changes_total" && f.GetMetric()[1].GetCounter().GetValue() == 1
+		})
+	}, "the metrics to tell of the disconnect")
 	r.event("msg_2", "connection.disconnected", "c-1", "k-1", "Unlinked", time.Now().Add(-time.Hour)) // late
 	r.event("msg_3", "connection.reconnected", "c-1", "k-1", "Linked", time.Now().Add(time.Minute))
 	streamtest.Wait(t, func() bool { return len(r.record("c-1", "k-1").Timeline) == 4 }, "both events to be there")
