@@ -34,7 +34,11 @@ func newCodatAccount(t *testing.T) *codatAccount {
 
 func (a *codatAccount) setKey(key string) {
 	a.t.Helper()
-	if err := os.WriteFile(a.keyFile, []byte(key+"\n"), 0o600); err != nil {
+	// Written in place, it could be read while it is empty.
+	if err := os.WriteFile(a.keyFile+".new", []byte(key+"\n"), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	if err := os.Rename(a.keyFile+".new", a.keyFile); err != nil {
 		a.t.Fatal(err)
 	}
 }

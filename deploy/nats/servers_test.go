@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a condition may take: machines on which tests run are slow at times.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // program is the command headgate, built once.
 var program = sync.OnceValues(func() (string, error) {

@@ -18,7 +18,7 @@ import (
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 const codatSource = streamtest.Source
 

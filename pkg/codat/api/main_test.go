@@ -58,9 +58,13 @@ func connect(t *testing.T, h http.HandlerFunc, change ...func(*api.Settings)) *s
 	return s
 }
 
+// write replaces a file: written in place, it can be read while it is empty.
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
 		t.Fatal(err)
 	}
 }

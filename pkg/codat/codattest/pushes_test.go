@@ -351,12 +351,16 @@ func TestClose_WaitsForCalls(t *testing.T) {
 		called <- err
 	}()
 	<-entered
-	time.AfterFunc(100*time.Millisecond, func() { close(leave) })
-	s.Close()
-	if !left.Load() {
-		t.Error("Close has returned while a call was in progress")
-	}
+	waited := make(chan bool, 1)
+	go func() {
+		s.Close()
+		waited <- left.Load()
+	}()
 	if err := <-called; !errors.Is(err, api.ErrOutcomeUnknown) {
 		t.Errorf("Create = %v; want the end of its connection", err)
+	}
+	close(leave) // Close has ended the connection, and waits for the call
+	if !<-waited {
+		t.Error("Close has returned while a call was in progress")
 	}
 }
