@@ -25,7 +25,8 @@ type connectionsListCmd struct {
 	Connection   string `name:"connection" env:"-" help:"Only the connection with this id, whose company need not be known."`
 	Status       string `name:"status" env:"-" help:"Only connections with this status: PendingAuth, Linked, Unlinked, Deauthorized, another one of Codat's, or deleted."`
 	Suspect      bool   `name:"suspect" env:"-" help:"Only connections of which a read has failed for want of authorisation since the status was reported."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	periodFlags  `embed:"" set:"when=whose status changed"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -47,7 +48,7 @@ type listedConnection struct {
 // deletedStatus is what --status takes for connections that are deleted, whatever their status was.
 const deletedStatus = "deleted"
 
-// Run prints one line for each connection.
+// Run lists the connections.
 func (c *connectionsListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
@@ -62,7 +63,7 @@ func (c *connectionsListCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return printList(t, "connection", c.JSON, connectionLine, func(each func(listedConnection) error) error {
+	return connectionListing.print(t, c.listFlags, func(each func(listedConnection) error) error {
 		for _, r := range all {
 			if err := each(listedConnection{
 				r.Company, r.Connection, r.Status, r.Deleted, r.Suspect, r.Changed, r.From, r.LastRead, r.Reconciled, r.Platform, r.PlatformName,
@@ -76,7 +77,8 @@ func (c *connectionsListCmd) Run(ctx context.Context, t *terminal) error {
 
 // selects reports whether a connection is listed.
 func (c *connectionsListCmd) selects(r state.Connection) bool {
-	return (c.Connection == "" || c.Connection == r.Connection) && (c.Status == "" || strings.EqualFold(c.Status, statusOf(r.Status, r.Deleted))) && (!c.Suspect || r.Suspect)
+	return (c.Connection == "" || c.Connection == r.Connection) && (c.Status == "" || strings.EqualFold(c.Status, statusOf(r.Status, r.Deleted))) &&
+		(!c.Suspect || r.Suspect) && c.contains(r.Changed)
 }
 
 // statusOf is the status of a connection in a word.
@@ -87,20 +89,39 @@ func statusOf(s codat.ConnectionStatus, deleted bool) string {
 	return string(s)
 }
 
-// connectionLine returns a connection in one line.
-func connectionLine(c listedConnection) string {
-	line := fmt.Sprintf("%-36s  %-36s  %-12s  since %-19s  platform %s", printable(c.Company), printable(c.Connection),
-		printable(statusOf(c.Status, c.Deleted)), formatTime(c.Changed), printable(c.Platform))
-	if c.Suspect {
-		line += "  suspect"
-	}
-	return line
+var connectionListing = listing[listedConnection]{
+	noun: "connection",
+	id:   func(c listedConnection) string { return c.Company + " " + c.Connection },
+	columns: []column[listedConnection]{
+		{name: "COMPANY", cell: func(c listedConnection) cell { return idCell(c.Company) }},
+		{name: "CONNECTION", cell: func(c listedConnection) cell { return idCell(c.Connection) }},
+		{name: "STATUS", cell: connectionStatus},
+		{name: "SINCE", cell: func(c listedConnection) cell { return timeCell(c.Changed) }},
+		{name: "FROM", wide: true, cell: func(c listedConnection) cell { return textCell(c.From) }},
+		{name: "SUSPECT", cell: func(c listedConnection) cell {
+			if c.Suspect {
+				return stateCell("suspect", yellow)
+			}
+			return textCell("")
+		}},
+		{name: "LAST READ", wide: true, cell: func(c listedConnection) cell { return timeCell(c.LastRead) }},
+		{name: "RECONCILED", wide: true, cell: func(c listedConnection) cell { return timeCell(c.Reconciled) }},
+		{name: "PLATFORM", cell: func(c listedConnection) cell { return textCell(c.Platform) }},
+		{name: "PLATFORM NAME", wide: true, cell: func(c listedConnection) cell { return textCell(c.PlatformName) }},
+	},
+}
+
+func connectionStatus(c listedConnection) cell {
+	status := statusOf(c.Status, c.Deleted)
+	return stateCell(status, map[string]color{
+		string(codat.Linked): green, string(codat.PendingAuth): yellow, string(codat.Unlinked): yellow, string(codat.Deauthorized): red,
+	}[status])
 }
 
 type connectionsShowCmd struct {
 	Company      string `arg:"" help:"The company's id."`
 	Connection   string `arg:"" help:"The connection's id."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -122,14 +143,11 @@ func (c *connectionsShowCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
-	return printConnection(t.out, r)
+	return c.printRecord(t, r, r.Company+" "+r.Connection, func() error { return printConnection(t, r) })
 }
 
 // printConnection writes what a connection is, and its changes.
-func printConnection(w io.Writer, r state.Connection) error {
+func printConnection(t *terminal, r state.Connection) error {
 	by := "-"
 	if len(r.Timeline) > 0 {
 		by = changedBy(r.Timeline[len(r.Timeline)-1])
@@ -138,15 +156,15 @@ func printConnection(w io.Writer, r state.Connection) error {
 	if r.Suspect {
 		suspect = "yes: a read has failed for want of authorisation since"
 	}
-	err := printRows(w, [][2]string{
+	err := printRows(t.out, [][2]string{
 		{"company", r.Company},
 		{"connection", r.Connection},
 		{"status", statusOf(r.Status, r.Deleted)},
-		{"since", formatTime(r.Changed)},
+		{"since", t.time(r.Changed)},
 		{"by", by},
 		{"suspect", suspect},
-		{"last read", formatTime(r.LastRead)},
-		{"reconciled", formatTime(r.Reconciled)},
+		{"last read", t.time(r.LastRead)},
+		{"reconciled", t.time(r.Reconciled)},
 		{"platform", strings.TrimSpace(r.Platform + " " + r.PlatformName)},
 	})
 	if err != nil || len(r.Timeline) == 0 {
@@ -155,9 +173,9 @@ func printConnection(w io.Writer, r state.Connection) error {
 	var b strings.Builder
 	b.WriteByte('\n')
 	for _, c := range r.Timeline {
-		fmt.Fprintf(&b, "%s  %-12s  from %-12s  %s\n", formatTime(c.At), printable(statusOf(c.Status, c.Deleted)), printable(string(c.From)), changedBy(c))
+		fmt.Fprintf(&b, "%s  %-12s  from %-12s  %s\n", t.time(c.At), printable(statusOf(c.Status, c.Deleted)), printable(string(c.From)), changedBy(c))
 	}
-	_, err = io.WriteString(w, b.String())
+	_, err = io.WriteString(t.out, b.String())
 	return err
 }
 

@@ -164,9 +164,9 @@ func (c *deadShowCmd) printText(t *terminal, letter operator.Letter) error {
 		{"attempts", fmt.Sprint(letter.Attempts)},
 		{"first error", letter.FirstError},
 		{"last error", letter.LastError},
-		{"first attempt", formatTime(letter.FirstAttempt)},
-		{"last attempt", formatTime(letter.LastAttempt)},
-		{"given up", formatTime(letter.Buried)},
+		{"first attempt", t.time(letter.FirstAttempt)},
+		{"last attempt", t.time(letter.LastAttempt)},
+		{"given up", t.time(letter.Buried)},
 		{"on host", letter.Host},
 		{"body", plural(len(letter.Body), "byte")},
 		{"state", letterState(letter).text},
@@ -175,7 +175,7 @@ func (c *deadShowCmd) printText(t *terminal, letter operator.Letter) error {
 		rows = append(rows, [2]string{"again after", fmt.Sprintf("dead letter %d", letter.Replaces)})
 	}
 	for _, g := range letter.Given {
-		rows = append(rows, [2]string{"given again", fmt.Sprintf("%s by %s, redrive %s: %s", formatTime(g.At), printable(g.By), g.Redrive, g.Outcome)})
+		rows = append(rows, [2]string{"given again", fmt.Sprintf("%s by %s, redrive %s: %s", t.time(g.At), printable(g.By), g.Redrive, g.Outcome)})
 	}
 	if err := printRows(t.out, rows); err != nil || !c.Payload {
 		return err
@@ -253,10 +253,7 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 		opts.Preview = preview.write
 	}
 	s, err := o.SelectLetters(ctx, opts)
-	if err := preview.flush(); err != nil {
-		return err
-	}
-	if err != nil {
+	if err := errors.Join(err, preview.flush()); err != nil {
 		return err
 	}
 	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "dead letter", json: c.JSON})

@@ -32,7 +32,6 @@ type endpointsCmd struct {
 // endpointsFlags are the flags of the commands that call Codat.
 type endpointsFlags struct {
 	Codat api.Settings `embed:""`
-	JSON  bool         `name:"json" env:"-" help:"Print JSON."`
 }
 
 // Validate returns an error without a file of the API key, and for a setting that cannot be used.
@@ -72,38 +71,67 @@ func (f *endpointsFlags) explain(err error) error {
 }
 
 type endpointsListCmd struct {
+	Type           codat.Pattern `name:"type" env:"-" help:"Only endpoints that have this event type, or one of a pattern: * is one token, > the rest."`
+	listFlags      `embed:""`
 	endpointsFlags `embed:""`
 }
 
-// An endpointsList is what endpoints list prints as JSON.
-type endpointsList struct {
-	Endpoints     []api.Webhook `json:"endpoints"`
-	NotSubscribed []string      `json:"not_subscribed"` // current types of the catalog that no endpoint has
+// Validate returns an error for a --type that is no pattern, and as endpointsFlags do.
+func (c *endpointsListCmd) Validate() error {
+	return errors.Join(validateType(c.Type), c.endpointsFlags.Validate())
 }
 
-// Run prints each endpoint, and the types that none has.
+// Run lists the endpoints, and says which types none has.
 func (c *endpointsListCmd) Run(ctx context.Context, t *terminal) error {
 	return c.with(ctx, func(_ *api.Client, all []api.Webhook) error {
 		missing := api.Unsubscribed(all)
-		if c.JSON {
-			return printJSON(t.out, endpointsList{append([]api.Webhook{}, all...), append([]string{}, missing...)})
-		}
-		for _, w := range all {
-			if _, err := io.WriteString(t.out, endpointText(w)); err != nil {
-				return err
+		l := endpointListing
+		l.member = &member{"not_subscribed", append([]string{}, missing...)}
+		err := l.print(t, c.listFlags, func(each func(api.Webhook) error) error {
+			for _, w := range all {
+				if !c.selects(w) {
+					continue
+				}
+				if err := each(w); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil || !c.forPeople() {
+			return err
 		}
+		fmt.Fprintf(t.err, "Codat allows %d endpoints\n", api.MaxWebhooks)
 		if len(missing) > 0 {
-			if _, err := fmt.Fprintf(t.out, "%s that no endpoint has:\n    %s\n", plural(len(missing), "type"), strings.Join(missing, "\n    ")); err != nil {
-				return err
-			}
+			fmt.Fprintf(t.err, "%s that no endpoint has:\n    %s\n", plural(len(missing), "type"), strings.Join(missing, "\n    "))
 		}
-		fmt.Fprintf(t.err, "%s of %d\n", plural(len(all), "endpoint"), api.MaxWebhooks)
 		if slices.ContainsFunc(all, func(w api.Webhook) bool { return w.Disabled }) {
 			fmt.Fprintln(t.err, "Only the Portal enables an endpoint again: headgate endpoints checklist")
 		}
 		return nil
 	})
+}
+
+// selects reports whether an endpoint is listed. One without types has all.
+func (c *endpointsListCmd) selects(w api.Webhook) bool {
+	return c.Type == "" || len(w.EventTypes) == 0 || slices.ContainsFunc(w.EventTypes, c.Type.Match)
+}
+
+var endpointListing = listing[api.Webhook]{
+	noun: "endpoint",
+	id:   func(w api.Webhook) string { return w.ID },
+	columns: []column[api.Webhook]{
+		{name: "ENDPOINT", cell: func(w api.Webhook) cell { return idCell(w.ID) }},
+		{name: "STATE", cell: func(w api.Webhook) cell {
+			if w.Disabled {
+				return stateCell("disabled", red)
+			}
+			return stateCell("enabled", green)
+		}},
+		{name: "URL", cell: func(w api.Webhook) cell { return textCell(w.URL) }},
+		{name: "COMPANIES", cell: func(w api.Webhook) cell { return textCell(companiesText(w.CompanyTags)) }},
+		{name: "TYPES", cell: func(w api.Webhook) cell { return textCell(typesText(w.EventTypes)) }},
+	},
 }
 
 // endpointText returns an endpoint in three lines.
@@ -145,6 +173,7 @@ type endpointsCreateCmd struct {
 	Type           []codat.Pattern `name:"type" env:"-" placeholder:"PATTERN" help:"Event type, or pattern of the catalog's types, as connection.>; give it again for more. Default: every current type of the catalog."`
 	Unknown        bool            `name:"unknown-type" env:"-" help:"Allow types that Headgate does not know."`
 	CompanyTag     []string        `name:"company-tag" env:"-" placeholder:"KEY:VALUE" help:"Only events of companies with this tag; give it again for companies with another one."`
+	JSON           bool            `name:"json" env:"-" help:"Print JSON."`
 	endpointsFlags `embed:""`
 }
 
@@ -238,6 +267,7 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, t *terminal) error {
 type endpointsDeleteCmd struct {
 	ID             string `arg:"" help:"Its id, as endpoints list prints it."`
 	Yes            bool   `name:"yes" env:"-" help:"Do not ask."`
+	JSON           bool   `name:"json" env:"-" help:"Print JSON."`
 	endpointsFlags `embed:""`
 }
 

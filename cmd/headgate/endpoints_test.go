@@ -54,12 +54,18 @@ func (a *codatAccount) endpoints(want int, args ...string) *command {
 	return headgate(a.t, want, slices.Concat([]string{"endpoints"}, args, a.flags())...)
 }
 
+// An endpointsList is the document of endpoints list.
+type endpointsList struct {
+	Endpoints     []api.Webhook `json:"items"`
+	NotSubscribed []string      `json:"not_subscribed"`
+}
+
 const hook = "https://hooks.example.com/webhooks/codat"
 
 func TestEndpoints_CreateListDelete(t *testing.T) {
 	t.Parallel()
 	a := newCodatAccount(t)
-	contains(t, a.endpoints(0, "list").out.String(), "61 types that no endpoint has:", "connection.deleted", "invoices.write.successful")
+	contains(t, a.endpoints(0, "list").err.String(), "0 endpoints", "61 types that no endpoint has:", "connection.deleted", "invoices.write.successful")
 
 	c := a.endpoints(0, "create", hook, "--type", "connection.>", "--type", "read.completed", "--company-tag", "region:uk", "--json")
 	made := decode[api.Webhook](t, c.out.lines())[0]
@@ -73,14 +79,20 @@ func TestEndpoints_CreateListDelete(t *testing.T) {
 	contains(t, c.out.String(), "created ", "types: all 61 of the catalog", "companies: all")
 
 	c = a.endpoints(0, "list")
-	contains(t, c.out.String(), made.ID+"  enabled   "+hook, "types: connection.connected, ", "companies: with region:uk")
-	contains(t, c.err.String(), "2 endpoints of 50")
-	if strings.Contains(c.out.String(), "that no endpoint has") {
+	contains(t, c.out.String(), made.ID+"\tenabled\t"+hook+"\twith region:uk\tconnection.connected, ", "\tall\tall 61 of the catalog\n")
+	contains(t, c.err.String(), "2 endpoints\n", "allows 50")
+	if strings.Contains(c.err.String(), "that no endpoint has") {
 		t.Errorf("the second endpoint has all types: %s", &c.out)
 	}
-	list := decode[endpointsList](t, a.endpoints(0, "list", "--json").out.lines())[0]
+	if ids := a.endpoints(0, "list", "--type", "connection.>", "-o", "id").out.lines(); len(ids) != 2 {
+		t.Errorf("%q have a type of connections; want both", ids)
+	}
+	if ids := a.endpoints(0, "list", "--type", "company.>", "-o", "id").out.lines(); len(ids) != 1 || ids[0] == made.ID {
+		t.Errorf("%q have a type of companies; want the second", ids)
+	}
+	list := decode[endpointsList](t, []string{a.endpoints(0, "list", "-o", "json").out.String()})[0]
 	if len(list.Endpoints) != 2 || list.NotSubscribed == nil || len(list.NotSubscribed) != 0 {
-		t.Errorf("endpoints list --json = %+v", list)
+		t.Errorf("endpoints list -o json = %+v", list)
 	}
 
 	all := list.Endpoints[1].ID
@@ -93,12 +105,12 @@ func TestEndpoints_CreateListDelete(t *testing.T) {
 		t.Errorf("without an answer the error is %v; want one that names --yes", err)
 	}
 	contains(t, a.endpoints(2, "delete", all).err.String(), all, "No other endpoint has: ", "company.created", "add --yes")
-	if got := decode[endpointsList](t, a.endpoints(0, "list", "--json").out.lines())[0]; len(got.Endpoints) != 2 {
+	if got := decode[endpointsList](t, []string{a.endpoints(0, "list", "-o", "json").out.String()})[0]; len(got.Endpoints) != 2 {
 		t.Errorf("without --yes %d endpoints are left; want both", len(got.Endpoints))
 	}
 	contains(t, a.endpoints(0, "delete", all, "--yes").out.String(), "deleted "+all)
 	contains(t, a.endpoints(1, "delete", all, "--yes").err.String(), "there is no endpoint "+all)
-	list = decode[endpointsList](t, a.endpoints(0, "list", "--json").out.lines())[0]
+	list = decode[endpointsList](t, []string{a.endpoints(0, "list", "-o", "json").out.String()})[0]
 	if len(list.Endpoints) != 1 || len(list.NotSubscribed) != len(codat.Current())-7 || slices.Contains(list.NotSubscribed, "connection.created") {
 		t.Errorf("after the delete %+v", list)
 	}
@@ -110,7 +122,7 @@ func TestEndpoints_SaysWhichIsDisabledAndEscapesForeignText(t *testing.T) {
 	id := a.AddEndpoint(codattest.Endpoint{URL: "https://x.example/\x1b[31m", EventTypes: []string{"own\x1b.type"}, CompanyTags: []string{"a:\x1b"}})
 	a.SetDisabled(id, true)
 	c := a.endpoints(0, "list")
-	contains(t, c.out.String(), id+"  disabled  https://x.example/\\x1b[31m", `types: own\x1b.type`, `companies: with a:\x1b`)
+	contains(t, c.out.String(), id+"\tdisabled\thttps://x.example/\\x1b[31m\t"+`with a:\x1b`+"\t"+`own\x1b.type`)
 	contains(t, c.err.String(), "headgate endpoints checklist")
 	contains(t, headgate(t, 0, "endpoints", "checklist").out.String(), "[ ] Copy the signing secret", "[ ] Enable an endpoint", "custom headers", "Replay")
 }

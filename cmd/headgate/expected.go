@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/state"
 )
 
 // expectedCmd lists what should have come from Codat and has not.
 type expectedCmd struct {
 	Kind         []state.ExpectedKind `name:"kind" env:"-" help:"Only this kind: silent, overdue or stale; give it again for another one."`
+	Type         codat.Pattern        `name:"type" env:"-" help:"Only silent types that are this event type, or of a pattern: * is one token, > the rest."`
 	Company      string               `name:"company" env:"-" help:"Only what concerns the company with this id."`
-	JSON         bool                 `name:"json" env:"-" help:"Print JSON."`
+	Connection   string               `name:"connection" env:"-" help:"Only what concerns the connection with this id."`
+	periodFlags  `embed:"" set:"when=that were due"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -23,10 +27,10 @@ func (c *expectedCmd) Validate() error {
 			return fmt.Errorf("--kind: no kind is %q: use silent, overdue or stale", k)
 		}
 	}
-	return nil
+	return validateType(c.Type)
 }
 
-// Run prints one line for each record.
+// Run lists the records.
 func (c *expectedCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
@@ -38,9 +42,9 @@ func (c *expectedCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	n := 0
-	err = printList(t, "record", c.JSON, expectedLine, func(each func(state.Expected) error) error {
+	err = expectedListing.print(t, c.listFlags, func(each func(state.Expected) error) error {
 		for _, e := range all {
-			if c.Company != "" && c.Company != e.Company {
+			if !c.selects(e) {
 				continue
 			}
 			n++
@@ -50,20 +54,37 @@ func (c *expectedCmd) Run(ctx context.Context, t *terminal) error {
 		}
 		return nil
 	})
-	if err == nil && n == 0 && !c.JSON {
+	if err == nil && n == 0 && c.forPeople() {
 		fmt.Fprintln(t.err, "headgate watch, or headgate serve, writes the records: while neither runs nothing is recorded")
 	}
 	return err
 }
 
-// expectedLine returns a record in one line.
-func expectedLine(e state.Expected) string {
-	what := "events of " + printable(e.Type)
-	switch e.Kind {
-	case state.OverdueWrite:
-		what = fmt.Sprintf("outcome of write %s  %s  company %s", printable(e.PushOperationKey), printable(string(e.DataType)), printable(e.Company))
-	case state.StaleRead:
-		what = fmt.Sprintf("read of %s  company %s  connection %s", printable(string(e.DataType)), printable(e.Company), printable(e.Connection))
-	}
-	return fmt.Sprintf("%-7s  due %s  last %-19s  %s", e.Kind, formatTime(e.Due), formatTime(e.Last), what)
+// selects reports whether a record is listed.
+func (c *expectedCmd) selects(e state.Expected) bool {
+	return (c.Type == "" || e.Type != "" && c.Type.Match(e.Type)) && (c.Company == "" || c.Company == e.Company) &&
+		(c.Connection == "" || c.Connection == e.Connection) && c.contains(e.Due)
+}
+
+var expectedListing = listing[state.Expected]{
+	noun: "record",
+	id: func(e state.Expected) string {
+		switch e.Kind {
+		case state.OverdueWrite:
+			return e.PushOperationKey
+		case state.StaleRead:
+			return e.Company + " " + e.Connection + " " + string(e.DataType)
+		}
+		return e.Type
+	},
+	columns: []column[state.Expected]{
+		{name: "KIND", cell: func(e state.Expected) cell { return stateCell(string(e.Kind), yellow) }},
+		{name: "DUE", cell: func(e state.Expected) cell { return timeCell(e.Due) }},
+		{name: "LAST", cell: func(e state.Expected) cell { return timeCell(e.Last) }},
+		{name: "TYPE", cell: func(e state.Expected) cell { return textCell(e.Type) }},
+		{name: "DATA TYPE", cell: func(e state.Expected) cell { return textCell(e.DataType) }},
+		{name: "COMPANY", cell: func(e state.Expected) cell { return idCell(e.Company) }},
+		{name: "CONNECTION", cell: func(e state.Expected) cell { return idCell(e.Connection) }},
+		{name: "PUSH OPERATION", cell: func(e state.Expected) cell { return idCell(e.PushOperationKey) }},
+	},
 }

@@ -50,11 +50,16 @@ func TestExpected_ListsRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := r.headgate(0, "expected")
-	contains(t, c.out.String(), "events of read.completed", `outcome of write p-1  bills\x1b  company c-2`, "read of invoices  company c-1  connection k-1", "due "+formatTime(due))
+	contains(t, c.out.String(), "silent\t"+due.UTC().Format(time.RFC3339)+"\t-\tread.completed\t", "\t"+`bills\x1b`+"\tc-2\t-\tp-1\n", "\tinvoices\tc-1\tk-1\t-\n")
 	contains(t, c.err.String(), "3 records")
 	for args, want := range map[string]string{
 		"":                              "overdue silent stale",
 		"--kind silent":                 "silent",
+		"--type read.>":                 "silent",
+		"--type bills.>":                "",
+		"--connection k-1":              "stale",
+		"--until 2026-02-01":            "",
+		"--since 2026-02-01 --limit 2":  "overdue silent",
 		"--kind silent --kind stale":    "silent stale",
 		"--company c-1":                 "stale",
 		"--company c-1 --kind overdue":  "",

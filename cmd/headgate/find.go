@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/claims"
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/state"
@@ -19,11 +19,18 @@ import (
 
 // findCmd tells what became of one event, or lists the events of a company, a connection or a write.
 type findCmd struct {
-	ID           string   `arg:"" help:"A webhook-id (msg_…), or the id of a company, of a connection or of a push operation."`
-	Since        timeFlag `name:"since" env:"-" placeholder:"TIME" help:"Of a company, connection or push operation: only events stored at this time or later, as a duration before now (90m, 3d), a date, or a date and time. Without it, all that are stored."`
-	JSON         bool     `name:"json" env:"-" help:"Print JSON."`
+	ID           string        `arg:"" help:"A webhook-id (msg_…), or the id of a company, of a connection or of a push operation."`
+	Type         codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
+	periodFlags  `embed:"" set:"when=received"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
+
+// Validate returns an error for a --type that is no pattern.
+func (c *findCmd) Validate() error { return validateType(c.Type) }
+
+// filtered reports whether a flag chooses among the events, so that a list of them is printed.
+func (c *findCmd) filtered() bool { return c.Type != "" || c.periodFlags != periodFlags{} }
 
 // Run prints the story of a webhook-id, and for another id a line for each of its events.
 func (c *findCmd) Run(ctx context.Context, t *terminal) error {
@@ -36,7 +43,7 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 	defer progress.clear()
 	scan := func(done, of uint64) { progress.show("events", done, of) }
 	// The ids of companies, connections and push operations are UUIDs.
-	if c.Since == (timeFlag{}) && uuid.Validate(c.ID) != nil {
+	if !c.filtered() && uuid.Validate(c.ID) != nil {
 		story, err := inspect.Find(ctx, nc, nc.source, c.ID, scan)
 		progress.clear()
 		if err == nil {
@@ -47,10 +54,13 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 		}
 	}
 	n := 0
-	err = printList(t, "event", c.JSON, foundLine, func(each func(inspect.Event) error) error {
+	err = eventListing.print(t, c.listFlags, func(each func(inspect.Event) error) error {
 		_, err := stream.Read(ctx, nc, nc.source.Stream(), stream.ReadOptions{Since: c.Since.Time, Progress: scan}, func(m *jetstream.RawStreamMsg) error {
 			e := inspect.NewEvent(nc.source, m)
 			if c.ID != e.Company && c.ID != e.Connection && c.ID != e.PushOperationKey && c.ID != e.WebhookID {
+				return nil
+			}
+			if c.Type != "" && !c.Type.Match(e.Type) || !c.contains(e.Time) {
 				return nil
 			}
 			n++
@@ -60,30 +70,39 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	})
 	if err == nil && n == 0 {
-		err = c.notFound(ctx, nc)
+		err = c.notFound(ctx, t, nc)
 	}
 	return err
 }
 
 // notFound says why an id may not be here.
-func (c *findCmd) notFound(ctx context.Context, nc *client) error {
+func (c *findCmd) notFound(ctx context.Context, t *terminal, nc *client) error {
 	st, err := nc.Stream(ctx, nc.source.Stream())
 	if err != nil {
 		return err
 	}
 	since := "which holds no event"
 	if first := st.CachedInfo().State.FirstTime; !first.IsZero() {
-		since = "whose oldest message is of " + formatTime(first)
+		since = "whose oldest message is of " + t.time(first)
 	}
 	return fmt.Errorf("nothing has the id %q in %s, %s: the event is older or was erased, belongs to another --source, or was refused; the ingress's log has a line with claimed_id for a request that it refused", c.ID, nc.source.Stream(), since)
 }
 
-func foundLine(e inspect.Event) string {
-	line := fmt.Sprintf("#%-8d  %s  %-36s  company %s  %s", e.Sequence, formatTime(e.Time), printable(e.Type), printable(e.Company), printable(e.WebhookID))
-	if e.Redrive != "" {
-		line += "  redrive " + printable(e.Redrive)
-	}
-	return line
+var eventListing = listing[inspect.Event]{
+	noun: "event",
+	id:   func(e inspect.Event) string { return e.WebhookID },
+	columns: []column[inspect.Event]{
+		{name: "SEQUENCE", cell: func(e inspect.Event) cell { return numberCell(e.Sequence) }},
+		{name: "RECEIVED", cell: func(e inspect.Event) cell { return timeCell(e.Time) }},
+		{name: "TYPE", cell: func(e inspect.Event) cell { return textCell(e.Type) }},
+		{name: "COMPANY", cell: func(e inspect.Event) cell { return idCell(e.Company) }},
+		{name: "CONNECTION", wide: true, cell: func(e inspect.Event) cell { return idCell(e.Connection) }},
+		{name: "PUSH OPERATION", wide: true, cell: func(e inspect.Event) cell { return idCell(e.PushOperationKey) }},
+		{name: "WEBHOOK-ID", cell: func(e inspect.Event) cell { return idCell(e.WebhookID) }},
+		{name: "REDRIVE", cell: func(e inspect.Event) cell { return textCell(e.Redrive) }},
+		{name: "QUARANTINED", cell: func(e inspect.Event) cell { return stateCell(e.Reason, yellow) }},
+		{name: "BYTES", wide: true, cell: func(e inspect.Event) cell { return numberCell(e.Bytes) }},
+	},
 }
 
 // A foundStory is what find prints as JSON.
@@ -120,10 +139,7 @@ func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.S
 			return err
 		}
 	}
-	if c.JSON {
-		return printJSON(t.out, found)
-	}
-	return found.print(t.out, typ)
+	return c.printRecord(t, found, found.WebhookID, func() error { return found.print(t, typ) })
 }
 
 // readStates reads the records of the write and of the connection that an event is about. The record of the write is without its
@@ -157,7 +173,7 @@ func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event
 	return nil
 }
 
-func (f foundStory) print(w io.Writer, typ string) error {
+func (f foundStory) print(t *terminal, typ string) error {
 	rows := [][2]string{{"webhook-id", f.WebhookID}, {"type", typ}}
 	if len(f.Stored) == 0 {
 		rows = append(rows, [2]string{"stored", "no more: the message has expired, the claims are left"})
@@ -166,7 +182,7 @@ func (f foundStory) print(w io.Writer, typ string) error {
 		if i == 0 {
 			rows = append(rows, [2]string{"company", e.Company}, [2]string{"connection", e.Connection})
 		}
-		what := fmt.Sprintf("%s  #%d, %s", formatTime(e.Time), e.Sequence, plural(e.Bytes, "byte"))
+		what := fmt.Sprintf("%s  #%d, %s", t.time(e.Time), e.Sequence, plural(e.Bytes, "byte"))
 		switch {
 		case e.Reason != "":
 			what += ", in the quarantine: " + e.Reason
@@ -176,7 +192,7 @@ func (f foundStory) print(w io.Writer, typ string) error {
 		rows = append(rows, [2]string{map[bool]string{true: "received", false: "again"}[i == 0], what})
 	}
 	for _, h := range f.Handlings {
-		rows = append(rows, [2]string{"worker", handlingText(h)})
+		rows = append(rows, [2]string{"worker", handlingText(t, h)})
 		if h.Claim != nil && h.Claim.LastError != "" {
 			rows = append(rows, [2]string{"  last error", truncate(h.Claim.LastError, 200)})
 		}
@@ -192,13 +208,13 @@ func (f foundStory) print(w io.Writer, typ string) error {
 		if f.Connection.Deleted {
 			status = "deleted"
 		}
-		rows = append(rows, [2]string{"connection now", fmt.Sprintf("%s since %s", status, formatTime(f.Connection.Changed))})
+		rows = append(rows, [2]string{"connection now", fmt.Sprintf("%s since %s", status, t.time(f.Connection.Changed))})
 	}
-	return printRows(w, rows)
+	return printRows(t.out, rows)
 }
 
 // handlingText says what became of an event in a worker.
-func handlingText(h inspect.Handling) string {
+func handlingText(t *terminal, h inspect.Handling) string {
 	text := h.Worker
 	if h.Redrive != "" {
 		text += ", redrive " + h.Redrive
@@ -213,10 +229,10 @@ func handlingText(h inspect.Handling) string {
 		text += ", cause " + r.Cause
 	}
 	if !r.Last.IsZero() {
-		text += ", the last at " + formatTime(r.Last)
+		text += ", the last at " + t.time(r.Last)
 	}
 	if !r.Next.IsZero() {
-		text += ", the next at " + formatTime(r.Next)
+		text += ", the next at " + t.time(r.Next)
 	}
 	return text
 }

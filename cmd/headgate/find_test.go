@@ -72,7 +72,10 @@ func TestFind_TellsWhatBecameOfAnEvent(t *testing.T) {
 	}
 	// By company, connection and push operation, as the event's own headers have them.
 	line := r.headgate(0, "find", story.Stored[0].Company).out.String()
-	contains(t, line, "msg_dead", "redrive monday")
+	contains(t, line, "\tmsg_dead\tmonday\t")
+	if ids := r.headgate(0, "find", story.Stored[0].Company, "--type", "company.*", "-o", "id").out.String(); ids != "msg_untaken\n" {
+		t.Errorf("find --type company.* -o id prints %q; want msg_untaken", ids)
+	}
 }
 
 func TestFind_SaysThatNothingHasTheID(t *testing.T) {

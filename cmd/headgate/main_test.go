@@ -147,7 +147,7 @@ func TestRun_ExitsWith2OnWrongUsage(t *testing.T) {
 		{"an argument that is missing", "connections show c-1", "(headgate connections show --help lists every setting)"},
 		{"all arguments that are missing", "reads show", `expected "<company> <connection> <data-type>" (headgate reads show --help`},
 		{"several bad arguments", "reads show c.1 k.1 items", "- and _; the connection id"},
-		{"a flag that the default command does not have", "reads --since 1h", "(headgate reads list --help lists every setting)"},
+		{"a flag that the default command does not have", "reads --kind 1h", "(headgate reads list --help lists every setting)"},
 		{"a command without one of its own", "endpoints", "(headgate endpoints --help lists the commands)"},
 	}
 	for _, tt := range tests {

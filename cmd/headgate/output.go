@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/process"
 )
 
@@ -64,6 +65,29 @@ type listFlags struct {
 	Limit       uint `name:"limit" env:"-" placeholder:"N" help:"List at most N, in the order of the list. Default: all."`
 }
 
+// periodFlags choose records by a time.
+type periodFlags struct {
+	Since timeFlag `name:"since" env:"-" placeholder:"TIME" help:"Only those ${when} at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
+	Until timeFlag `name:"until" env:"-" placeholder:"TIME" help:"Only those ${when} before this time."`
+}
+
+// contains reports whether a time is in the period. An unknown time is in none that has a bound.
+func (f periodFlags) contains(t time.Time) bool {
+	bounded := !f.Since.IsZero() || !f.Until.IsZero()
+	return !bounded || !t.IsZero() && !t.Before(f.Since.Time) && (f.Until.IsZero() || t.Before(f.Until.Time))
+}
+
+// validateType returns an error for a --type that is no pattern.
+func validateType(p codat.Pattern) error {
+	if p == "" {
+		return nil
+	}
+	if err := p.Validate(); err != nil {
+		return fmt.Errorf("--type: %w", err)
+	}
+	return nil
+}
+
 // outputVersion is the version of the JSON that commands print. It changes when a member is removed or gets another meaning; a
 // new member does not change it. The schemas are in docs/schemas/output.json.
 const outputVersion = 1
@@ -76,6 +100,22 @@ type listing[T any] struct {
 	noun    string // of one record, as "dead letter"
 	id      func(T) string
 	columns []column[T]
+	member  *member // of the JSON document beside its records; nil for none
+}
+
+// A member is a member of a JSON document.
+type member struct {
+	name  string
+	value any
+}
+
+// live returns a writer that prints each record at once, as of a list without an end.
+func (l listing[T]) live(t *terminal, f outputFlags) recordWriter[T] {
+	w := l.writer(t, f)
+	if rows, ok := w.(*table[T]); ok {
+		rows.live = true
+	}
+	return w
 }
 
 // print prints each record with which scan calls its function, and for people their number. scan stops at an error of the
@@ -115,7 +155,7 @@ type recordWriter[T any] interface {
 func (l listing[T]) writer(t *terminal, f outputFlags) recordWriter[T] {
 	switch f.format() {
 	case outputJSON:
-		return &documentWriter[T]{out: t.out}
+		return &documentWriter[T]{out: t.out, member: l.member}
 	case outputLines:
 		return lineWriter[T](func(v T) error { return printJSON(t.out, v) })
 	case outputID:
@@ -142,8 +182,9 @@ func (w lineWriter[T]) end() error      { return nil }
 
 // A documentWriter prints one JSON document: its version and all records.
 type documentWriter[T any] struct {
-	out   io.Writer
-	begun bool
+	out    io.Writer
+	member *member
+	begun  bool
 }
 
 func (w *documentWriter[T]) write(v T) error {
@@ -166,10 +207,18 @@ func (w *documentWriter[T]) head() string {
 func (w *documentWriter[T]) flush() error { return nil }
 
 func (w *documentWriter[T]) end() error {
-	text := "\n]}\n"
+	text := "\n]"
 	if !w.begun {
-		text = w.head() + "]}\n"
+		text = w.head() + "]"
 	}
+	if w.member != nil {
+		value, err := encode(w.member.value)
+		if err != nil {
+			return err
+		}
+		text += fmt.Sprintf(",%q:%s", w.member.name, value)
+	}
+	text += "}\n"
 	_, err := io.WriteString(w.out, text)
 	return err
 }
@@ -202,6 +251,14 @@ func (t *terminal) printable() *terminal {
 		now = time.Now
 	}
 	return &terminal{in: t.in, out: process.Printable{W: t.out}, err: process.Printable{W: t.err}, width: t.width, now: now}
+}
+
+// time returns a time of a record: in the local time zone for people, and without a terminal as RFC 3339 in UTC.
+func (t *terminal) time(at time.Time) string {
+	if t.width == 0 && !at.IsZero() {
+		return at.UTC().Format(time.RFC3339)
+	}
+	return formatTime(at)
 }
 
 // setColor decides about colours by --color, and with auto by the terminal and NO_COLOR (https://no-color.org).

@@ -28,7 +28,9 @@ type plansCmd struct {
 type plansListCmd struct {
 	Status       plan.Status `name:"status" env:"-" help:"Only plans with this status: running, held, done or cancelled."`
 	Company      string      `name:"company" env:"-" help:"Only plans of the company with this id."`
-	JSON         bool        `name:"json" env:"-" help:"Print JSON."`
+	Connection   string      `name:"connection" env:"-" help:"Only plans over the connection with this id."`
+	periodFlags  `embed:"" set:"when=submitted"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -51,16 +53,16 @@ type listedPlan struct {
 	Steps      map[plan.State]int `json:"steps"` // how many are in each state
 }
 
-// Run prints one line for each plan.
+// Run lists the plans.
 func (c *plansListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
 		return err
 	}
 	defer nc.close()
-	return printList(t, "plan", c.JSON, planLine, func(each func(listedPlan) error) error {
+	return planListing.print(t, c.listFlags, func(each func(listedPlan) error) error {
 		return plan.List(ctx, nc, nc.source, func(r plan.Record) error {
-			if c.Status != "" && c.Status != r.Status || c.Company != "" && c.Company != r.Plan.Company {
+			if !c.selects(r) {
 				return nil
 			}
 			p := listedPlan{r.Plan.ID, r.Plan.Company, r.Plan.Connection, r.Status, r.Submitted, map[plan.State]int{}}
@@ -75,21 +77,42 @@ func (c *plansListCmd) Run(ctx context.Context, t *terminal) error {
 // planStates are the states of steps in the order in which a line counts them.
 var planStates = []plan.State{plan.Done, plan.Skipped, plan.Pending, plan.Pushing, plan.Waiting, plan.Failed, plan.Unknown, plan.Held, plan.Cancelled}
 
-// planLine returns a plan in one line.
-func planLine(p listedPlan) string {
+// selects reports whether a plan is listed.
+func (c *plansListCmd) selects(r plan.Record) bool {
+	return (c.Status == "" || c.Status == r.Status) && (c.Company == "" || c.Company == r.Plan.Company) &&
+		(c.Connection == "" || c.Connection == r.Plan.Connection) && c.contains(r.Submitted)
+}
+
+var planListing = listing[listedPlan]{
+	noun: "plan",
+	id:   func(p listedPlan) string { return p.ID },
+	columns: []column[listedPlan]{
+		{name: "PLAN", cell: func(p listedPlan) cell { return textCell(p.ID) }},
+		{name: "STATUS", cell: func(p listedPlan) cell { return stateCell(string(p.Status), planColors[p.Status]) }},
+		{name: "SUBMITTED", cell: func(p listedPlan) cell { return timeCell(p.Submitted) }},
+		{name: "COMPANY", cell: func(p listedPlan) cell { return idCell(p.Company) }},
+		{name: "CONNECTION", wide: true, cell: func(p listedPlan) cell { return idCell(p.Connection) }},
+		{name: "STEPS", cell: planSteps},
+	},
+}
+
+var planColors = map[plan.Status]color{plan.StatusDone: green, plan.StatusRunning: yellow, plan.StatusHeld: red}
+
+// planSteps says how many steps are in each state.
+func planSteps(p listedPlan) cell {
 	var counts []string
 	for _, s := range planStates {
 		if n := p.Steps[s]; n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, s))
 		}
 	}
-	return fmt.Sprintf("%-44s  %-9s  %s  company %s  %s", printable(p.ID), p.Status, formatTime(p.Submitted), printable(p.Company), strings.Join(counts, ", "))
+	return textCell(strings.Join(counts, ", "))
 }
 
 type plansShowCmd struct {
 	ID           string `arg:"" help:"The plan's id."`
 	Payload      bool   `name:"payload" env:"-" help:"Print the bodies and files of the steps too. They hold your customers' data."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -107,34 +130,38 @@ func (c *plansShowCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		if !c.Payload {
-			r.Plan.Steps = slices.Clone(r.Plan.Steps)
-			for i := range r.Plan.Steps {
-				r.Plan.Steps[i].Body, r.Plan.Steps[i].File = nil, nil
-			}
+	return c.printRecord(t, c.shown(r), r.Plan.ID, func() error {
+		if err := printPlan(t, r); err != nil || !c.Payload {
+			return err
 		}
-		return printJSON(t.out, r)
+		return printPlanBodies(t.out, r.Plan)
+	})
+}
+
+// shown returns the record without what the steps push, unless it was requested.
+func (c *plansShowCmd) shown(r plan.Record) plan.Record {
+	if !c.Payload {
+		r.Plan.Steps = slices.Clone(r.Plan.Steps)
+		for i := range r.Plan.Steps {
+			r.Plan.Steps[i].Body, r.Plan.Steps[i].File = nil, nil
+		}
 	}
-	if err := printPlan(t.out, r); err != nil || !c.Payload {
-		return err
-	}
-	return printPlanBodies(t.out, r.Plan)
+	return r
 }
 
 // printPlan writes what a plan is, its graph, and what operators did to it.
-func printPlan(w io.Writer, r plan.Record) error {
-	err := printRows(w, [][2]string{
+func printPlan(t *terminal, r plan.Record) error {
+	err := printRows(t.out, [][2]string{
 		{"plan", r.Plan.ID},
 		{"status", string(r.Status)},
 		{"company", r.Plan.Company},
 		{"connection", r.Plan.Connection},
-		{"submitted", formatTime(r.Submitted)},
+		{"submitted", t.time(r.Submitted)},
 	})
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\n%s", newPlanGraph(r).text()); err != nil {
+	if _, err := fmt.Fprintf(t.out, "\n%s", newPlanGraph(r).text()); err != nil {
 		return err
 	}
 	var b strings.Builder
@@ -142,7 +169,7 @@ func printPlan(w io.Writer, r plan.Record) error {
 		b.WriteString("\nNo further step starts until headgate plans retry, skip, resume or cancel.\n")
 	}
 	for i, a := range r.Actions {
-		fmt.Fprintf(&b, "%s%s  %s", map[bool]string{true: "\n"}[i == 0], formatTime(a.At), a.Kind)
+		fmt.Fprintf(&b, "%s%s  %s", map[bool]string{true: "\n"}[i == 0], t.time(a.At), a.Kind)
 		for _, one := range [][2]string{{"", a.Step}, {" record", a.Record}, {" operation", a.Operation}, {" by", a.By}} {
 			if one[1] != "" {
 				b.WriteString(one[0] + " " + printable(one[1]))
@@ -150,7 +177,7 @@ func printPlan(w io.Writer, r plan.Record) error {
 		}
 		b.WriteByte('\n')
 	}
-	_, err = io.WriteString(w, b.String())
+	_, err = io.WriteString(t.out, b.String())
 	return err
 }
 

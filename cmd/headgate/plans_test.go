@@ -262,6 +262,9 @@ func TestPlansList_FiltersPlans(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                                "one two three",
 		"--status held":                   "two",
+		"--connection nobody":             "",
+		"--until 1d":                      "",
+		"--since 1d --limit 2":            "one two",
 		"--company c-1":                   "one three",
 		"--company c-1 --status done":     "one",
 		"--company nobody":                "",
@@ -277,7 +280,7 @@ func TestPlansList_FiltersPlans(t *testing.T) {
 		}
 	}
 	c := r.headgate(0, "plans", "list")
-	contains(t, c.out.lines()[1], "two", "held", "company c-2", "1 unknown, 2 held")
+	contains(t, c.out.lines()[1], "two\theld\t", "\tc-2\t1 unknown, 2 held")
 	contains(t, c.err.String(), "3 plans")
 	contains(t, r.headgate(2, "plans", "list", "--status", "failed").err.String(), `no plan is "failed": use running, held, done or cancelled`)
 	contains(t, r.headgate(0, "plans", "show", "two").out.String(), "No further step starts until headgate plans retry")

@@ -46,19 +46,6 @@ func printItem[T any](w io.Writer, v T, asJSON bool, format func(T) string) erro
 	return err
 }
 
-// printList writes one line for each item that list calls its function with, and for people their number at the end.
-func printList[T any](t *terminal, noun string, asJSON bool, format func(T) string, list func(each func(T) error) error) error {
-	n := 0
-	err := list(func(v T) error {
-		n++
-		return printItem(t.out, v, asJSON, format)
-	})
-	if err == nil && !asJSON {
-		fmt.Fprintln(t.err, plural(n, noun))
-	}
-	return err
-}
-
 // printable escapes control characters in an external text, which a terminal would obey. It returns "-" for "".
 func printable(s string) string {
 	if s == "" {

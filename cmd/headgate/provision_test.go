@@ -127,9 +127,12 @@ func TestWorkers_ListsRunningProcesses(t *testing.T) {
 	if len(lines) != 2 {
 		t.Fatalf("it prints %q; want two lines", lines)
 	}
-	contains(t, lines[0], "connections", "one", "on pod-1", "version v1.2.3", "running", "seen")
-	contains(t, lines[1], "writes", "two", "on pod-2", "paused since "+formatTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)))
+	contains(t, lines[0], "connections\tone\tpod-1\tv1.2.3\trunning\t-\t")
+	contains(t, lines[1], "writes\ttwo\tpod-2\tv1.2.3\tpaused\t2026-01-02T03:04:05Z\t")
 	contains(t, c.err.String(), "2 running workers")
+	if got := r.headgate(0, "workers", "--worker", "writes", "-o", "id").out.String(); got != "writes\n" {
+		t.Errorf("the worker writes is %q", got)
+	}
 	if got := r.headgate(0, "workers", "--json").out.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"host":"pod-2"`) {
 		t.Errorf("for programs it prints %s", got)
 	}

@@ -22,6 +22,11 @@ type quarantineCmd struct {
 }
 
 type quarantineListCmd struct {
+	Cause        string `name:"cause" env:"-" help:"Only messages that are in the quarantine for this reason, such as no_type."`
+	Company      string `name:"company" env:"-" help:"Only messages of the company with this id."`
+	Connection   string `name:"connection" env:"-" help:"Only messages of the connection with this id."`
+	ID           string `name:"id" env:"-" help:"Only messages with this webhook-id."`
+	periodFlags  `embed:"" set:"when=received"`
 	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
@@ -34,8 +39,19 @@ func (c *quarantineListCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	defer nc.close()
 	return quarantineListing.print(t, c.listFlags, func(each func(inspect.Event) error) error {
-		return inspect.Quarantine(ctx, nc, nc.source, each)
+		return inspect.Quarantine(ctx, nc, nc.source, func(e inspect.Event) error {
+			if !c.selects(e) {
+				return nil
+			}
+			return each(e)
+		})
 	})
+}
+
+// selects reports whether a message is listed.
+func (c *quarantineListCmd) selects(e inspect.Event) bool {
+	return (c.Cause == "" || c.Cause == e.Reason) && (c.Company == "" || c.Company == e.Company) &&
+		(c.Connection == "" || c.Connection == e.Connection) && (c.ID == "" || c.ID == e.WebhookID) && c.contains(e.Time)
 }
 
 var quarantineListing = listing[inspect.Event]{
@@ -79,7 +95,7 @@ func (c *quarantineShowCmd) printText(t *terminal, e inspect.Event, m *jetstream
 	rows := [][2]string{
 		{"number", fmt.Sprint(e.Sequence)},
 		{"reason", e.Reason},
-		{"received", formatTime(e.Time)},
+		{"received", t.time(e.Time)},
 		{"webhook-id", e.WebhookID},
 		{"company", e.Company},
 		{"connection", e.Connection},

@@ -29,6 +29,18 @@ func TestQuarantineList_PrintsMessages(t *testing.T) {
 	contains(t, got[0], "1\t", "\tnot_json\tmsg_1\t-\t8")
 	contains(t, got[1], fmt.Sprint(sequence), "\tno_type\tmsg_3\tc-1\t31")
 	contains(t, c.err.String(), "2 messages")
+	for args, want := range map[string]string{
+		"--cause no_type": "msg_3", "--company c-1": "msg_3", "--connection k-1": "", "--id msg_1": "msg_1", "--until 2h": "", "--since 2h --limit 1": "msg_1",
+	} {
+		c := r.headgate(0, append([]string{"quarantine", "list", "--json"}, strings.Fields(args)...)...)
+		var ids []string
+		for _, e := range decode[printedEvent](t, c.out.lines()) {
+			ids = append(ids, e.WebhookID)
+		}
+		if strings.Join(ids, " ") != want {
+			t.Errorf("quarantine list %s = %q; want %q", args, ids, want)
+		}
+	}
 	events := decode[printedEvent](t, r.headgate(0, "quarantine", "list", "--json").out.lines())
 	if len(events) != 2 || events[1].Sequence != sequence || events[1].Reason != "no_type" || events[1].Company != "c-1" || events[1].Bytes != 31 {
 		t.Errorf("for programs it prints %+v", events)

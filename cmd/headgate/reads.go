@@ -28,14 +28,15 @@ const failedRead = "error"
 type readsListCmd struct {
 	Company      string         `name:"company" env:"-" help:"Only reads of the company with this id."`
 	Connection   string         `name:"connection" env:"-" help:"Only reads over the connection with this id."`
-	Type         codat.DataType `name:"type" env:"-" help:"Only reads of this data type, such as invoices."`
+	DataType     codat.DataType `name:"data-type" env:"-" help:"Only reads of this data type, such as invoices."`
 	Status       string         `name:"status" env:"-" help:"Only data types whose last read ended with this status, such as Complete or AuthError; error is every status of a read that failed."`
 	StaleSince   timeFlag       `name:"stale-since" env:"-" placeholder:"TIME" help:"Only data types that no read has read with success at this time or later: a duration before now (36h, 3d), a date, or a date and time."`
-	JSON         bool           `name:"json" env:"-" help:"Print JSON."`
+	periodFlags  `embed:"" set:"when=whose last read ended"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
-// Run prints one line for each record.
+// Run lists the records.
 func (c *readsListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
@@ -46,8 +47,8 @@ func (c *readsListCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return printList(t, "data type", c.JSON, readLine, func(each func(state.Read) error) error {
-		all, err := records.Scan(ctx, state.ReadFilter{Company: c.Company, Connection: c.Connection, DataType: c.Type})
+	return readListing.print(t, c.listFlags, func(each func(state.Read) error) error {
+		all, err := records.Scan(ctx, state.ReadFilter{Company: c.Company, Connection: c.Connection, DataType: c.DataType})
 		if err != nil {
 			return err
 		}
@@ -66,17 +67,33 @@ func (c *readsListCmd) Run(ctx context.Context, t *terminal) error {
 // match reports whether a record has the status, and is as old, as the flags say.
 func (c *readsListCmd) match(r state.Read) bool {
 	status := c.Status == "" || strings.EqualFold(c.Status, string(r.Status)) || strings.EqualFold(c.Status, failedRead) && r.Status.IsError()
-	return status && (c.StaleSince.IsZero() || r.LastSuccess.Before(c.StaleSince.Time))
+	return status && c.contains(r.LastRead) && (c.StaleSince.IsZero() || r.LastSuccess.Before(c.StaleSince.Time))
 }
 
-// readLine returns a record in one line.
-func readLine(r state.Read) string {
-	line := fmt.Sprintf("%-36s  %-36s  %-24s  %-16s  read %-19s  success %-19s", printable(r.Company), printable(r.Connection),
-		printable(string(r.DataType)), printable(string(r.Status)), formatTime(r.LastRead), formatTime(r.LastSuccess))
-	if remarks := readRemarks(r.First, r.RecordsModified, r.Issues); remarks != "" {
-		line += "  " + remarks
+var readListing = listing[state.Read]{
+	noun: "data type",
+	id:   func(r state.Read) string { return r.Company + " " + r.Connection + " " + string(r.DataType) },
+	columns: []column[state.Read]{
+		{name: "COMPANY", cell: func(r state.Read) cell { return idCell(r.Company) }},
+		{name: "CONNECTION", cell: func(r state.Read) cell { return idCell(r.Connection) }},
+		{name: "DATA TYPE", cell: func(r state.Read) cell { return textCell(r.DataType) }},
+		{name: "STATUS", cell: readStatus},
+		{name: "LAST READ", cell: func(r state.Read) cell { return timeCell(r.LastRead) }},
+		{name: "LAST SUCCESS", cell: func(r state.Read) cell { return timeCell(r.LastSuccess) }},
+		{name: "LAST MODIFIED", wide: true, cell: func(r state.Read) cell { return timeCell(r.LastModified) }},
+		{name: "WEBHOOK-ID", wide: true, cell: func(r state.Read) cell { return idCell(r.WebhookID) }},
+		{name: "REMARKS", cell: func(r state.Read) cell { return textCell(readRemarks(r.First, r.RecordsModified, r.Issues)) }},
+	},
+}
+
+func readStatus(r state.Read) cell {
+	switch {
+	case r.Status.IsError():
+		return stateCell(string(r.Status), red)
+	case r.Status == codat.DatasetComplete:
+		return stateCell(string(r.Status), green)
 	}
-	return line
+	return stateCell(string(r.Status), noColor)
 }
 
 // readRemarks returns what is said of a read beside its status.
@@ -89,7 +106,7 @@ func readRemarks(first, modified bool, issues map[string]int) string {
 		all = append(all, "records modified")
 	}
 	for _, typ := range slices.Sorted(maps.Keys(issues)) {
-		all = append(all, fmt.Sprintf("%d %s", issues[typ], printable(typ)))
+		all = append(all, fmt.Sprintf("%d %s", issues[typ], typ))
 	}
 	return strings.Join(all, ", ")
 }
@@ -98,7 +115,7 @@ type readsShowCmd struct {
 	Company      string         `arg:"" help:"The company's id."`
 	Connection   string         `arg:"" help:"The connection's id."`
 	DataType     codat.DataType `arg:"" help:"The data type, such as invoices."`
-	JSON         bool           `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -129,25 +146,22 @@ func (c *readsShowCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
-	return printRead(t.out, r, time.Now())
+	return c.printRecord(t, r, readListing.id(r), func() error { return printRead(t, r) })
 }
 
 // printRead writes a record, and what the events say that it follows from.
-func printRead(w io.Writer, r state.Read, now time.Time) error {
-	when := func(t time.Time) string {
-		if t.IsZero() {
+func printRead(t *terminal, r state.Read) error {
+	when := func(at time.Time) string {
+		if at.IsZero() {
 			return "never"
 		}
-		age := now.Sub(t).Round(time.Second)
+		age := t.now().Sub(at).Round(time.Second)
 		if age >= 48*time.Hour {
-			return fmt.Sprintf("%s (%d days ago)", formatTime(t), age/(24*time.Hour))
+			return fmt.Sprintf("%s (%d days ago)", t.time(at), age/(24*time.Hour))
 		}
-		return fmt.Sprintf("%s (%s ago)", formatTime(t), age)
+		return fmt.Sprintf("%s (%s ago)", t.time(at), age)
 	}
-	err := printRows(w, [][2]string{
+	err := printRows(t.out, [][2]string{
 		{"data type", string(r.DataType)},
 		{"company", r.Company},
 		{"connection", r.Connection},
@@ -163,12 +177,12 @@ func printRead(w io.Writer, r state.Read, now time.Time) error {
 	var b strings.Builder
 	b.WriteString("\nThe newest events of each kind:\n")
 	for _, f := range r.Facts {
-		fmt.Fprintf(&b, "%s  %-34s  %s  %s", formatTime(f.Time()), printable(f.Type), printable(f.WebhookID), printable(string(f.Status)))
+		fmt.Fprintf(&b, "%s  %-34s  %s  %s", t.time(f.Time()), printable(f.Type), printable(f.WebhookID), printable(string(f.Status)))
 		if remarks := readRemarks(f.First, f.RecordsModified, f.Issues); remarks != "" {
-			b.WriteString(", " + remarks)
+			b.WriteString(", " + printable(remarks))
 		}
 		b.WriteByte('\n')
 	}
-	_, err = io.WriteString(w, b.String())
+	_, err = io.WriteString(t.out, b.String())
 	return err
 }

@@ -54,18 +54,21 @@ func TestReadsList_FiltersRecords(t *testing.T) {
 		read("c-1", "k-2", codat.DataBills, codat.DatasetRateLimitError, time.Hour, 0),
 		read("c-2", "k-3", codat.DataBills, "Novel", 80*time.Hour, 80*time.Hour))
 	for args, want := range map[string]string{
-		"":                                 "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
-		"--company c-1":                    "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills",
-		"--connection k-1":                 "c-1/k-1/bills c-1/k-1/items",
-		"--type bills --company c-1":       "c-1/k-1/bills c-1/k-2/bills",
-		"--company nobody":                 "",
-		"--status complete":                "c-1/k-1/bills",
-		"--status error":                   "c-1/k-1/items c-1/k-2/bills",
-		"--status Novel":                   "c-2/k-3/bills",
-		"--stale-since 36h":                "c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
-		"--stale-since 36h --status novel": "c-2/k-3/bills",
-		"--stale-since 90h":                "c-1/k-2/bills",
-		"--connection k-1 --type items":    "c-1/k-1/items",
+		"":                                   "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
+		"--company c-1":                      "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills",
+		"--connection k-1":                   "c-1/k-1/bills c-1/k-1/items",
+		"--data-type bills --company c-1":    "c-1/k-1/bills c-1/k-2/bills",
+		"--company nobody":                   "",
+		"--since 2h":                         "c-1/k-1/bills c-1/k-1/items c-1/k-2/bills",
+		"--until 2h":                         "c-2/k-3/bills",
+		"--limit 1":                          "c-1/k-1/bills",
+		"--status complete":                  "c-1/k-1/bills",
+		"--status error":                     "c-1/k-1/items c-1/k-2/bills",
+		"--status Novel":                     "c-2/k-3/bills",
+		"--stale-since 36h":                  "c-1/k-1/items c-1/k-2/bills c-2/k-3/bills",
+		"--stale-since 36h --status novel":   "c-2/k-3/bills",
+		"--stale-since 90h":                  "c-1/k-2/bills",
+		"--connection k-1 --data-type items": "c-1/k-1/items",
 	} {
 		var got []string
 		c := r.headgate(0, append([]string{"reads", "list", "--json"}, strings.Fields(args)...)...)
@@ -77,8 +80,8 @@ func TestReadsList_FiltersRecords(t *testing.T) {
 		}
 	}
 	c := r.headgate(0, "reads")
-	contains(t, c.out.lines()[0], "bills", "Complete", "read "+formatTime(bills.LastRead), "c-1  ", "k-1  ", `first after link, records modified, 2 warning\x1b`)
-	contains(t, c.out.lines()[2], "success -")
+	contains(t, c.out.lines()[0], "c-1\tk-1\tbills\tComplete\t"+bills.LastRead.Format(time.RFC3339)+"\t", `first after link, records modified, 2 warning\x1b`)
+	contains(t, c.out.lines()[2], "\tRateLimitError\t", "\t-\t-")
 	contains(t, c.err.String(), "4 data types")
 	contains(t, r.headgate(1, "reads", "list", "--company", "*").err.String(), "the company id has characters other than")
 	r.headgate(2, "reads", "list", "--stale-since", "soon")
@@ -97,9 +100,9 @@ func TestReadsShow_PrintsWhatEventsSaid(t *testing.T) {
 	r := newBrokerWithReads(t, record)
 	text := r.headgate(0, "reads", "show", "c-1", "k-1", "bills").out.String()
 	contains(t, text, "data type       bills", "company         c-1", "connection      k-1", "status          AuthError",
-		"last read       "+formatTime(at)+" (26h0m", "last success    never", "last modified   "+formatTime(at.Add(-48*time.Hour))+" (3 days ago)",
-		formatTime(at.Add(-time.Hour))+"  DatasetDataChanged                  msg_1  Complete, records modified\n",
-		formatTime(at)+"  read.completed                      msg_2  AuthError, 3 warning.validation\n")
+		"last read       "+at.Format(time.RFC3339)+" (26h0m", "last success    never", "last modified   "+at.Add(-48*time.Hour).Format(time.RFC3339)+" (3 days ago)",
+		at.Add(-time.Hour).Format(time.RFC3339)+"  DatasetDataChanged                  msg_1  Complete, records modified\n",
+		at.Format(time.RFC3339)+"  read.completed                      msg_2  AuthError, 3 warning.validation\n")
 	c := r.headgate(0, "reads", "show", "c-1", "k-1", "bills", "--json")
 	if diff := cmp.Diff([]state.Read{record}, decode[state.Read](t, c.out.lines())); diff != "" {
 		t.Errorf("reads show --json (-want +got):\n%s", diff)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/headgate/headgate/pkg/codat"
-	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/stream"
 )
@@ -60,22 +59,15 @@ func (c *replayCmd) Run(ctx context.Context, t *terminal) error {
 	opts := operator.EventsOptions{
 		Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Since: c.Since.Time, Until: c.Until.Time,
 	}
+	preview := eventListing.writer(t, outputFlags{JSON: c.JSON})
 	if c.DryRun { // it prints lines, which a progress bar would overwrite
-		opts.Preview = func(e inspect.Event) error { return c.print(t, e) }
+		opts.Preview = preview.write
 	} else {
 		opts.Progress = func(done, total uint64) { progress.show("events", done, total) }
 	}
 	s, err := o.SelectEvents(ctx, opts)
-	if err != nil {
+	if err := errors.Join(err, preview.flush()); err != nil {
 		return err
 	}
 	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON})
-}
-
-func (c *replayCmd) print(t *terminal, e inspect.Event) error {
-	if c.JSON {
-		return printJSON(t.out, e)
-	}
-	_, err := fmt.Fprintf(t.out, "#%-8d  %s  %-32s  company %s  %s\n", e.Sequence, formatTime(e.Time), printable(e.Type), printable(e.Company), printable(e.WebhookID))
-	return err
 }

@@ -28,7 +28,7 @@ func (r *broker) put(name, key string, record any) {
 }
 
 var (
-	morning = time.Date(2026, 11, 21, 9, 0, 0, 0, time.Local)
+	morning = time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)
 	// linkedAgain is a connection that was found disconnected, and linked again.
 	linkedAgain = state.Connection{
 		Company: "c-1", Connection: "k-1", Status: codat.Linked, Changed: morning.Add(2 * time.Hour), From: codat.Deauthorized, Suspect: true,
@@ -55,18 +55,21 @@ func TestConnectionsList_FiltersConnections(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithConnections(t)
 	for args, want := range map[string]string{
-		"":                            "k-1 k-2 k-3",
-		"list":                        "k-1 k-2 k-3",
-		"--company c-1":               "k-1 k-2",
-		"list --status linked":        "k-1",
-		"--status deleted":            "k-2",
-		"--status Deauthorized":       "k-3",
-		"list --suspect":              "k-1",
-		"--suspect --company c-2":     "",
-		"--connection k-1":            "k-1",
-		"--connection k-9":            "",
-		"--status Linked --suspect":   "k-1",
-		"list --company c-3 --status": "",
+		"":                             "k-1 k-2 k-3",
+		"list":                         "k-1 k-2 k-3",
+		"--company c-1":                "k-1 k-2",
+		"list --status linked":         "k-1",
+		"--since 2026-11-21T10:00:00Z": "k-1",
+		"--until 2026-11-21T11:00:00Z": "k-2 k-3",
+		"--limit 1":                    "k-1",
+		"--status deleted":             "k-2",
+		"--status Deauthorized":        "k-3",
+		"list --suspect":               "k-1",
+		"--suspect --company c-2":      "",
+		"--connection k-1":             "k-1",
+		"--connection k-9":             "",
+		"--status Linked --suspect":    "k-1",
+		"list --company c-3 --status":  "",
 	} {
 		words := strings.Fields(args)
 		if strings.HasSuffix(args, "--status") {
@@ -82,7 +85,7 @@ func TestConnectionsList_FiltersConnections(t *testing.T) {
 		}
 	}
 	c := r.headgate(0, "connections")
-	contains(t, c.out.lines()[0], "c-1", "k-1", "Linked", "since 2026-11-21 11:00:00", "platform gbol", "suspect")
+	contains(t, c.out.lines()[0], "c-1\tk-1\tLinked\t2026-11-21T11:00:00Z\tsuspect\tgbol")
 	contains(t, c.out.lines()[1], "k-2", "deleted")
 	contains(t, c.err.String(), "3 connections")
 	contains(t, r.headgate(1, "connections", "--company", "*").err.String(), "letters, digits")
@@ -92,11 +95,11 @@ func TestConnectionsShow_PrintsTheTimeline(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithConnections(t)
 	c := r.headgate(0, "connections", "show", "c-1", "k-1")
-	contains(t, c.out.String(), "status          Linked\n", "since           2026-11-21 11:00:00\n", "by              connection.reconnected msg_2\n",
-		"suspect         yes: ", "last read       2026-11-21 10:00:00\n", "reconciled      2026-11-21 12:00:00\n", `platform        gbol Sandbox\x1b[31m`,
-		"2026-11-21 09:00:00  Linked        from -             DataConnectionStatusChanged msg_1, when it was received\n",
-		"2026-11-21 10:00:00  Deauthorized  from Linked        found by reconciliation\n",
-		"2026-11-21 11:00:00  Linked        from Deauthorized  connection.reconnected msg_2\n")
+	contains(t, c.out.String(), "status          Linked\n", "since           2026-11-21T11:00:00Z\n", "by              connection.reconnected msg_2\n",
+		"suspect         yes: ", "last read       2026-11-21T10:00:00Z\n", "reconciled      2026-11-21T12:00:00Z\n", `platform        gbol Sandbox\x1b[31m`,
+		"2026-11-21T09:00:00Z  Linked        from -             DataConnectionStatusChanged msg_1, when it was received\n",
+		"2026-11-21T10:00:00Z  Deauthorized  from Linked        found by reconciliation\n",
+		"2026-11-21T11:00:00Z  Linked        from Deauthorized  connection.reconnected msg_2\n")
 	contains(t, r.headgate(0, "connections", "show", "c-1", "k-1", "--json").out.String(), `"timeline":[{"at":`, `"found":true`)
 	contains(t, r.headgate(0, "connections", "show", "c-2", "k-3").out.String(), "suspect         no\n", "by              -\n")
 	contains(t, r.headgate(1, "connections", "show", "c-1", "k-9").err.String(), "no event has named the connection k-9", "headgate connections list")
@@ -128,15 +131,18 @@ func TestWritesList_FiltersWrites(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithWrites(t)
 	for args, want := range map[string]string{
-		"":                                  "push-1 push-2 push-3",
-		"list --company c-1":                "push-1 push-2",
-		"--connection k-3":                  "push-3",
-		"--type invoices":                   "push-1 push-3",
-		"--type invoices --company c-2":     "push-3",
-		"list --status pending":             "push-2",
-		"--overdue":                         "push-2",
-		"--overdue --status Failed":         "",
-		"--status Success --connection k-3": "push-3",
+		"":                                   "push-1 push-2 push-3",
+		"list --company c-1":                 "push-1 push-2",
+		"--since 2026-11-21T09:00:00Z":       "push-1",
+		"--until 2026-11-21T09:00:00Z":       "",
+		"--limit 2":                          "push-1 push-2",
+		"--connection k-3":                   "push-3",
+		"--data-type invoices":               "push-1 push-3",
+		"--data-type invoices --company c-2": "push-3",
+		"list --status pending":              "push-2",
+		"--overdue":                          "push-2",
+		"--overdue --status Failed":          "",
+		"--status Success --connection k-3":  "push-3",
 	} {
 		c := r.headgate(0, append(append([]string{"writes"}, strings.Fields(args)...), "--json")...)
 		var got []string
@@ -151,8 +157,8 @@ func TestWritesList_FiltersWrites(t *testing.T) {
 		}
 	}
 	c := r.headgate(0, "writes")
-	contains(t, c.out.lines()[0], "push-1", "Failed", "2026-11-21 09:00:00", "Create", "invoices", "company c-1")
-	contains(t, c.out.lines()[1], "Pending", "overdue since 2026-11-21 09:00:00")
+	contains(t, c.out.lines()[0], "push-1\tFailed\t2026-11-21T09:00:00Z\tCreate\tinvoices\tc-1\t-")
+	contains(t, c.out.lines()[1], "Pending", "\tc-1\t2026-11-21T09:00:00Z")
 	contains(t, c.err.String(), "3 writes")
 }
 
@@ -162,8 +168,8 @@ func TestWritesShow_PrintsTheReasonOnRequest(t *testing.T) {
 	r := newBrokerWithWrites(t)
 	c := r.headgate(0, "writes", "show", "push-1")
 	contains(t, c.out.String(), "status          Failed\n", "data type       invoices\n", "plan            expense-1\n", "reason          known: --payload prints it\n",
-		"2026-11-21 09:00:00  Pending   PushOperationStatusChanged msg_0\n", "2026-11-21 09:01:00  Failed    invoices.write.unsuccessful msg_1\n",
-		"2026-11-21 09:02:00  Failed    answered by Codat's API\n")
+		"2026-11-21T09:00:00Z  Pending   PushOperationStatusChanged msg_0\n", "2026-11-21T09:01:00Z  Failed    invoices.write.unsuccessful msg_1\n",
+		"2026-11-21T09:02:00Z  Failed    answered by Codat's API\n")
 	if strings.Contains(c.out.String(), "Larkspur") {
 		t.Errorf("it prints the reason: %s", &c.out)
 	}
@@ -172,7 +178,7 @@ func TestWritesShow_PrintsTheReasonOnRequest(t *testing.T) {
 		t.Errorf("writes show --json prints %s", text)
 	}
 	contains(t, r.headgate(0, "writes", "show", "push-1", "--json", "--payload").out.String(), "Larkspur")
-	contains(t, r.headgate(0, "writes", "show", "push-2").out.String(), "overdue since   2026-11-21 09:00:00\n")
+	contains(t, r.headgate(0, "writes", "show", "push-2").out.String(), "overdue since   2026-11-21T09:00:00Z\n")
 	contains(t, r.headgate(1, "writes", "show", "push-9").err.String(), "push-9", "headgate writes list")
 }
 

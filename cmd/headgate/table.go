@@ -110,6 +110,7 @@ type table[T any] struct {
 	columns []column[T]
 	width   int // of a line; 0 for no limit
 	aligned bool
+	live    bool // no row is held back
 	color   bool
 	now     time.Time
 
@@ -141,7 +142,7 @@ func (w *table[T]) write(v T) error {
 		row[i] = c.cell(v)
 	}
 	w.rows = append(w.rows, row)
-	if w.aligned && len(w.rows) < maxRows {
+	if w.aligned && !w.live && len(w.rows) < maxRows {
 		return nil
 	}
 	return w.flush()

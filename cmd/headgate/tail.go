@@ -23,20 +23,32 @@ import (
 
 // tailCmd prints stored events as they arrive.
 type tailCmd struct {
-	Filter  string `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
-	Resume  string `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
-	JSON    bool   `name:"json" env:"-" help:"Print JSON."`
-	Payload bool   `name:"payload" env:"-" help:"Print the bodies too. They hold your customers' data."`
-	Forward string `name:"forward-to" env:"-" placeholder:"URL" help:"Post each event to this address too, with its webhook-id, signed now with the key of --secret-file or of headgate dev. One without an answer, or answered 5xx or 429, is posted again until it is taken."`
+	Filter     string        `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
+	Resume     string        `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
+	Type       codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
+	Company    string        `name:"company" env:"-" help:"Only events of the company with this id."`
+	Connection string        `name:"connection" env:"-" help:"Only events of the connection with this id."`
+	Payload    bool          `name:"payload" env:"-" help:"Print the bodies too. They hold your customers' data."`
+	Forward    string        `name:"forward-to" env:"-" placeholder:"URL" help:"Post each event to this address too, with its webhook-id, signed now with the key of --secret-file or of headgate dev. One without an answer, or answered 5xx or 429, is posted again until it is taken."`
 
 	keyFlags     `embed:""`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 
-	sender *sender // nil without --forward-to
+	sender  *sender                     // nil without --forward-to
+	rows    recordWriter[inspect.Event] // of a table, or of ids
+	printed uint
 }
 
-// Validate returns an error for a filter that is not a pattern, and for an address that cannot be posted to.
+// Validate returns an error for a filter that is not a pattern, for an address that cannot be posted to, and for a format that
+// needs an end.
 func (c *tailCmd) Validate() error {
+	if c.format() == outputJSON {
+		return errors.New("--output json prints a document, which tail would not end: use --output jsonl")
+	}
+	if err := validateType(c.Type); err != nil {
+		return err
+	}
 	if c.Forward != "" {
 		if err := validateTarget("--forward-to", c.Forward); err != nil {
 			return err
@@ -75,8 +87,12 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	c.announce(t)
+	c.rows = eventListing.live(t, c.outputFlags)
 	for {
 		err = c.follow(ctx, t, nc, position)
+		if errors.Is(err, errLimit) {
+			return position.save()
+		}
 		if !errors.Is(err, stream.ErrRemade) {
 			return errors.Join(err, position.save())
 		}
@@ -91,14 +107,27 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 func (c *tailCmd) follow(ctx context.Context, t *terminal, nc *client, position *tailPosition) error {
 	o := stream.ReadOptions{Filters: c.subjects(nc.source), After: position.Sequence, Created: position.Created}
 	return stream.Follow(ctx, nc, nc.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
-		if err := c.print(t.out, nc.source, m); err != nil {
+		e := inspect.NewEvent(nc.source, m)
+		if !c.selects(e) {
+			return position.reached(m.Sequence)
+		}
+		if err := c.print(t.out, e, m.Data); err != nil {
 			return err
 		}
 		if c.sender != nil && !c.forward(ctx, t, nc.source, m) {
 			return nil // ctx has ended: the next tail with --resume begins with this event
 		}
-		return position.reached(m.Sequence)
+		c.printed++
+		if err := position.reached(m.Sequence); err != nil || c.printed != c.Limit {
+			return err
+		}
+		return errLimit
 	})
+}
+
+// selects reports whether an event is printed.
+func (c *tailCmd) selects(e inspect.Event) bool {
+	return (c.Type == "" || c.Type.Match(e.Type)) && (c.Company == "" || c.Company == e.Company) && (c.Connection == "" || c.Connection == e.Connection)
 }
 
 // The pauses between two posts of an event that is not taken.
@@ -230,28 +259,23 @@ func (p *tailPosition) save() error {
 	return nil
 }
 
-func (c *tailCmd) print(w io.Writer, s stream.Source, m *jetstream.RawStreamMsg) error {
-	e := inspect.NewEvent(s, m)
-	if c.JSON {
-		shown := struct {
-			inspect.Event
-			payload
-		}{Event: e}
+// A shownEvent is what tail prints as JSON.
+type shownEvent struct {
+	inspect.Event
+	payload
+}
+
+func (c *tailCmd) print(w io.Writer, e inspect.Event, body []byte) error {
+	if c.format() == outputLines {
+		shown := shownEvent{Event: e}
 		if c.Payload {
-			shown.payload = newPayload(m.Data)
+			shown.payload = newPayload(body)
 		}
 		return printJSON(w, shown)
 	}
-	what := e.Type
-	switch {
-	case e.Reason != "":
-		what = "quarantine: " + e.Reason
-	case e.Redrive != "":
-		what += " redrive " + e.Redrive
-	}
-	_, err := fmt.Fprintf(w, "%s  %-40s  company %-36s  %-31s  #%d\n", formatTime(e.Time), printable(what), printable(e.Company), printable(e.WebhookID), e.Sequence)
-	if err == nil && c.Payload {
-		err = printBody(w, m.Data)
+	err := c.rows.write(e)
+	if err == nil && c.Payload && c.forPeople() {
+		err = printBody(w, body)
 	}
 	return err
 }

@@ -28,6 +28,29 @@ func (r *broker) tail(args ...string) *command {
 	return c
 }
 
+func TestTail_EndsAtTheLimitOfWhatItsFiltersChoose(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	e, _ := examples.Of("connection.connected")
+	head, err := codat.Read(e.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.tail("--type", "connection.*", "--company", head.Company, "--connection", head.Connection, "--limit", "2", "-o", "id")
+	other := r.tail("--company", "another", "--connection", head.Connection, "--limit", "1", "-o", "id")
+	for i, typ := range []string{"company.created", "connection.connected", "invoices.write.successful", "connection.connected", "connection.connected"} {
+		r.event(typ, fmt.Sprintf("msg_%d", i))
+	}
+	if got := c.exit(0).out.String(); got != "msg_1\nmsg_3\n" {
+		t.Errorf("tail prints %q; want msg_1 and msg_3", got)
+	}
+	r.store(stream.Stored{ID: "msg_9", Head: codat.Head{Type: "connection.connected", Company: "another", Connection: head.Connection}, Received: time.Now()}, []byte("{}"))
+	if got := other.exit(0).out.String(); got != "msg_9\n" {
+		t.Errorf("tail of another company prints %q; want msg_9", got)
+	}
+	contains(t, r.headgate(2, "tail", "-o", "json").err.String(), "use --output jsonl")
+}
+
 func TestTail_PrintsNewEvents(t *testing.T) {
 	t.Parallel()
 	r := newBroker(t)
@@ -44,8 +67,9 @@ func TestTail_PrintsNewEvents(t *testing.T) {
 	}
 	e, _ := examples.Of("connection.connected")
 	head, _ := codat.Read(e.Body)
-	contains(t, got[0], time.Now().Format("2006-01"), "connection.connected", "company "+head.Company, "msg_1", fmt.Sprintf("#%d", sequence))
-	contains(t, got[1], "quarantine: not_json", "company -")
+	contains(t, got[0], time.Now().Format("2006-01"), "connection.connected", "\t"+head.Company+"\tmsg_1\t")
+	contains(t, got[0], fmt.Sprintf("%d\t", sequence))
+	contains(t, got[1], "\t-\t-\tmsg_2\t-\tnot_json")
 	if strings.Contains(c.out.String(), "payload") {
 		t.Errorf("it prints a payload: %s", &c.out)
 	}

@@ -24,9 +24,10 @@ import (
 // typesCmd lists the catalog of event types, what an ingress has seen that is not in it, or what an OpenAPI file has that it
 // has not. It needs no NATS.
 type typesCmd struct {
-	Drift   []string `name:"drift" env:"-" sep:"none" placeholder:"URL" xor:"what" help:"List what an ingress has counted since its start that is not in the catalog: types, members, and members with an unknown value. The URL is that of its metrics, such as http://127.0.0.1:9090/metrics. Repeat it for several."`
-	Compare []string `name:"compare" env:"-" sep:"none" placeholder:"FILE" xor:"what" help:"List the differences between the catalog and an OpenAPI file of Codat's (YAML or JSON), and exit 1 when there are some. Repeat it for several files, which together document all types."`
-	JSON    bool     `name:"json" env:"-" help:"Print JSON."`
+	Drift     []string      `name:"drift" env:"-" sep:"none" placeholder:"URL" xor:"what" help:"List what an ingress has counted since its start that is not in the catalog: types, members, and members with an unknown value. The URL is that of its metrics, such as http://127.0.0.1:9090/metrics. Repeat it for several."`
+	Compare   []string      `name:"compare" env:"-" sep:"none" placeholder:"FILE" xor:"what" help:"List the differences between the catalog and an OpenAPI file of Codat's (YAML or JSON), and exit 1 when there are some. Repeat it for several files, which together document all types."`
+	Type      codat.Pattern `name:"type" env:"-" help:"Only this event type, or those of a pattern: * is one token, > the rest."`
+	listFlags `embed:""`
 }
 
 // Validate returns an error for a URL that cannot be one of metrics.
@@ -37,7 +38,7 @@ func (c *typesCmd) Validate() error {
 			return errors.New("--drift: it must be the URL of an ingress's metrics, such as http://127.0.0.1:9090/metrics")
 		}
 	}
-	return nil
+	return validateType(c.Type)
 }
 
 // Run lists.
@@ -48,8 +49,11 @@ func (c *typesCmd) Run(ctx context.Context, t *terminal) error {
 	case len(c.Compare) > 0:
 		return c.compare(t)
 	}
-	return printList(t, "type", c.JSON, catalogLine, func(each func(catalogType) error) error {
+	return catalogListing.print(t, c.listFlags, func(each func(catalogType) error) error {
 		for _, typ := range codat.Catalog() {
+			if c.Type != "" && !c.Type.Match(typ.Name) {
+				continue
+			}
 			if err := each(newCatalogType(typ)); err != nil {
 				return err
 			}
@@ -100,8 +104,16 @@ func typeGroup(t codat.Type) string {
 	return group
 }
 
-func catalogLine(c catalogType) string {
-	return fmt.Sprintf("%-56s  %-9s  %-9s  %s", c.Name, c.Group, c.Status, c.Payload)
+var catalogListing = listing[catalogType]{
+	noun: "type",
+	id:   func(c catalogType) string { return c.Name },
+	columns: []column[catalogType]{
+		{name: "TYPE", cell: func(c catalogType) cell { return textCell(c.Name) }},
+		{name: "GROUP", cell: func(c catalogType) cell { return textCell(c.Group) }},
+		{name: "STATUS", cell: func(c catalogType) cell { return textCell(c.Status) }},
+		{name: "PAYLOAD", cell: func(c catalogType) cell { return textCell(c.Payload) }},
+		{name: "FORMAT", wide: true, cell: func(c catalogType) cell { return textCell(c.Format) }},
+	},
 }
 
 // A driftCount is how often an ingress has seen something that is not in the catalog.
@@ -135,8 +147,11 @@ func (c *typesCmd) listDrift(ctx context.Context, t *terminal) error {
 	slices.SortFunc(all, func(a, b driftCount) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Kind, b.Kind))
 	})
-	return printList(t, "unknown name", c.JSON, driftLine, func(each func(driftCount) error) error {
+	return driftListing.print(t, c.listFlags, func(each func(driftCount) error) error {
 		for _, d := range all {
+			if c.Type != "" && !c.Type.Match(d.Type) {
+				continue
+			}
 			if err := each(d); err != nil {
 				return err
 			}
@@ -145,8 +160,21 @@ func (c *typesCmd) listDrift(ctx context.Context, t *terminal) error {
 	})
 }
 
-func driftLine(d driftCount) string {
-	return fmt.Sprintf("%-12s  %-5s  %8d  %s  %s", printable(d.Source), d.Kind, d.Count, printable(d.Type), printable(d.Field))
+var driftListing = listing[driftCount]{
+	noun: "unknown name",
+	id: func(d driftCount) string {
+		if d.Field != "" {
+			return d.Field
+		}
+		return d.Type
+	},
+	columns: []column[driftCount]{
+		{name: "SOURCE", cell: func(d driftCount) cell { return textCell(d.Source) }},
+		{name: "KIND", cell: func(d driftCount) cell { return textCell(d.Kind) }},
+		{name: "COUNT", cell: func(d driftCount) cell { return numberCell(d.Count) }},
+		{name: "TYPE", cell: func(d driftCount) cell { return textCell(d.Type) }},
+		{name: "FIELD", cell: func(d driftCount) cell { return textCell(d.Field) }},
+	},
 }
 
 const (
@@ -225,7 +253,7 @@ func (c *typesCmd) compare(t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("--compare: %w", err)
 	}
-	err = printList(t, "difference", c.JSON, differenceLine, func(each func(schema.Difference) error) error {
+	err = differenceListing.print(t, c.listFlags, func(each func(schema.Difference) error) error {
 		for _, d := range all {
 			if err := each(d); err != nil {
 				return err
@@ -255,17 +283,27 @@ func readOpenAPI(name string) (*schema.OpenAPI, error) {
 	return schema.ParseOpenAPI(text)
 }
 
-func differenceLine(d schema.Difference) string {
-	only := fmt.Sprintf("only in the %-7s", d.In)
-	types := printable(d.Types[0])
-	if n := len(d.Types) - 1; n > 0 {
-		types += fmt.Sprintf(" and %d more", n)
-	}
-	switch {
-	case d.Value != "":
-		return fmt.Sprintf("%s  value  %s = %s  (%s)", only, d.Field, d.Value, types)
-	case d.Field != "":
-		return fmt.Sprintf("%s  field  %s  (%s)", only, d.Field, types)
-	}
-	return fmt.Sprintf("%s  type   %s", only, printable(strings.Join(d.Types, ", ")))
+var differenceListing = listing[schema.Difference]{
+	noun: "difference",
+	id: func(d schema.Difference) string {
+		if d.Field != "" {
+			return d.Field
+		}
+		return strings.Join(d.Types, " ")
+	},
+	columns: []column[schema.Difference]{
+		{name: "ONLY IN", cell: func(d schema.Difference) cell { return textCell(d.In) }},
+		{name: "KIND", cell: func(d schema.Difference) cell {
+			switch {
+			case d.Value != "":
+				return textCell("value")
+			case d.Field != "":
+				return textCell("field")
+			}
+			return textCell("type")
+		}},
+		{name: "FIELD", cell: func(d schema.Difference) cell { return textCell(d.Field) }},
+		{name: "VALUE", cell: func(d schema.Difference) cell { return textCell(d.Value) }},
+		{name: "TYPES", cell: func(d schema.Difference) cell { return textCell(strings.Join(d.Types, ", ")) }},
+	},
 }

@@ -27,6 +27,9 @@ func TestTypes_ListsTheCatalog(t *testing.T) {
 		}
 		got[typ.Name] = typ
 	}
+	if ids := headgate(t, 0, "types", "--type", "bills.>", "-o", "id").out.String(); ids != "bills.write.successful\nbills.write.unsuccessful\n" {
+		t.Errorf("types --type bills.> -o id prints %q", ids)
+	}
 	if len(got) != len(codat.Catalog()) {
 		t.Errorf("types has %d types; want the %d of the catalog", len(got), len(codat.Catalog()))
 	}
@@ -42,7 +45,7 @@ func TestTypes_ListsTheCatalog(t *testing.T) {
 		}
 	}
 	c = headgate(t, 0, "types")
-	if out := c.out.String(); !strings.Contains(out, "\nbills.write.successful ") || !strings.Contains(c.err.String(), "84 types") {
+	if out := c.out.String(); !strings.Contains(out, "\nbills.write.successful\t") || !strings.Contains(c.err.String(), "84 types") {
 		t.Errorf("types prints %q and %q; want the types and their number", out, c.err.String())
 	}
 }
@@ -78,7 +81,7 @@ func TestTypes_ListsWhatIngressesHaveCounted(t *testing.T) {
 		t.Errorf("types --drift differs (-want +got):\n%s", diff)
 	}
 	c = headgate(t, 0, "types", "--drift", a)
-	if out := c.out.String(); !strings.Contains(out, "value         3  connection.created  payload.connection.status") || !strings.Contains(c.err.String(), "3 unknown names") {
+	if out := c.out.String(); !strings.Contains(out, "\tvalue\t3\tconnection.created\tpayload.connection.status\n") || !strings.Contains(c.err.String(), "3 unknown names") {
 		t.Errorf("types --drift prints %q and %q", out, c.err.String())
 	}
 }
@@ -113,10 +116,10 @@ func TestTypes_ComparesWithOpenAPIFiles(t *testing.T) {
 	const folder = "../../pkg/codat/schema/testdata/"
 	c := headgate(t, 1, "types", "--compare", folder+"openapi31.yaml", "--compare", folder+"openapi30.json")
 	for _, want := range []string{
-		"only in the file     type   teapots.boiled\n",
-		"only in the file     field  payload.perMinute  (client.rateLimit.reached)\n",
-		"only in the catalog  value  payload.status = TimedOut  (bankAccounts.write.successful and 17 more)\n",
-		"only in the file     field  payload.window  (client.rateLimit.reset)\n",
+		"file\ttype\t-\t-\tteapots.boiled\n",
+		"file\tfield\tpayload.perMinute\t-\tclient.rateLimit.reached\n",
+		"catalog\tvalue\tpayload.status\tTimedOut\tbankAccounts.write.successful, ",
+		"file\tfield\tpayload.window\t-\tclient.rateLimit.reset\n",
 	} {
 		if !strings.Contains(c.out.String(), want) {
 			t.Errorf("types --compare has no %q in:\n%s", want, c.out.String())

@@ -13,11 +13,12 @@ import (
 
 // workersCmd lists the running workers.
 type workersCmd struct {
-	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	Worker       string `name:"worker" env:"-" help:"Only processes of this worker."`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
-// Run prints one line for each running worker process. One that crashed is listed for up to a minute more.
+// Run lists the running worker processes. One that crashed is listed for up to a minute more.
 func (c *workersCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
@@ -32,21 +33,25 @@ func (c *workersCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	for _, i := range all {
-		if err := c.print(t, runningWorker{Instance: i, pause: pauses[i.Worker]}); err != nil {
-			return err
+	all = slices.DeleteFunc(all, func(i inspect.Instance) bool { return c.Worker != "" && c.Worker != i.Worker })
+	err = instanceListing.print(t, c.listFlags, func(each func(runningWorker) error) error {
+		for _, i := range all {
+			p := pauses[i.Worker]
+			if err := each(runningWorker{Instance: i, ConsumerPaused: p.Paused, ConsumerPausedUntil: p.Until, pause: p}); err != nil {
+				return err
+			}
 		}
-	}
-	if c.JSON {
 		return nil
+	})
+	if err != nil || !c.forPeople() {
+		return err
 	}
 	for _, worker := range slices.Sorted(maps.Keys(pauses)) {
 		p := pauses[worker]
-		if p.Paused && !slices.ContainsFunc(all, func(i inspect.Instance) bool { return i.Worker == worker }) {
+		if p.Paused && (c.Worker == "" || c.Worker == worker) && !slices.ContainsFunc(all, func(i inspect.Instance) bool { return i.Worker == worker }) {
 			fmt.Fprintf(t.err, "%s is paused by an operator %s; no process of it runs\n", printable(worker), p)
 		}
 	}
-	fmt.Fprintln(t.err, plural(len(all), "running worker"))
 	return nil
 }
 
@@ -63,28 +68,35 @@ func (c *workersCmd) pauses(ctx context.Context, nc *client) (map[string]stream.
 // A runningWorker is a process, with the pause of its worker.
 type runningWorker struct {
 	inspect.Instance
-	pause stream.Pause
-
-	// The same for programs. Until is absent when only headgate resume ends the pause.
 	ConsumerPaused      bool      `json:"consumer_paused,omitempty"`
-	ConsumerPausedUntil time.Time `json:"consumer_paused_until,omitzero"`
+	ConsumerPausedUntil time.Time `json:"consumer_paused_until,omitzero"` // absent when only headgate resume ends the pause
+
+	pause stream.Pause
 }
 
-func (c *workersCmd) print(t *terminal, i runningWorker) error {
-	if c.JSON {
-		i.ConsumerPaused, i.ConsumerPausedUntil = i.pause.Paused, i.pause.Until
-		return printJSON(t.out, i)
-	}
-	state := "running"
+var instanceListing = listing[runningWorker]{
+	noun: "running worker",
+	id:   func(i runningWorker) string { return i.Worker },
+	columns: []column[runningWorker]{
+		{name: "WORKER", cell: func(i runningWorker) cell { return textCell(i.Worker) }},
+		{name: "INSTANCE", cell: func(i runningWorker) cell { return idCell(i.Instance.Instance) }},
+		{name: "HOST", cell: func(i runningWorker) cell { return textCell(i.Host) }},
+		{name: "VERSION", cell: func(i runningWorker) cell { return textCell(i.Version) }},
+		{name: "STATE", cell: instanceState},
+		{name: "PAUSED", cell: func(i runningWorker) cell { return timeCell(i.Paused) }},
+		{name: "SEEN", cell: func(i runningWorker) cell { return timeCell(i.Seen) }},
+		{name: "ERROR", cell: func(i runningWorker) cell { return textCell(i.CannotClaim) }},
+	},
+}
+
+func instanceState(i runningWorker) cell {
 	switch {
 	case i.pause.Paused:
-		state = "paused by an operator " + i.pause.String()
+		return stateCell("paused by an operator "+i.pause.String(), yellow)
 	case i.CannotClaim != "":
-		state = "cannot claim: " + truncate(i.CannotClaim, 200)
+		return stateCell("cannot claim", red)
 	case !i.Paused.IsZero():
-		state = "paused since " + formatTime(i.Paused)
+		return stateCell("paused", yellow)
 	}
-	_, err := fmt.Fprintf(t.out, "%-20s  %s  on %s  version %s  %s  seen %s ago\n",
-		printable(i.Worker), printable(i.Instance.Instance), printable(i.Host), printable(i.Version), state, time.Since(i.Seen).Round(time.Second))
-	return err
+	return stateCell("running", green)
 }

@@ -23,10 +23,11 @@ type writesCmd struct {
 type writesListCmd struct {
 	Company      string         `name:"company" env:"-" help:"Only writes of the company with this id."`
 	Connection   string         `name:"connection" env:"-" help:"Only writes over the connection with this id."`
-	Type         codat.DataType `name:"type" env:"-" help:"Only writes of this data type, such as invoices."`
+	DataType     codat.DataType `name:"data-type" env:"-" help:"Only writes of this data type, such as invoices."`
 	Status       string         `name:"status" env:"-" help:"Only writes with this status: Pending, Success, Failed, TimedOut, or another one of Codat's."`
 	Overdue      bool           `name:"overdue" env:"-" help:"Only writes without an outcome, of which one was due."`
-	JSON         bool           `name:"json" env:"-" help:"Print JSON."`
+	periodFlags  `embed:"" set:"when=requested"`
+	listFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -45,7 +46,7 @@ type listedWrite struct {
 	Step             string           `json:"step,omitempty"`
 }
 
-// Run prints one line for each write.
+// Run lists the writes.
 func (c *writesListCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
 	if err != nil {
@@ -60,7 +61,7 @@ func (c *writesListCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	return printList(t, "write", c.JSON, writeLine, func(each func(listedWrite) error) error {
+	return writeListing.print(t, c.listFlags, func(each func(listedWrite) error) error {
 		for _, r := range all {
 			if err := each(listedWrite{
 				r.PushOperationKey, r.Status, r.Company, r.Connection, r.DataType, r.Kind, r.Requested, r.Completed, r.Overdue, r.Plan, r.Step,
@@ -76,25 +77,36 @@ func (c *writesListCmd) Run(ctx context.Context, t *terminal) error {
 func (c *writesListCmd) selects(r state.Write) bool {
 	return (c.Company == "" || c.Company == r.Company) &&
 		(c.Connection == "" || c.Connection == r.Connection) &&
-		(c.Type == "" || strings.EqualFold(string(c.Type), string(r.DataType))) &&
+		(c.DataType == "" || strings.EqualFold(string(c.DataType), string(r.DataType))) &&
 		(c.Status == "" || strings.EqualFold(c.Status, string(r.Status))) &&
-		(!c.Overdue || !r.Overdue.IsZero())
+		(!c.Overdue || !r.Overdue.IsZero()) &&
+		c.contains(r.Requested)
 }
 
-// writeLine returns a write in one line.
-func writeLine(w listedWrite) string {
-	line := fmt.Sprintf("%-36s  %-8s  %-19s  %-16s  %-20s  company %s", printable(w.PushOperationKey), printable(string(w.Status)), formatTime(w.Requested),
-		printable(string(w.Kind)), printable(string(w.DataType)), printable(w.Company))
-	if !w.Overdue.IsZero() {
-		line += "  overdue since " + formatTime(w.Overdue)
-	}
-	return line
+var writeListing = listing[listedWrite]{
+	noun: "write",
+	id:   func(w listedWrite) string { return w.PushOperationKey },
+	columns: []column[listedWrite]{
+		{name: "PUSH OPERATION", cell: func(w listedWrite) cell { return idCell(w.PushOperationKey) }},
+		{name: "STATUS", cell: func(w listedWrite) cell { return stateCell(string(w.Status), pushColors[w.Status]) }},
+		{name: "REQUESTED", cell: func(w listedWrite) cell { return timeCell(w.Requested) }},
+		{name: "COMPLETED", wide: true, cell: func(w listedWrite) cell { return timeCell(w.Completed) }},
+		{name: "KIND", cell: func(w listedWrite) cell { return textCell(w.Kind) }},
+		{name: "DATA TYPE", cell: func(w listedWrite) cell { return textCell(w.DataType) }},
+		{name: "COMPANY", cell: func(w listedWrite) cell { return idCell(w.Company) }},
+		{name: "CONNECTION", wide: true, cell: func(w listedWrite) cell { return idCell(w.Connection) }},
+		{name: "OVERDUE SINCE", cell: func(w listedWrite) cell { return timeCell(w.Overdue) }},
+		{name: "PLAN", wide: true, cell: func(w listedWrite) cell { return textCell(w.Plan) }},
+		{name: "STEP", wide: true, cell: func(w listedWrite) cell { return textCell(w.Step) }},
+	},
 }
+
+var pushColors = map[codat.PushStatus]color{codat.Success: green, codat.Pending: yellow, codat.Failed: red, codat.TimedOut: red}
 
 type writesShowCmd struct {
 	Key          string `arg:"" help:"The push operation key."`
 	Payload      bool   `name:"payload" env:"-" help:"Print the reason of a failure too. Its texts can hold your customers' data."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -116,13 +128,11 @@ func (c *writesShowCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if !c.JSON {
-		return printWrite(t.out, r, c.Payload)
-	}
+	shown := r
 	if !c.Payload {
-		r = withoutReason(r)
+		shown = withoutReason(r)
 	}
-	return printJSON(t.out, r)
+	return c.printRecord(t, shown, r.PushOperationKey, func() error { return printWrite(t, r, c.Payload) })
 }
 
 // withoutReason returns a record without the texts of Codat and of the platform.
@@ -139,7 +149,7 @@ func withoutReason(r state.Write) state.Write {
 }
 
 // printWrite writes what a write is, what told of it, and with payload its reason.
-func printWrite(w io.Writer, r state.Write, payload bool) error {
+func printWrite(t *terminal, r state.Write, payload bool) error {
 	rows := [][2]string{
 		{"push operation", r.PushOperationKey},
 		{"status", string(r.Status)},
@@ -147,8 +157,8 @@ func printWrite(w io.Writer, r state.Write, payload bool) error {
 		{"connection", r.Connection},
 		{"data type", string(r.DataType)},
 		{"kind", string(r.Kind)},
-		{"requested", formatTime(r.Requested)},
-		{"completed", formatTime(r.Completed)},
+		{"requested", t.time(r.Requested)},
+		{"completed", t.time(r.Completed)},
 		{"record", r.Record},
 	}
 	for _, row := range [][2]string{{"attachment", r.Attachment}, {"plan", r.Plan}, {"step", r.Step}} {
@@ -157,12 +167,12 @@ func printWrite(w io.Writer, r state.Write, payload bool) error {
 		}
 	}
 	if !r.Overdue.IsZero() {
-		rows = append(rows, [2]string{"overdue since", formatTime(r.Overdue)})
+		rows = append(rows, [2]string{"overdue since", t.time(r.Overdue)})
 	}
 	if r.Reason != nil && !payload {
 		rows = append(rows, [2]string{"reason", "known: --payload prints it"})
 	}
-	if err := printRows(w, rows); err != nil {
+	if err := printRows(t.out, rows); err != nil {
 		return err
 	}
 	var b strings.Builder
@@ -177,10 +187,10 @@ func printWrite(w io.Writer, r state.Write, payload bool) error {
 	b.WriteByte('\n')
 	for _, f := range []*state.WriteFact{r.Legacy, r.Current, r.Asked} {
 		if f != nil {
-			fmt.Fprintf(&b, "%s  %-8s  %s\n", formatTime(f.Received), printable(string(f.Status)), toldBy(*f))
+			fmt.Fprintf(&b, "%s  %-8s  %s\n", t.time(f.Received), printable(string(f.Status)), toldBy(*f))
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(t.out, b.String())
 	return err
 }
 

@@ -257,7 +257,7 @@ func recordsReads(t *testing.T, in installation, n *node, operator []string, key
 	_, stop = run(t, in, n, "reads", "worker-reads", new(reads.Settings), reads.Run)
 	headgate(t, nil, "send", "read.completed.initial", "--to", to, "--secret-file", key)
 	wait(t, func() bool {
-		return strings.Contains(headgate(t, operator, "reads", "list", "--type", "invoices"), "first after link")
+		return strings.Contains(headgate(t, operator, "reads", "list", "--data-type", "invoices"), "first after link")
 	}, "the operator sees the read")
 	body, _ := examples.Of("read.completed.initial")
 	head, err := codat.Read(body.Body)
