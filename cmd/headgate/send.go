@@ -2,19 +2,20 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/headgate/headgate/pkg/codat"
+	"golang.org/x/time/rate"
+
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
@@ -27,46 +28,94 @@ type sendCmd struct {
 	All      bool   `name:"all" env:"-" help:"Send every example, also the unusual bodies (trap/…) of which Codat's documentation warns."`
 	AllTypes bool   `name:"all-types" env:"-" help:"Send the example of every event type."`
 	File     string `name:"file" env:"-" placeholder:"FILE" help:"Send the bytes of a file; - is standard input."`
+	From     string `name:"from-event" env:"-" placeholder:"ID" help:"Send a stored event, of this webhook-id or with this number in its stream, redacted: with new ids, dates, statuses and names of members as they are, and all other texts, addresses and numbers replaced."`
 	List     bool   `name:"list" env:"-" help:"Print the names of the examples and send nothing."`
 
-	To    string        `name:"to" default:"http://127.0.0.1:8080/webhooks/codat" help:"Address of the webhook."`
-	ID    string        `name:"id" env:"-" help:"The webhook-id; a new one for each event by default. Send one twice to see a duplicate."`
-	Count int           `name:"count" env:"-" default:"1" help:"How many times each event is sent."`
-	Every time.Duration `name:"every" env:"-" help:"Send them again after this time, until a signal ends the command; once by default."`
-	Forge bool          `name:"forge" env:"-" help:"Send the event as forgers do: unsigned, signed with another key, changed after it was signed, an hour old, and so on. Exit 0 when each is refused."`
-	JSON  bool          `name:"json" env:"-" help:"Print JSON."`
+	Set     []string `name:"set" env:"-" sep:"none" placeholder:"PATH=VALUE" help:"Set a member of the body, such as payload.connection.status=Linked or payload.dataTypes.0.status=Complete: JSON, or a text. Give it again for another."`
+	Company string   `name:"company" env:"-" placeholder:"ID" help:"Put this id in place of the company's in the body."`
+	Edit    bool     `name:"edit" env:"-" help:"Edit the body in $VISUAL or $EDITOR before it is sent."`
 
-	keyFlags `embed:""`
+	To    string          `name:"to" default:"http://127.0.0.1:8080/webhooks/codat" help:"Address of the webhook."`
+	ID    string          `name:"id" env:"-" help:"The webhook-id; a new one for each event by default. Send one twice to see a duplicate."`
+	Count int             `name:"count" env:"-" default:"1" help:"How many times each event is sent."`
+	Rate  float64         `name:"rate" env:"-" help:"Send at most this many events a second; without it each as soon as the one before is answered."`
+	Retry bool            `name:"retry" env:"-" help:"Send an event that is not accepted again as Codat does, under the same id with a new time: after 5s, 5m, 30m, 2h, 5h, 10h and 10h, each after the attempt before has failed."`
+	After []time.Duration `name:"retry-after" env:"-" placeholder:"PAUSE" help:"Retry after these pauses in place of Codat's, such as 1s,1s,5s."`
+	Every time.Duration   `name:"every" env:"-" help:"Send them again after this time, until a signal ends the command; once by default."`
+	Forge bool            `name:"forge" env:"-" help:"Send the event as forgers do: unsigned, signed with another key, changed after it was signed, an hour old, and so on. Exit 0 when each is refused."`
+	JSON  bool            `name:"json" env:"-" help:"Print JSON."`
+
+	keyFlags     `embed:""`
+	connectFlags `embed:""`
 }
 
 // Validate returns an error for a command line that does not choose what to send, or where.
 func (c *sendCmd) Validate() error {
 	chosen := 0
-	for _, is := range []bool{c.Type != "", c.All, c.AllTypes, c.File != "", c.List} {
+	for _, is := range []bool{c.Type != "", c.All, c.AllTypes, c.File != "", c.From != "", c.List} {
 		if is {
 			chosen++
 		}
 	}
 	if chosen != 1 {
-		return errors.New("give one of TYPE, --all, --all-types, --file and --list")
+		return errors.New("give one of TYPE, --all, --all-types, --file, --from-event and --list")
 	}
-	if (c.All || c.AllTypes) && c.ID != "" {
+	several := c.All || c.AllTypes
+	switch {
+	case several && c.ID != "":
 		return errors.New("--id cannot be used with --all and --all-types: of several events with one id, only the first is stored")
+	case several && (c.Edit || len(c.Set) > 0):
+		return errors.New("--set and --edit change one body: give them with TYPE, --file or --from-event")
+	case c.File == "-" && c.Edit:
+		return errors.New("--edit needs standard input: give the body as a file")
+	case c.Forge && (c.ID != "" || c.Count != 1 || c.Every != 0 || c.Rate != 0 || c.retries() != nil):
+		return errors.New("--forge sends each forgery once, under an id of its own: leave out --id, --count, --every, --rate and --retry")
 	}
-	if c.Forge && (c.ID != "" || c.Count != 1 || c.Every != 0) {
-		return errors.New("--forge sends each forgery once, under an id of its own: leave out --id, --count and --every")
-	}
-	if c.Every < 0 {
-		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
-	}
-	if c.Count < 1 {
-		return fmt.Errorf("--count must be at least 1 (got %d)", c.Count)
+	if err := c.validateTimes(); err != nil {
+		return err
 	}
 	if err := validateTarget("--to", c.To); err != nil {
 		return err
 	}
-	_, err := c.bodies(strings.NewReader(""))
+	for _, one := range c.Set {
+		if _, err := setMember([]byte("{}"), one); err != nil {
+			return err
+		}
+	}
+	if c.From != "" || c.File != "" {
+		return nil
+	}
+	_, err := c.examples()
 	return err
+}
+
+// validateTimes returns an error for a number or a time that cannot be used.
+func (c *sendCmd) validateTimes() error {
+	for _, pause := range c.After {
+		if pause <= 0 {
+			return fmt.Errorf("--retry-after must be greater than 0s (got %s)", pause)
+		}
+	}
+	switch {
+	case c.Every < 0:
+		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
+	case c.Count < 1:
+		return fmt.Errorf("--count must be at least 1 (got %d)", c.Count)
+	case c.Rate < 0 || math.IsNaN(c.Rate) || math.IsInf(c.Rate, 0):
+		return fmt.Errorf("--rate must be greater than 0 (got %g)", c.Rate)
+	}
+	return nil
+}
+
+// codatsRetries are the pauses after which Codat sends an event again.
+var codatsRetries = []time.Duration{5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 10 * time.Hour}
+
+// retries returns the pauses between the attempts of an event that is not accepted.
+func (c *sendCmd) retries() []time.Duration {
+	if len(c.After) == 0 && c.Retry {
+		return codatsRetries
+	}
+	return c.After
 }
 
 // validateTarget returns an error for a flag whose value is not the address of a webhook.
@@ -86,9 +135,9 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 		}
 		return nil
 	}
-	bodies, err := c.bodies(t.in)
+	bodies, err := c.bodies(ctx, t)
 	if err != nil {
-		return process.Misconfigured(err)
+		return err
 	}
 	key, err := c.key()
 	if err != nil {
@@ -117,18 +166,22 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 
 // sendAll sends each body, and returns an error when one was not accepted.
 func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []examples.Example) error {
+	limit := rate.NewLimiter(rate.Inf, 1)
+	if c.Rate > 0 {
+		limit.SetLimit(rate.Limit(c.Rate))
+	}
 	refused := 0
 	for _, e := range bodies {
 		for range c.Count {
-			sent, err := s.send(ctx, e, c.ID)
+			if err := limit.Wait(ctx); err != nil {
+				return err
+			}
+			accepted, err := c.deliver(ctx, t, s, e)
 			if err != nil {
 				return err
 			}
-			if sent.Status/100 != 2 {
+			if !accepted {
 				refused++
-			}
-			if err := sent.print(t.out, c.JSON); err != nil {
-				return err
 			}
 		}
 	}
@@ -138,40 +191,34 @@ func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []
 	return nil
 }
 
-// bodies returns the bodies to send. It reads stdin for --file -.
-func (c *sendCmd) bodies(stdin io.Reader) ([]examples.Example, error) {
-	switch {
-	case c.List:
-		return nil, nil
-	case c.All:
-		return examples.All(), nil
-	case c.AllTypes:
-		return slices.DeleteFunc(examples.All(), func(e examples.Example) bool { return strings.HasPrefix(e.Name, "trap/") }), nil
-	case c.File != "":
-		return fileBody(c.File, stdin)
+// deliver sends an event until it is accepted or no retry is left, prints each answer, and reports whether it was accepted. It
+// returns an error when the last attempt had no response.
+func (c *sendCmd) deliver(ctx context.Context, t *terminal, s *sender, e examples.Example) (bool, error) {
+	retries := c.retries()
+	id := cmp.Or(c.ID, signature.NewID())
+	for attempt := 1; ; attempt++ {
+		sent, err := s.send(ctx, e, id)
+		if err == nil {
+			err = sent.print(t.out, c.JSON)
+			if err != nil || sent.Status/100 == 2 {
+				return err == nil, err
+			}
+		} else if ctx.Err() != nil || attempt > len(retries) {
+			return false, err
+		} else {
+			fmt.Fprintf(t.err, "%s: %v\n", printable(id), err)
+		}
+		if attempt > len(retries) {
+			return false, nil
+		}
+		pause := retries[attempt-1]
+		fmt.Fprintf(t.err, "%s: attempt %d of %d failed; the next is in %s, at %s\n", printable(id), attempt, len(retries)+1, pause, formatTime(time.Now().Add(pause)))
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(pause):
+		}
 	}
-	e, ok := examples.Of(c.Type)
-	if !ok {
-		return nil, fmt.Errorf("no example of type %q: headgate send --list lists the types", c.Type)
-	}
-	return []examples.Example{e}, nil
-}
-
-func fileBody(name string, stdin io.Reader) ([]examples.Example, error) {
-	var body []byte
-	var err error
-	if name == "-" {
-		name = "standard input"
-		body, err = io.ReadAll(stdin)
-	} else {
-		body, err = os.ReadFile(name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("--file: %w", err)
-	}
-	// A body that cannot be read is sent too: the ingress puts it into the quarantine.
-	head, _ := codat.Read(body)
-	return []examples.Example{{Name: name, Type: head.Type, Body: body}}, nil
 }
 
 // sender posts like Codat's sender.

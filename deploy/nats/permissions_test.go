@@ -173,6 +173,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	number := strings.Fields(list)[0]
 	headgate(t, operator, "dead", "show", number)
 	headgate(t, operator, "find", strings.Fields(list)[5])
+	headgate(t, operator, "send", "--from-event", "1", "--to", to, "--secret-file", key)
 	headgate(t, operator, "dead", "replay", number)
 	wait(t, settled, "the redrive is settled")
 	quarantined := headgate(t, operator, "quarantine", "list")
