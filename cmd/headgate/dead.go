@@ -24,15 +24,27 @@ type deadCmd struct {
 
 // letterFlags choose dead letters.
 type letterFlags struct {
-	Worker  string        `name:"worker" env:"-" help:"Only dead letters of this worker."`
-	Type    codat.Pattern `name:"type" env:"-" help:"Only dead letters of this event type, or of a pattern: * is one token, > the rest."`
-	Company string        `name:"company" env:"-" help:"Only dead letters of the company with this id."`
-	Since   timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only dead letters stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
-	Until   timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only dead letters stored before this time."`
+	Worker     string        `name:"worker" env:"-" help:"Only dead letters of this worker."`
+	Type       codat.Pattern `name:"type" env:"-" help:"Only dead letters of this event type, or of a pattern: * is one token, > the rest."`
+	Company    string        `name:"company" env:"-" help:"Only dead letters of the company with this id."`
+	Connection string        `name:"connection" env:"-" help:"Only dead letters of the connection with this id."`
+	Cause      string        `name:"cause" env:"-" help:"Only dead letters with this cause, as dead list prints it."`
+	ID         []string      `name:"id" env:"-" help:"Only dead letters of the event with this webhook-id. Can be repeated."`
+	Since      timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only dead letters stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
+	Until      timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only dead letters stored before this time."`
 }
 
 func (f letterFlags) filter() deadletter.Filter {
-	return deadletter.Filter{Worker: f.Worker, Type: f.Type, Company: f.Company, Since: f.Since.Time, Until: f.Until.Time}
+	return deadletter.Filter{
+		Worker: f.Worker, Type: f.Type, Company: f.Company, Connection: f.Connection, Cause: f.Cause, IDs: f.ID,
+		Since: f.Since.Time, Until: f.Until.Time,
+	}
+}
+
+// set reports whether the flags choose among the dead letters.
+func (f letterFlags) set() bool {
+	return f.Worker != "" || f.Type != "" || f.Company != "" || f.Connection != "" || f.Cause != "" || len(f.ID) > 0 ||
+		!f.Since.IsZero() || !f.Until.IsZero()
 }
 
 // Validate returns an error for a name that no worker can have.
@@ -212,10 +224,13 @@ type deadReplayCmd struct {
 // Validate returns an error for a command line that chooses nothing, or in two ways.
 func (c *deadReplayCmd) Validate() error {
 	chosen := 0
-	for _, is := range []bool{len(c.Numbers) > 0, c.All, c.letterFlags != letterFlags{}} {
+	for _, is := range []bool{len(c.Numbers) > 0, c.All, c.letterFlags.set()} {
 		if is {
 			chosen++
 		}
+	}
+	if chosen == 0 && c.Limit > 0 {
+		chosen = 1
 	}
 	if chosen != 1 {
 		return errors.New("choose the dead letters: numbers, or a filter such as --worker, or --all")
@@ -247,7 +262,7 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer o.Close()
-	opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Redrive: c.RedriveID}
+	opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID}
 	preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
 	if c.DryRun {
 		opts.Preview = preview.write
@@ -256,5 +271,8 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 	if err := errors.Join(err, preview.flush()); err != nil {
 		return err
 	}
-	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "dead letter", json: c.JSON})
+	return c.redrive(ctx, t, redriveRun{
+		operator: o, selection: s, noun: "dead letter", json: c.JSON,
+		since: c.Since.Time, numbers: len(numbers) > 0, fromInput: slices.Equal(c.Numbers, []string{stdin}),
+	})
 }

@@ -27,7 +27,7 @@ const body = `{"eventType":"company.created","payload":{"id":"c-1"}}`
 // bury stores a dead letter as a worker does.
 func (r *broker) bury(worker, typ, company, id string) {
 	r.Helper()
-	msg, err := source.Message(stream.Stored{ID: id, Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: typ, Company: company}, Received: time.Now()}, []byte(body))
+	msg, err := source.Message(stream.Stored{ID: id, Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: typ, Company: company, Connection: "x-" + strings.TrimPrefix(id, "msg_")}, Received: time.Now()}, []byte(body))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -74,6 +74,10 @@ func TestDeadList_FiltersLetters(t *testing.T) {
 		{"of a worker", "--worker connections", "1 2 4"},
 		{"of a type", "--type connection.connected", "1 4"},
 		{"of a company", "--company c-1", "1 3"},
+		{"of a connection", "--connection x-4", "4"},
+		{"of a cause", "--cause attempts", "1 2 3 4"},
+		{"of another cause", "--cause panic", ""},
+		{"of events", "--id msg_1 --id msg_3", "1 3"},
 		{"of all three", "--worker connections --type connection.connected --company c-2", "4"},
 		{"since a time", "--since " + middle.Format(time.RFC3339Nano), "3 4"},
 		{"until a time", "--until " + middle.Format(time.RFC3339Nano), "1 2"},

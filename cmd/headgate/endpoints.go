@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"golang.org/x/term"
+
 	"github.com/headgate/headgate/pkg/codat/api"
 	"github.com/headgate/headgate/pkg/process"
 )
@@ -286,7 +288,7 @@ func (c *endpointsDeleteCmd) Run(ctx context.Context, t *terminal) error {
 			fmt.Fprintf(t.err, "No other endpoint has: %s\n", strings.Join(after, ", "))
 		}
 		if !c.Yes {
-			if err := confirm(t, "Delete it? What Codat still has to deliver to it is dropped. [y/N] "); err != nil {
+			if err := confirm(t, "Delete it? What Codat still has to deliver to it is dropped. [y/N] ", "nothing was deleted"); err != nil {
 				return err
 			}
 		}
@@ -297,21 +299,22 @@ func (c *endpointsDeleteCmd) Run(ctx context.Context, t *terminal) error {
 	})
 }
 
-// confirm asks on a terminal. It returns an error unless the answer is yes, and without a terminal, so that a script does not
-// wait.
-func confirm(t *terminal, question string) error {
+// asks reports whether the input is a terminal, where somebody can answer.
+func (t *terminal) asks() bool {
 	in, ok := t.in.(*os.File)
-	if ok {
-		info, err := in.Stat()
-		ok = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	noTerminal := process.Misconfigured(errors.New("nothing was deleted: add --yes, because the input is no terminal"))
-	if !ok {
+	return ok && term.IsTerminal(int(in.Fd()))
+}
+
+// confirm asks on a terminal. It returns an error, with what was not done, unless the answer is yes, and without a terminal, so that a script does not
+// wait.
+func confirm(t *terminal, question, undone string) error {
+	noTerminal := process.Misconfigured(errors.New(undone + ": add --yes, because the input is no terminal"))
+	if !t.asks() {
 		return noTerminal
 	}
 	fmt.Fprint(t.err, question)
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && answer == "" { // /dev/null is a character device too
+	answer, err := bufio.NewReader(t.in).ReadString('\n')
+	if err != nil && answer == "" {
 		fmt.Fprintln(t.err)
 		return noTerminal
 	}
@@ -319,7 +322,7 @@ func confirm(t *terminal, question string) error {
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was deleted")
+	return errors.New(undone)
 }
 
 type endpointsChecklistCmd struct{}

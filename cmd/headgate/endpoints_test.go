@@ -101,7 +101,7 @@ func TestEndpoints_CreateListDelete(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if err := confirm(&terminal{in: null, err: io.Discard}, "Delete it?"); err == nil || !strings.Contains(err.Error(), "add --yes") {
+	if err := confirm(&terminal{in: null, err: io.Discard}, "Delete it?", "nothing was deleted"); err == nil || !strings.Contains(err.Error(), "add --yes") {
 		t.Errorf("without an answer the error is %v; want one that names --yes", err)
 	}
 	contains(t, a.endpoints(2, "delete", all).err.String(), all, "No other endpoint has: ", "company.created", "add --yes")

@@ -72,6 +72,7 @@ func main() {
 // run runs one command and returns the exit code. All output is printable.
 func run(ctx context.Context, args []string, t *terminal) int {
 	t = t.printable()
+	t.args = args
 	grammar := new(commands)
 	command, err := process.Parse("headgate", help, grammar, args)
 	if err == nil {

@@ -227,7 +227,8 @@ func (w *documentWriter[T]) end() error {
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
-	width    int // in columns, of the terminal that out is; 0 for a file or a pipe
+	args     []string // of the command line
+	width    int      // in columns, of the terminal that out is; 0 for a file or a pipe
 	color    bool
 	now      func() time.Time
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
+	"unicode"
 
 	"github.com/headgate/headgate/pkg/operator"
 )
@@ -14,8 +17,10 @@ import (
 // redriveFlags are the flags of the commands that give events again.
 type redriveFlags struct {
 	RedriveID string  `name:"redrive-id" env:"-" placeholder:"ID" help:"ID of this redrive; a new one by default. Within one redrive nothing is given twice: to continue after an interrupt, run the command again with its ID."`
-	Rate      float64 `name:"rate" env:"-" default:"100" help:"Upper bound of the events given in a second."`
+	Rate      float64 `name:"rate" env:"-" default:"100" help:"Upper bound of the events given in a second. Above 100 they are given in their order only to an ordered worker."`
+	Limit     uint    `name:"limit" env:"-" placeholder:"N" help:"Give at most N, the oldest. Default: all that are chosen."`
 	DryRun    bool    `name:"dry-run" env:"-" help:"Print what would be given, and give nothing."`
+	Yes       bool    `name:"yes" env:"-" help:"Do not ask on a terminal before more than one is given."`
 }
 
 // check returns an error for an ID or a rate that cannot be used.
@@ -45,6 +50,10 @@ type redriveRun struct {
 	noun      string // "event" or "dead letter"
 	to        string // " to W", or empty when each goes to a worker of its own
 	json      bool
+
+	since     time.Time // of the filter
+	numbers   bool      // numbers choose, and no filter
+	fromInput bool      // the numbers are in the input
 }
 
 // redrive runs a redrive, or only counts in a dry run, and reports the result. It reports also after an error.
@@ -54,6 +63,14 @@ func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) er
 		return r.report(t, operator.RedriveResult{Redrive: opts.ID, Chosen: r.selection.Len(), LeftOut: r.selection.LeftOut(), DryRun: f.DryRun})
 	}
 	if !r.json {
+		fmt.Fprintln(t.err, r.what())
+	}
+	if r.selection.Len() > 1 && !f.Yes && t.asks() {
+		if err := confirm(t, "Give them again? [y/N] ", "nothing was given"); err != nil {
+			return err
+		}
+	}
+	if !r.json {
 		// Printed first, so that an interrupted redrive can be continued by its ID.
 		fmt.Fprintf(t.err, "redrive %s: giving %s%s again\n", opts.ID, plural(r.selection.Len(), r.noun), r.to)
 	}
@@ -61,7 +78,80 @@ func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) er
 	opts.Progress = func(done, total int) { progress.show(r.noun+"s given", uint64(done), uint64(total)) }
 	result, err := r.operator.Redrive(ctx, r.selection, opts)
 	progress.clear()
-	return errors.Join(err, r.report(t, result))
+	err = errors.Join(err, r.report(t, result))
+	if rest := result.Chosen - result.Given - result.Before; err != nil && rest > 0 {
+		fmt.Fprintf(t.err, "%d were not given. To go on, run%s\n  %s\n", rest, r.sameInput(), r.again(t.args, opts.ID))
+	}
+	return err
+}
+
+// sameInput is what the command that goes on needs besides.
+func (r redriveRun) sameInput() string {
+	if r.fromInput {
+		return ", with the same input:"
+	}
+	return ":"
+}
+
+// maxTypesShown is how many types a preview names.
+const maxTypesShown = 5
+
+// what says what is to be given: how many of which types.
+func (r redriveRun) what() string {
+	types := r.selection.Types()
+	names := slices.SortedFunc(maps.Keys(types), func(a, b string) int {
+		return cmp.Or(cmp.Compare(types[b], types[a]), strings.Compare(a, b))
+	})
+	var shown []string
+	for _, name := range names[:min(len(names), maxTypesShown)] {
+		shown = append(shown, fmt.Sprintf("%d %s", types[name], printable(name)))
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, plural(more, "more type"))
+	}
+	return fmt.Sprintf("chosen%s: %s: %s", r.to, plural(r.selection.Len(), r.noun), strings.Join(shown, ", "))
+}
+
+// again returns the command line of this run as one that goes on with it: the same redrive, and the same selection, also when
+// it runs at another time. It has no user or password of an address.
+func (r redriveRun) again(args []string, redriveID string) string {
+	words := []string{"headgate"}
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		name, value, joined := strings.Cut(arg, "=")
+		switch name {
+		case "--redrive-id", "--until", "--since", "--nats-url":
+			if !joined && i+1 < len(args) {
+				i++
+				value = args[i]
+			}
+		}
+		switch {
+		case name == "--redrive-id", name == "--until", name == "--all" && !r.numbers:
+			continue
+		case name == "--since":
+			arg = "--since=" + r.since.UTC().Format(time.RFC3339Nano)
+		case name == "--nats-url":
+			arg = "--nats-url=" + withoutUser(value)
+		}
+		words = append(words, shellWord(arg))
+	}
+	words = append(words, "--redrive-id="+redriveID)
+	if !r.numbers {
+		words = append(words, "--until="+r.selection.Until().UTC().Format(time.RFC3339Nano))
+	}
+	return strings.Join(words, " ")
+}
+
+// shellWord quotes a word for a POSIX shell, if it needs that.
+func shellWord(s string) string {
+	plain := func(r rune) bool {
+		return r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("-_=./:,@%+", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func (r redriveRun) report(t *terminal, result operator.RedriveResult) error {

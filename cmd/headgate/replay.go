@@ -12,13 +12,14 @@ import (
 
 // replayCmd gives stored events to one worker again, also those that are done or dead.
 type replayCmd struct {
-	Worker  string        `name:"worker" required:"" env:"-" help:"The worker that gets the events. Only events that it takes are chosen."`
-	ID      []string      `name:"id" env:"-" help:"The event of this webhook-id. Can be repeated."`
-	Type    codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
-	Company string        `name:"company" env:"-" help:"Only events of the company with this id."`
-	Since   timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only events stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
-	Until   timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only events stored before this time."`
-	All     bool          `name:"all" env:"-" help:"Every stored event that the worker takes."`
+	Worker     string        `name:"worker" required:"" env:"-" help:"The worker that gets the events. Only events that it takes are chosen."`
+	ID         []string      `name:"id" env:"-" help:"The event of this webhook-id. Can be repeated."`
+	Type       codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
+	Company    string        `name:"company" env:"-" help:"Only events of the company with this id."`
+	Connection string        `name:"connection" env:"-" help:"Only events of the connection with this id."`
+	Since      timeFlag      `name:"since" env:"-" placeholder:"TIME" help:"Only events stored at this time or later: a duration before now (90m, 3d), a date, or a date and time."`
+	Until      timeFlag      `name:"until" env:"-" placeholder:"TIME" help:"Only events stored before this time."`
+	All        bool          `name:"all" env:"-" help:"Every stored event that the worker takes."`
 
 	redriveFlags `embed:""`
 	JSON         bool `name:"json" env:"-" help:"Print JSON."`
@@ -27,9 +28,9 @@ type replayCmd struct {
 
 // Validate returns an error for a command line without a worker or without a choice.
 func (c *replayCmd) Validate() error {
-	filtered := len(c.ID) > 0 || c.Type != "" || c.Company != "" || c.Since != timeFlag{} || c.Until != timeFlag{}
+	filtered := len(c.ID) > 0 || c.Type != "" || c.Company != "" || c.Connection != "" || c.Limit > 0 || c.Since != timeFlag{} || c.Until != timeFlag{}
 	if filtered == c.All {
-		return errors.New("choose the events: --id, --type, --company, --since, --until, or --all")
+		return errors.New("choose the events: --id, --type, --company, --connection, --since, --until, --limit, or --all")
 	}
 	if c.Worker == "" {
 		return errors.New("--worker is required: the worker that gets the events")
@@ -57,7 +58,7 @@ func (c *replayCmd) Run(ctx context.Context, t *terminal) error {
 	progress := newProgressBar(t)
 	defer progress.clear()
 	opts := operator.EventsOptions{
-		Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Since: c.Since.Time, Until: c.Until.Time,
+		Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Connection: c.Connection, Limit: int(c.Limit), Since: c.Since.Time, Until: c.Until.Time,
 	}
 	preview := eventListing.writer(t, outputFlags{JSON: c.JSON})
 	if c.DryRun { // it prints lines, which a progress bar would overwrite
@@ -69,5 +70,5 @@ func (c *replayCmd) Run(ctx context.Context, t *terminal) error {
 	if err := errors.Join(err, preview.flush()); err != nil {
 		return err
 	}
-	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON})
+	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON, since: c.Since.Time})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,10 +48,10 @@ func TestReplay_RunsHandlerOfDoneEventOnce(t *testing.T) {
 // newBrokerWithEvents returns a server with events of two workers and two companies, numbered 1 to 5.
 func newBrokerWithEvents(t testing.TB) *broker {
 	r := newBroker(t, bookkeeper(nil).Spec(), stream.WorkerSpec{Name: "other", Types: []codat.Pattern{"company.*", "connection.*"}})
-	for i, e := range []struct{ typ, company string }{
-		{"company.created", "c-1"}, {"connection.connected", "c-1"}, {"company.created", "c-2"}, {"company.deleted", "c-2"}, {"company.created", "c-2"},
+	for i, e := range []struct{ typ, company, connection string }{
+		{"company.created", "c-1", ""}, {"connection.connected", "c-1", "x-1"}, {"company.created", "c-2", ""}, {"company.deleted", "c-2", ""}, {"company.created", "c-2", ""},
 	} {
-		r.store(stream.Stored{ID: fmt.Sprintf("msg_%d", i+1), Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: e.typ, Company: e.company}, Received: time.Now()}, []byte(body))
+		r.store(stream.Stored{ID: fmt.Sprintf("msg_%d", i+1), Timestamp: "1", Signature: "v1,x", Head: codat.Head{Type: e.typ, Company: e.company, Connection: e.connection}, Received: time.Now()}, []byte(body))
 	}
 	return r
 }
@@ -67,6 +68,9 @@ func TestReplay_FiltersEvents(t *testing.T) {
 		{"by company", "--worker bookkeeper --company c-2", "3 5"},
 		{"since", "--worker bookkeeper --since " + third.Format(time.RFC3339Nano), "3 5"},
 		{"until", "--worker other --until " + third.Format(time.RFC3339Nano), "1 2"},
+		{"by connection", "--worker other --connection x-1", "2"},
+		{"the oldest", "--worker other --limit 2", "1 2"},
+		{"the oldest of a company", "--worker other --company c-2 --limit 1", "3"},
 		{"by all of them", "--worker other --company c-2 --type company.created --since 1h --id msg_5", "5"},
 	}
 	for _, tt := range tests {
@@ -143,5 +147,57 @@ func TestReplay_ReportsInterrupt(t *testing.T) {
 	contains(t, c.err.String(), "stopped before event 3")
 	if d := r.records(); len(d) != 2 || d[1].Given != 1 || d[1].Error == "" {
 		t.Errorf("the records are %+v; want the second to say that it was stopped after one", d)
+	}
+}
+
+// The command that an interrupted replay prints gives the rest, nothing twice, and nothing that was stored since.
+func TestReplay_PrintsTheCommandThatGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, bookkeeper(nil).Spec())
+	const events = 40
+	for i := range events {
+		r.event("company.created", fmt.Sprintf("msg_%d", i))
+	}
+	given := func() []string { return r.redrives("bookkeeper", "company.created") }
+	c := begin(t, "", "replay", "--worker", "bookkeeper", "--since", "1h", "--type", "company.>", "--rate", "2", "--nats-url", strings.Replace(r.URL, "nats://", "nats://user:password@", 1))
+	streamtest.Wait(t, func() bool { return len(given()) > 1 }, "some events to be given")
+	c.stop()
+	c.exit(130)
+	contains(t, c.err.String(), "chosen to bookkeeper: 40 events: 40 company.created", "stopped before event", "To go on, run:")
+	contains(t, c.out.String(), " of 40 given to bookkeeper again")
+	before := len(given())
+	r.event("company.created", "later")
+
+	lines := c.err.lines()
+	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  headgate replay ") })
+	if at < 0 {
+		t.Fatalf("it prints no command:\n%s", &c.err)
+	}
+	next := strings.ReplaceAll(lines[at], "'", "") // of the pattern, which a shell would take for a file
+	if strings.Contains(next, "password") || !strings.Contains(lines[at], "'company.>'") {
+		t.Errorf("it prints %s", lines[at])
+	}
+	c = headgate(t, 0, append(strings.Fields(next)[1:], "--rate", "5000")...)
+	contains(t, c.out.String(), fmt.Sprintf("%d events of 40 given to bookkeeper again, %d given before", events-before, before))
+	all := given()
+	slices.Sort(all)
+	if len(all) != events || len(slices.Compact(all)) != events || slices.Contains(all, "later") {
+		t.Errorf("given are %q; want each of the 40 events once", all)
+	}
+}
+
+func TestRedrive_PrintsTheCommandThatGoesOn(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"dead replay 3 4 --yes":                           "headgate dead replay 3 4 --yes --redrive-id=x",
+		"dead replay - --redrive-id old --rate=5":         "headgate dead replay - --rate=5 --redrive-id=x",
+		"dead replay 3 --nats-url=nats://u:p@h:4222 -o a": "headgate dead replay 3 --nats-url=nats://h:4222 -o a --redrive-id=x",
+	} {
+		if got := (redriveRun{numbers: true}).again(strings.Fields(args), "x"); got != want {
+			t.Errorf("after %q it is %q; want %q", args, got, want)
+		}
+	}
+	if got := shellWord("it's"); got != `'it'\''s'` {
+		t.Errorf("shellWord = %s", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,8 @@ type Letter struct {
 	Sequence uint64 `json:"sequence"`
 	// Company is the company's id, "" when the event has none.
 	Company string `json:"company,omitempty"`
+	// Connection is the connection's id, "" when the event has none.
+	Connection string `json:"connection,omitempty"`
 	// Cause is one of the causes that package workers names.
 	Cause      string `json:"cause"`
 	FirstError string `json:"first_error"`
@@ -148,12 +151,8 @@ type Redriver struct {
 }
 
 // Redrive gives the event of a letter to the letter's worker again. id names the redrive: its handler runs although the
-// event was done or dead before, and the same redrive of the same event is stored once. While the stream is over 90 %
-// full, Redrive returns stream.ErrFull, so that it never takes the space of new events.
+// event was done or dead before, and the same redrive of the same event is stored once. Call CheckSpace before, and now and then.
 func (r Redriver) Redrive(ctx context.Context, id string, l Letter) (stream.Receipt, error) {
-	if err := r.checkSpace(ctx); err != nil {
-		return stream.Receipt{}, err
-	}
 	if l.NoBody {
 		var err error
 		if l.Body, err = r.body(ctx, l); err != nil {
@@ -189,8 +188,8 @@ func (r Redriver) body(ctx context.Context, l Letter) ([]byte, error) {
 	return m.Data, nil
 }
 
-// checkSpace returns stream.ErrFull while the source's stream is over 90 % full.
-func (r Redriver) checkSpace(ctx context.Context) error {
+// CheckSpace returns stream.ErrFull while the source's stream is over 90 % full: a redrive must not take the space of new events.
+func (r Redriver) CheckSpace(ctx context.Context) error {
 	st, err := r.JS.Stream(ctx, r.Source.Stream())
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.Source.Stream(), err)
@@ -205,8 +204,9 @@ func (r Redriver) checkSpace(ctx context.Context) error {
 
 // A Filter chooses letters; a zero field chooses all.
 type Filter struct {
-	Worker, Company string
-	Type            codat.Pattern
+	Worker, Company, Connection, Cause string
+	Type                               codat.Pattern
+	IDs                                []string // webhook-ids
 	// Since and Until bound the time of burial; Until is exclusive.
 	Since, Until time.Time
 }
@@ -216,6 +216,9 @@ func (f Filter) Match(l Letter) bool {
 	return (f.Worker == "" || l.Worker == f.Worker) &&
 		(f.Type == "" || f.Type.Match(l.Type)) &&
 		(f.Company == "" || l.Company == f.Company) &&
+		(f.Connection == "" || l.Connection == f.Connection) &&
+		(f.Cause == "" || l.Cause == f.Cause) &&
+		(len(f.IDs) == 0 || slices.Contains(f.IDs, l.WebhookID)) &&
 		(f.Since.IsZero() || !l.Buried.Before(f.Since)) &&
 		(f.Until.IsZero() || l.Buried.Before(f.Until))
 }
@@ -261,7 +264,7 @@ func open(s stream.Source, m *jetstream.RawStreamMsg) Letter {
 	last, _ := time.Parse(time.RFC3339Nano, h.Get(HeaderLastAttempt))
 	return Letter{
 		Worker: h.Get(HeaderWorker), Type: e.Head.Type, WebhookID: e.ID, Redrive: e.Redrive,
-		Sequence: e.Sequence, Company: e.Head.Company,
+		Sequence: e.Sequence, Company: e.Head.Company, Connection: e.Head.Connection,
 		Cause: h.Get(HeaderCause), FirstError: h.Get(HeaderFirstError), LastError: h.Get(HeaderLastError),
 		Attempts: attempts, FirstAttempt: first, LastAttempt: last, Host: h.Get(HeaderHost),
 		NoBody: h.Get(HeaderNoBody) != "", Buried: m.Time, Number: m.Sequence, Header: h, Body: m.Data,

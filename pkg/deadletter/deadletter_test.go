@@ -218,7 +218,7 @@ func TestRedrive_IsTheEventWithoutTheLettersHeaders(t *testing.T) {
 	}
 }
 
-func TestRedrive_RefusesWhileTheStreamIsNearlyFull(t *testing.T) {
+func TestRedriver_RefusesWhileTheStreamIsNearlyFull(t *testing.T) {
 	t.Parallel()
 	b := open(t)
 	st, err := b.JS.Stream(context.Background(), source.Stream())
@@ -233,9 +233,9 @@ func TestRedrive_RefusesWhileTheStreamIsNearlyFull(t *testing.T) {
 	if _, err := b.JS.Publish(context.Background(), "codat.events.t", make([]byte, 9_100)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.redriver().Redrive(context.Background(), "r1", letter("w", "t", "msg_1", ""))
+	err = b.redriver().CheckSpace(context.Background())
 	if !errors.Is(err, stream.ErrFull) || !strings.Contains(err.Error(), "headgate provision --max-bytes") {
-		t.Errorf("Redrive into a stream that is 91 %% full = %v; want ErrFull and the cure", err)
+		t.Errorf("CheckSpace of a stream that is 91 %% full = %v; want ErrFull and the cure", err)
 	}
 }
 

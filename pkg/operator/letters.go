@@ -146,7 +146,7 @@ func (l Letter) toGive(redrive string) bool {
 type book struct {
 	js      jetstream.JetStream
 	source  stream.Source
-	filter  deadletter.Filter // Until is not applied: a newer letter replaces an older one
+	filter  deadletter.Filter // without Until and Cause: a newer letter replaces an older one
 	letters []*Letter         // by number
 	events  map[eventKey][]*deadEvent
 }
@@ -176,7 +176,7 @@ type giving struct {
 // redrive, so it reads in this order: what moves meanwhile looks older than it is, and nothing looks done that is not.
 func readBook(ctx context.Context, js jetstream.JetStream, s stream.Source, f deadletter.Filter) (*book, error) {
 	b := &book{js: js, source: s, filter: f, events: map[eventKey][]*deadEvent{}}
-	b.filter.Until = time.Time{}
+	b.filter.Until, b.filter.Cause = time.Time{}, ""
 	err := deadletter.List(ctx, js, s, b.filter, func(l deadletter.Letter) error {
 		b.add(l)
 		return nil

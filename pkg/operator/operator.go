@@ -22,8 +22,8 @@ import (
 // publishTimeout bounds one publish, which otherwise retries until its context ends.
 const publishTimeout = 10 * time.Second
 
-// publishWindow is more than one action publishes at once.
-const publishWindow = 16
+// publishWindow is how many messages one action publishes at once.
+const publishWindow = 64
 
 // An Operator acts on one source. It is safe for concurrent use.
 type Operator struct {

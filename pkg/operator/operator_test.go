@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -242,5 +243,73 @@ func TestRedriveOptions_Validate(t *testing.T) {
 		if err := tt.opts.Validate(); (err == nil) != tt.ok {
 			t.Errorf("%s: Validate = %v; want an error: %t", tt.name, err, !tt.ok)
 		}
+	}
+}
+
+// At a high rate, messages are given some at once: each once, and of an ordered worker in their order.
+func TestOperator_RedrivesFast(t *testing.T) {
+	t.Parallel()
+	const events = 400
+	s := streamtest.New(t, stream.WorkerSpec{Name: "bookkeeper", Types: []codat.Pattern{"company.*"}},
+		stream.WorkerSpec{Name: "ordered", Types: []codat.Pattern{"company.*"}, MaxAckPending: 1})
+	o, err := New(s.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	for i := range events {
+		m, err := source.Message(stream.Stored{ID: fmt.Sprintf("msg_%d", i), Head: codat.Head{Type: "company.created"}, Received: time.Now()}, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.JS.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-s.JS.PublishAsyncComplete()
+	for _, worker := range []string{"bookkeeper", "ordered"} {
+		selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: worker, Limit: events - 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 5000})
+		if want := (RedriveResult{Redrive: "monday", Chosen: events - 1, Given: events - 1}); err != nil || got != want {
+			t.Errorf("Redrive = %+v, %v; want %+v", got, err, want)
+		}
+		seen, last := map[uint64]bool{}, uint64(0)
+		read := stream.ReadOptions{Filters: []string{source.RedriveFilter(worker)}}
+		_, err = stream.Read(t.Context(), s.JS, source.Stream(), read, func(m *jetstream.RawStreamMsg) error {
+			n := source.OpenRaw(m).Sequence
+			if worker == "ordered" && n < last {
+				t.Errorf("event %d is given after event %d", n, last)
+			}
+			seen[n], last = true, n
+			return nil
+		})
+		if err != nil || len(seen) != events-1 || seen[events] {
+			t.Errorf("%d different events were given, %v; want the %d oldest", len(seen), err, events-1)
+		}
+	}
+}
+
+func TestOperator_RedriveRefusesAFullStream(t *testing.T) {
+	t.Parallel()
+	o, s := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := st.CachedInfo().Config
+	full.MaxBytes = int64(st.CachedInfo().State.Bytes) + 1
+	if _, err := s.JS.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
+	if !errors.Is(err, stream.ErrFull) || got.Given != 0 {
+		t.Errorf("Redrive = %+v, %v; want ErrFull and nothing given", got, err)
 	}
 }

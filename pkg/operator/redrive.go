@@ -9,10 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nuid"
-	"golang.org/x/time/rate"
-
-	"github.com/headgate/headgate/pkg/deadletter"
-	"github.com/headgate/headgate/pkg/stream"
 )
 
 // RedriveOptions configure a redrive.
@@ -63,7 +59,9 @@ type RedriveResult struct {
 // Redrive gives every message of a selection to its worker again, under a redrive ID that the worker's claims do not
 // know, so that its handler runs although the event is done or dead. An event that is selected more than once, as one with
 // two dead letters, is given once. What is left out is named in the error: messages that have expired since they were
-// selected, and those with the webhook-id of another event. When ctx ends, Redrive finishes the message it is at and returns.
+// selected, and those with the webhook-id of another event. When ctx ends, Redrive finishes the messages it is at and returns.
+// Up to 100 a second, and for a worker that takes its events in order at any rate, they are stored in the order of the selection. At a
+// higher rate some are stored at once.
 // The result is valid also with an error. Redrive returns stream.ErrFull while the source's stream is 90 % full.
 func (o *Operator) Redrive(ctx context.Context, s *Selection, opts RedriveOptions) (RedriveResult, error) {
 	r := RedriveResult{Redrive: opts.ID, Chosen: s.Len(), LeftOut: s.LeftOut()}
@@ -74,59 +72,14 @@ func (o *Operator) Redrive(ctx context.Context, s *Selection, opts RedriveOption
 	if err := o.Record(ctx, e); err != nil {
 		return r, err
 	}
-	log := &givenLog{operator: o, entry: e}
-	err := o.redriveAll(ctx, s, opts, log, &r)
-	e.Step, e.Given, e.Before, e.Letters = StepEnd, r.Given, r.Before, joinNumbers(log.numbers)
+	run := newRedriveRun(o, s, opts, e)
+	err := run.all(ctx)
+	r.Given, r.Before = run.given, run.before
+	e.Step, e.Given, e.Before, e.Letters = StepEnd, r.Given, r.Before, joinNumbers(run.log.numbers)
 	if err != nil {
 		e.Error = err.Error()
 	}
 	return r, errors.Join(err, o.Record(ctx, e))
-}
-
-// redriveAll redrives, counts in r, and notes in log which dead letters were given.
-func (o *Operator) redriveAll(ctx context.Context, s *Selection, opts RedriveOptions, log *givenLog, r *RedriveResult) error {
-	limit := rate.NewLimiter(rate.Limit(opts.Rate), 1)
-	left := leftOut{noun: s.noun}
-	given := map[string]sentBody{} // by worker and webhook-id
-	for i, n := range s.numbers {
-		if err := limit.Wait(ctx); err != nil {
-			return errors.Join(fmt.Errorf("stopped before %s %d: %w", s.noun, n, err), left.err())
-		}
-		letter, err := s.read(ctx, n)
-		switch {
-		case errors.Is(err, errExpired):
-			left.add(n, "it has expired since it was chosen")
-			continue
-		case err != nil:
-			return errors.Join(err, left.err())
-		}
-		receipt, err := o.redrive(ctx, opts.ID, letter)
-		if err != nil {
-			return errors.Join(fmt.Errorf("%s %d: %w", s.noun, n, err), left.err())
-		}
-		key, sum := letter.Worker+":"+letter.WebhookID, sha256.Sum256(letter.Body)
-		first, known := given[key]
-		switch {
-		case known && first.sum != sum && !letter.NoBody:
-			left.add(n, fmt.Sprintf("it has the webhook-id and worker of %s %d, and another body: give it alone, under another redrive ID", s.noun, first.number))
-		case receipt.Duplicate:
-			r.Before++
-		default:
-			r.Given++
-		}
-		if s.letters && (!known || first.sum == sum || letter.NoBody) {
-			if err := log.add(ctx, n); err != nil {
-				return errors.Join(err, left.err())
-			}
-		}
-		if !known && !letter.NoBody {
-			given[key] = sentBody{n, sum}
-		}
-		if opts.Progress != nil {
-			opts.Progress(i+1, len(s.numbers))
-		}
-	}
-	return left.err()
 }
 
 // sentBody is the number and the hash of a body that was given.
@@ -157,11 +110,4 @@ func (l *leftOut) err() error {
 		return errors.Join(append(l.named, fmt.Errorf("%d more were not given", more))...)
 	}
 	return errors.Join(l.named...)
-}
-
-// redrive gives one letter again. The end of ctx does not cut it off, so that its outcome is known and counted.
-func (o *Operator) redrive(ctx context.Context, id string, letter deadletter.Letter) (stream.Receipt, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.timeout)
-	defer cancel()
-	return deadletter.Redriver{JS: o.js, Publisher: o.publisher, Source: o.source}.Redrive(ctx, id, letter)
 }

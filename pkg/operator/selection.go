@@ -25,6 +25,9 @@ type Selection struct {
 	chosen  map[string]any // for the record
 	numbers []uint64
 	letters bool // the numbers are of dead letters
+	inOrder bool // one of the workers takes its events in order
+	types   map[string]int
+	last    time.Time // when the last of the numbers was stored
 	// closed counts the dead letters that were left out, by state.
 	closed map[LetterState]int
 	// read returns the letter of a number. It returns errExpired when the message has expired.
@@ -33,6 +36,40 @@ type Selection struct {
 
 // errExpired means that a message of the selection is no longer stored.
 var errExpired = errors.New("expired")
+
+// maxTypes bounds how many types Types tells apart.
+const maxTypes = 1000
+
+// add adds a message.
+func (s *Selection) add(number uint64, typ string, stored time.Time) {
+	s.numbers = append(s.numbers, number)
+	if stored.After(s.last) {
+		s.last = stored
+	}
+	if s.types == nil {
+		s.types = map[string]int{}
+	}
+	if _, known := s.types[typ]; known || len(s.types) < maxTypes {
+		s.types[typ]++
+	}
+}
+
+// full reports whether the selection has as many messages as a limit allows; 0 is no limit.
+func (s *Selection) full(limit int) bool { return limit > 0 && len(s.numbers) >= limit }
+
+// errEnough ends a selection that is full.
+var errEnough = errors.New("enough")
+
+// Types returns how many messages of each event type are selected.
+func (s *Selection) Types() map[string]int { return s.types }
+
+// Until is the end of the selection: a filter with it selects nothing that was stored later. It is zero for an empty selection.
+func (s *Selection) Until() time.Time {
+	if s.last.IsZero() {
+		return s.last
+	}
+	return s.last.Add(time.Nanosecond)
+}
 
 // Len returns the number of messages in the selection.
 func (s *Selection) Len() int { return len(s.numbers) }
@@ -55,6 +92,8 @@ type LettersOptions struct {
 	Filter  deadletter.Filter
 	// Again chooses letters in every state.
 	Again bool
+	// Limit bounds how many letters are chosen, the oldest; 0 is no limit.
+	Limit int
 	// Redrive is the ID of an interrupted redrive: the letters that it has given are chosen too.
 	Redrive string
 	// Preview is called with each chosen letter; it may be nil.
@@ -76,16 +115,12 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 	}
 	s := &Selection{
 		noun: "dead letter", command: "dead replay", letters: true, closed: map[LetterState]int{},
-		chosen: chosenBy(f.Worker, string(f.Type), f.Company, f.Since, f.Until),
-		read: func(ctx context.Context, number uint64) (deadletter.Letter, error) {
-			letter, err := deadletter.Get(ctx, o.js, o.source, number)
-			if errors.Is(err, deadletter.ErrNotFound) {
-				err = errExpired
-			}
-			return letter, err
-		},
+		chosen: opts.chosen(), read: o.readLetter,
 	}
 	each := func(letter Letter) error {
+		if s.full(opts.Limit) {
+			return errEnough
+		}
 		if !opts.Again && !letter.toGive(opts.Redrive) {
 			s.closed[letter.State]++
 			return nil
@@ -93,17 +128,21 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 		if err := w.check(letter.Worker); err != nil {
 			return fmt.Errorf("dead letter %d: %w", letter.Number, err)
 		}
-		s.numbers = append(s.numbers, letter.Number)
+		s.add(letter.Number, letter.Type, letter.Buried)
+		s.inOrder = s.inOrder || w.inOrder(letter.Worker)
 		if opts.Preview == nil {
 			return nil
 		}
 		return opts.Preview(letter)
 	}
 	if len(opts.Numbers) == 0 {
-		if f == (deadletter.Filter{}) {
+		if len(s.chosen) == 0 {
 			s.chosen["all"] = true
 		}
-		return s, Letters(ctx, o.js, o.source, f, each)
+		if err := Letters(ctx, o.js, o.source, f, each); err != nil && !errors.Is(err, errEnough) {
+			return s, err
+		}
+		return s, nil
 	}
 	s.chosen["numbers"] = opts.Numbers
 	letters, err := lettersOf(ctx, o.js, o.source, opts.Numbers)
@@ -111,19 +150,39 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 		return nil, err
 	}
 	for _, letter := range letters {
-		if err := each(letter); err != nil {
+		if err := each(letter); errors.Is(err, errEnough) {
+			break
+		} else if err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
+func (opts LettersOptions) chosen() map[string]any {
+	f := opts.Filter
+	return chosenBy(map[string]string{
+		"worker": f.Worker, "type": string(f.Type), "company": f.Company, "connection": f.Connection, "cause": f.Cause,
+	}, f.IDs, opts.Limit, f.Since, f.Until)
+}
+
+// readLetter returns the dead letter of a number, and errExpired when the archive has it no more.
+func (o *Operator) readLetter(ctx context.Context, number uint64) (deadletter.Letter, error) {
+	letter, err := deadletter.Get(ctx, o.js, o.source, number)
+	if errors.Is(err, deadletter.ErrNotFound) {
+		err = errExpired
+	}
+	return letter, err
+}
+
 // EventsOptions choose stored events that a worker takes. A zero field chooses all.
 type EventsOptions struct {
-	Worker  string   // required
-	IDs     []string // webhook-ids
-	Company string
-	Type    codat.Pattern
+	Worker              string   // required
+	IDs                 []string // webhook-ids
+	Company, Connection string
+	Type                codat.Pattern
+	// Limit bounds how many events are chosen, the oldest; 0 is no limit.
+	Limit int
 	// Since and Until bound the time of storage; Until is exclusive.
 	Since, Until time.Time
 	// Preview is called with each chosen event; it may be nil.
@@ -143,7 +202,7 @@ func (o *Operator) SelectEvents(ctx context.Context, opts EventsOptions) (*Selec
 		return nil, err
 	}
 	s := &Selection{
-		noun: "event", command: "replay",
+		noun: "event", command: "replay", inOrder: w.inOrder(opts.Worker),
 		chosen: opts.chosen(),
 		read: func(ctx context.Context, number uint64) (deadletter.Letter, error) {
 			m, err := stream.Get(ctx, o.js, o.source.Stream(), number)
@@ -166,12 +225,18 @@ func (o *Operator) SelectEvents(ctx context.Context, opts EventsOptions) (*Selec
 			return nil
 		}
 		missing = slices.DeleteFunc(missing, func(id string) bool { return id == e.WebhookID })
-		s.numbers = append(s.numbers, e.Sequence)
+		if s.full(opts.Limit) {
+			return errEnough
+		}
+		s.add(e.Sequence, e.Type, m.Time)
 		if opts.Preview == nil {
 			return nil
 		}
 		return opts.Preview(e)
 	})
+	if errors.Is(err, errEnough) {
+		return s, nil
+	}
 	if err == nil && len(missing) > 0 {
 		err = fmt.Errorf("no event has the webhook-id %s: it is not stored, worker %s does not take its type, or another filter excludes it: check the ID and the filters",
 			quoted(missing), opts.Worker)
@@ -222,18 +287,21 @@ func (w workers) check(worker string) error {
 	return nil
 }
 
+// inOrder reports whether a worker takes its events one by one, in the order in which they are stored.
+func (w workers) inOrder(worker string) bool { return w.consumers[worker].MaxAckPending == 1 }
+
 func (opts EventsOptions) match(e inspect.Event, stored time.Time) bool {
 	return (len(opts.IDs) == 0 || slices.Contains(opts.IDs, e.WebhookID)) &&
 		(opts.Company == "" || opts.Company == e.Company) &&
+		(opts.Connection == "" || opts.Connection == e.Connection) &&
 		(opts.Since.IsZero() || !stored.Before(opts.Since)) &&
 		(opts.Until.IsZero() || stored.Before(opts.Until))
 }
 
 func (opts EventsOptions) chosen() map[string]any {
-	chosen := chosenBy(opts.Worker, string(opts.Type), opts.Company, opts.Since, opts.Until)
-	if len(opts.IDs) > 0 {
-		chosen["ids"] = opts.IDs
-	}
+	chosen := chosenBy(map[string]string{
+		"worker": opts.Worker, "type": string(opts.Type), "company": opts.Company, "connection": opts.Connection,
+	}, opts.IDs, opts.Limit, opts.Since, opts.Until)
 	if len(chosen) == 1 { // nothing but the worker
 		chosen["all"] = true
 	}
@@ -241,9 +309,15 @@ func (opts EventsOptions) chosen() map[string]any {
 }
 
 // chosenBy returns the criteria that are set.
-func chosenBy(worker, typ, company string, since, until time.Time) map[string]any {
+func chosenBy(words map[string]string, ids []string, limit int, since, until time.Time) map[string]any {
 	chosen := map[string]any{}
-	for name, value := range map[string]string{"worker": worker, "type": typ, "company": company} {
+	if len(ids) > 0 {
+		chosen["ids"] = ids
+	}
+	if limit > 0 {
+		chosen["limit"] = limit
+	}
+	for name, value := range words {
 		if value != "" {
 			chosen[name] = value
 		}
