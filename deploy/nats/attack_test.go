@@ -195,6 +195,21 @@ func (f *deployment) hears(subject string) {
 	f.asked = append(f.asked, subject)
 }
 
+// hasHeard returns when what was asked before has been told: otherwise the last requests of a role could be taken for those of
+// the next one.
+func (f *deployment) hasHeard(t *testing.T) {
+	t.Helper()
+	last := "$JS.API.STREAM.INFO." + nuid.Next()
+	if _, err := f.nc.RequestWithContext(within(t), last, nil); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Contains(f.asked, last)
+	}, "the servers tell of the last request")
+}
+
 // known is the id of a message that is stored for each kind of subject.
 func known(subject string) string { return "known " + strings.Split(subject, ".")[1] }
 
@@ -311,6 +326,7 @@ func (f *deployment) attack(t *testing.T, nc *nats.Conn, r role) (changes []stri
 	if diff := gocmp.Diff(before, f.state(t, r)); diff != "" {
 		changes = append(changes, "it has changed (-before +after):\n"+diff)
 	}
+	f.hasHeard(t)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, subject := range f.asked {
