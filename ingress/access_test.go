@@ -178,6 +178,7 @@ func TestHandler_LimitsUnauthenticatedRequests(t *testing.T) {
 		if got := send(t, late); got.status != 401 {
 			t.Errorf("what was signed %v ago is answered %d; want 401", age, got.status)
 		}
+		g.line(t) // it comes after the response
 	}
 	g.testAccess(t, theirs, []accessTest{{"a forgery", from(limited), 401, "no_match"}, {"again", from(limited), 503, "rate_limited"}})
 	g.testAccess(t, ours, []accessTest{{"a verified request from this address", from(limited), 503, "rate_limited"}, {"a verified request from another address", from(other), 204, ""}})

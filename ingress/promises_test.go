@@ -618,6 +618,7 @@ func TestPromise8_LogsTheReasonAndRespondsWithNothing(t *testing.T) {
 			if n := d.value(t, "refusals_total", tt.reason); n != 1 {
 				t.Errorf("refusals_total{reason=%q} = %v; want 1", tt.reason, n)
 			}
+			streamtest.Wait(t, func() bool { return len(d.lines()) > 0 }, "the request has its log line")
 			all := fmt.Sprint(d.logs.All())
 			level, line := d.line(t)
 			if line["reason"] != tt.reason || line["error"] == "" || line["remote"] != "127.0.0.1" || level.String() != tt.level {
