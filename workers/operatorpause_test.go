@@ -40,13 +40,11 @@ func TestRun_IsReadyAndSaysSoWhileAnOperatorPausesIt(t *testing.T) {
 	said := func(text string) int { return logs.FilterMessageSnippet(text).Len() }
 	streamtest.Wait(t, func() bool { return said("paused by an operator") > 0 }, "the log to tell the pause")
 	r.post("during")
-	if err := p.Health.Ready(); err != nil {
-		t.Errorf("Ready = %v; want nil", err)
-	}
-	pending, unacknowledged, err := streamtest.Left(t.Context(), r.JS, source.Stream(), r.worker.Name)
-	if err != nil || pending != 1 || unacknowledged != 0 {
-		t.Errorf("during the pause %d wait and %d are delivered, %v; want 1 and 0", pending, unacknowledged, err)
-	}
+	streamtest.Wait(t, func() bool { return p.Health.Ready() == nil }, "ready during the pause")
+	streamtest.Wait(t, func() bool {
+		pending, unacknowledged, err := streamtest.Left(t.Context(), r.JS, source.Stream(), r.worker.Name)
+		return err == nil && pending == 1 && unacknowledged == 0
+	}, "during the pause one event waits and none is delivered")
 	if err := stream.ResumeWorker(t.Context(), r.JS, source, r.worker.Name); err != nil {
 		t.Fatal(err)
 	}

@@ -116,6 +116,8 @@ func TestWatch_CountsPendingWithoutWorker(t *testing.T) {
 	if _, err := r.JS.Publish(t.Context(), source.ParkedSubject("connections", "connection.created"), nil); err != nil {
 		t.Fatal(err)
 	}
+	streamtest.WaitPending(t, r.JS, source.Stream(), "connections", 2)
+	streamtest.WaitPending(t, r.JS, source.ParkedStream(), "connections", 1)
 	s := mustCollectSeries(t, l)
 	s.wants(t, metricValues{
 		`stream_messages{stream="CODAT"}`:           4,

@@ -148,6 +148,7 @@ var faults = map[string]fault{
 		in.editConsumer("CODAT_PARKED", func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 2 })
 		in.publish("codat.parked.connections.connection.created", "{}")
 		in.publish("codat.parked.connections.connection.deleted", "{}")
+		streamtest.WaitPending(in, in.JS, source.ParkedStream(), "connections", 2)
 	}},
 	"HG-CON-006": {want: Warn, cause: func(in *installation) {
 		_, err := in.JS.PauseConsumer(in.Context(), "CODAT", "connections", time.Now().Add(time.Hour))
@@ -156,6 +157,7 @@ var faults = map[string]fault{
 
 	"HG-WRK-001": {want: Fail, cause: func(in *installation) {
 		in.publish("codat.events.connection.created", "{}")
+		streamtest.WaitPending(in, in.JS, source.Stream(), "connections", 1)
 		in.publish("$KV.CODAT_workers.connections.a", "", "KV-Operation", "DEL")
 	}},
 	"HG-WRK-002": {want: Warn, cause: func(in *installation) {
@@ -175,7 +177,10 @@ var faults = map[string]fault{
 		}
 	}},
 	"HG-WRK-006": {want: Warn, cause: func(in *installation) { in.publish("codat.dead.connections.connection.created", "{}") }},
-	"HG-WRK-007": {want: Warn, cause: func(in *installation) { in.publish("codat.parked.connections.connection.created", "{}") }, seen: later(25 * time.Hour)},
+	"HG-WRK-007": {want: Warn, cause: func(in *installation) {
+		in.publish("codat.parked.connections.connection.created", "{}")
+		streamtest.WaitPending(in, in.JS, source.ParkedStream(), "connections", 1)
+	}, seen: later(25 * time.Hour)},
 	"HG-WRK-008": {want: Warn, cause: func(in *installation) { in.metric("headgate_worker_stuck_handlers", 1) }},
 
 	"HG-EVT-001": {want: Fail, seen: later(4 * 24 * time.Hour)},

@@ -117,8 +117,13 @@ func TestPull_SaysWhenItsConsumerIsPaused(t *testing.T) {
 		}
 		putWrite(t, s.JS, fmt.Sprintf("msg_%d", i))
 	}
-	if info, err := c.Info(within(t, patience)); err != nil || info.NumPending != 3 || info.Delivered.Consumer != 0 || info.NumWaiting == 0 {
-		t.Errorf("during the pause the consumer is %+v, %v; want 3 pending, and a pull that waits", info, err)
+	streamtest.WaitPending(t, s.JS, codatSource.Stream(), "writes", 3)
+	streamtest.Wait(t, func() bool {
+		info, err := c.Info(within(t, patience))
+		return err == nil && info.NumWaiting > 0
+	}, "a pull waits during the pause")
+	if info, err := c.Info(within(t, patience)); err != nil || info.Delivered.Consumer != 0 {
+		t.Errorf("during the pause the consumer is %+v, %v; want nothing delivered", info, err)
 	}
 	select {
 	case err := <-interrupted:

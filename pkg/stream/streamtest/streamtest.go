@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,16 @@ func Left(ctx context.Context, js jetstream.JetStream, stream, consumer string) 
 		}
 	}
 	return pending, info.NumAckPending, nil
+}
+
+// WaitPending returns when a consumer counts n messages that it has not delivered, and ends the test when it does not within
+// two minutes: the server tells a consumer of a message a moment after it has stored it.
+func WaitPending(t testing.TB, js jetstream.JetStream, stream, consumer string, n uint64) {
+	t.Helper()
+	Wait(t, func() bool {
+		c, err := js.Consumer(context.Background(), stream, consumer)
+		return err == nil && c.CachedInfo().NumPending == n
+	}, fmt.Sprintf("consumer %s of %s has %d messages to deliver", consumer, stream, n))
 }
 
 // WaitSettled returns when a consumer has delivered every message of a stream and all are acknowledged, and ends
