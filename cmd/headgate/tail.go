@@ -24,7 +24,7 @@ import (
 // tailCmd prints stored events as they arrive.
 type tailCmd struct {
 	Filter     string        `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
-	Resume     string        `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it. In a stream that was made again it begins with the first event."`
+	Resume     string        `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it; it says when it has caught up. In a stream that was made again it begins with the first event."`
 	Type       codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	Company    string        `name:"company" env:"-" help:"Only events of the company with this id."`
 	Connection string        `name:"connection" env:"-" help:"Only events of the connection with this id."`
@@ -38,6 +38,7 @@ type tailCmd struct {
 	sender  *sender                     // nil without --forward-to
 	rows    recordWriter[inspect.Event] // of a table, or of ids
 	printed uint
+	oldest  time.Time // of the events that were printed
 }
 
 // Validate returns an error for a filter that is not a pattern, for an address that cannot be posted to, and for a format that
@@ -88,8 +89,8 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	c.announce(t)
 	c.rows = eventListing.live(t, c.outputFlags)
-	for {
-		err = c.follow(ctx, t, nc, position)
+	for follow := c.catchUp; ; follow = c.follow {
+		err = follow(ctx, t, nc, position)
 		if errors.Is(err, errLimit) {
 			return position.save()
 		}
@@ -103,14 +104,62 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 	}
 }
 
+// catchUp prints what was stored since the position, says that it has, and follows. A server that does not answer meanwhile ends only
+// the catching up.
+func (c *tailCmd) catchUp(ctx context.Context, t *terminal, nc *client, position *tailPosition) error {
+	if !position.behind {
+		return c.follow(ctx, t, nc, position)
+	}
+	var failed error
+	last, err := stream.Read(ctx, nc, nc.source.Stream(), c.after(position, nc.source), func(m *jetstream.RawStreamMsg) error {
+		failed = c.take(ctx, t, nc, position, m)
+		return failed
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case errors.Is(err, stream.ErrRemade):
+		return err
+	case err == nil:
+		position.Sequence = max(position.Sequence, last)
+		fmt.Fprintf(t.err, "caught up %s\n", caughtUp(c.printed, time.Since(c.oldest)))
+	}
+	return c.follow(ctx, t, nc, position)
+}
+
+// caughtUp says how many events there were, and for how long the oldest has been stored.
+func caughtUp(n uint, oldest time.Duration) string {
+	if n == 0 {
+		return "no events"
+	}
+	of := fmt.Sprintf("%d s", int(oldest.Seconds()))
+	switch {
+	case oldest >= 48*time.Hour:
+		of = fmt.Sprintf("%d days", int(oldest.Hours()/24))
+	case oldest >= time.Hour:
+		of = fmt.Sprintf("%d h", int(oldest.Hours()))
+	case oldest >= time.Minute:
+		of = fmt.Sprintf("%d min", int(oldest.Minutes()))
+	}
+	return plural(int(n), "event") + " of the last " + of
+}
+
+// after chooses what comes after a position.
+func (c *tailCmd) after(position *tailPosition, s stream.Source) stream.ReadOptions {
+	return stream.ReadOptions{Filters: c.subjects(s), After: position.Sequence, Created: position.Created}
+}
+
 // follow prints what comes after position, until ctx ends.
 func (c *tailCmd) follow(ctx context.Context, t *terminal, nc *client, position *tailPosition) error {
-	o := stream.ReadOptions{Filters: c.subjects(nc.source), After: position.Sequence, Created: position.Created}
-	return stream.Follow(ctx, nc, nc.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
-		e := inspect.NewEvent(nc.source, m)
-		if !c.selects(e) {
-			return position.reached(m.Sequence)
-		}
+	return stream.Follow(ctx, nc, nc.source.Stream(), c.after(position, nc.source), func(m *jetstream.RawStreamMsg) error {
+		return c.take(ctx, t, nc, position, m)
+	})
+}
+
+// take prints one message, forwards it, and keeps its position.
+func (c *tailCmd) take(ctx context.Context, t *terminal, nc *client, position *tailPosition, m *jetstream.RawStreamMsg) error {
+	e := inspect.NewEvent(nc.source, m)
+	if c.selects(e) {
 		if err := c.print(t.out, e, m.Data); err != nil {
 			return err
 		}
@@ -118,11 +167,17 @@ func (c *tailCmd) follow(ctx context.Context, t *terminal, nc *client, position 
 			return nil // ctx has ended: the next tail with --resume begins with this event
 		}
 		c.printed++
-		if err := position.reached(m.Sequence); err != nil || c.printed != c.Limit {
-			return err
+		if c.oldest.IsZero() {
+			c.oldest = e.Time
 		}
+	}
+	if err := position.reached(m.Sequence); err != nil {
+		return err
+	}
+	if c.printed > 0 && c.printed == c.Limit {
 		return errLimit
-	})
+	}
+	return nil
 }
 
 // selects reports whether an event is printed.
@@ -189,8 +244,9 @@ type tailPosition struct {
 	Created  time.Time `json:"stream_created"`
 	Sequence uint64    `json:"sequence"`
 
-	file  string
-	saved time.Time
+	file   string
+	saved  time.Time
+	behind bool // whether the file had a position before the end of the stream
 }
 
 // tailSaveInterval is the shortest time between two writes of the file. A tail that was killed prints the messages of this
@@ -218,6 +274,7 @@ func newTailPosition(file string, info *jetstream.StreamInfo) (*tailPosition, er
 	if !kept.Created.Equal(info.Created) {
 		kept.Created, kept.Sequence = info.Created, 0
 	}
+	kept.behind = kept.Sequence < info.State.LastSeq
 	return kept, nil
 }
 

@@ -142,6 +142,54 @@ func TestTail_ResumesBehindWhatItPrinted(t *testing.T) {
 	}
 }
 
+// A tail that has caught up says so once, with what it printed or forwarded, also when nothing of what came matches.
+func TestTail_SaysThatItHasCaughtUp(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	w := newWebhook(t, 204)
+	file := filepath.Join(t.TempDir(), "place")
+	args := []string{"connection.*", "--resume", file, "--forward-to", w.URL, "--secret", secret}
+	c := r.tail(args...)
+	c.stop()
+	contains(t, c.exit(0).err.String(), "following")
+	if strings.Contains(c.err.String(), "caught up") {
+		t.Errorf("it says what it has not done: %s", &c.err)
+	}
+
+	e, _ := examples.Of("connection.connected")
+	head, _ := codat.Read(e.Body)
+	for n, ago := range []time.Duration{9*time.Hour + time.Minute, time.Hour} {
+		r.store(stream.Stored{ID: fmt.Sprintf("msg_%d", n), Head: head, Received: time.Now().Add(-ago)}, e.Body)
+	}
+	r.event("company.created", "msg_other")
+	c = r.tail(args...)
+	c.err.says(t, "caught up 2 events of the last 9 h\n")
+	r.event("connection.created", "msg_new")
+	streamtest.Wait(t, func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.ids) == 3
+	}, "what is stored later is forwarded too")
+	c.stop()
+	c.exit(0)
+	if got := strings.Join(w.ids, " "); got != "msg_0 msg_1 msg_new" || strings.Count(c.err.String(), "caught up") != 1 {
+		t.Errorf("it forwards %s, and says %s", got, &c.err)
+	}
+
+	other := filepath.Join(t.TempDir(), "other")
+	c = r.tail("connection.*", "--resume", other)
+	c.stop()
+	c.exit(0)
+	r.event("company.created", "msg_other_2")
+	c = r.tail("connection.*", "--resume", other)
+	c.err.says(t, "caught up no events\n")
+	for d, want := range map[time.Duration]string{5 * time.Second: "1 event of the last 5 s", 2 * time.Minute: "1 event of the last 2 min", 75 * time.Hour: "1 event of the last 3 days"} {
+		if got := caughtUp(1, d); got != want {
+			t.Errorf("caughtUp(1, %s) = %q; want %q", d, got, want)
+		}
+	}
+}
+
 func TestTail_BeginsWithTheFirstEventOfAnotherStream(t *testing.T) {
 	t.Parallel()
 	r := newBroker(t)
