@@ -269,6 +269,7 @@ var resultList = listing[doctor.Result]{
 		{name: "CODE", cell: func(r doctor.Result) cell { return idCell(r.Code) }},
 		{name: "CHECK", cell: func(r doctor.Result) cell { return textCell(r.Check) }},
 		{name: "MEASURED", cell: func(r doctor.Result) cell { return textCell(cmp.Or(r.Measured, r.Reason)) }},
+		{name: "DETAIL", wide: true, cell: func(r doctor.Result) cell { return textCell(r.Detail) }},
 		{name: "WANTED", wide: true, cell: func(r doctor.Result) cell { return textCell(r.Threshold) }},
 		{name: "CURE", wide: true, cell: func(r doctor.Result) cell { return textCell(r.Cure) }},
 		{name: "SEE", wide: true, cell: func(r doctor.Result) cell { return textCell(r.Runbook) }},
@@ -304,11 +305,23 @@ func (c *doctorCmd) print(t *terminal, r *doctor.Report) error {
 	}
 	for _, one := range r.Results {
 		if one.Cure != "" {
-			fmt.Fprintf(t.err, "%s %s: %s\n    want %s\n    cure %s\n    see  %s\n", one.Code, printable(one.Check), printable(one.Measured), printable(one.Threshold), printable(one.Cure), one.Runbook)
+			fmt.Fprint(t.err, cureText(one))
 		}
 	}
 	fmt.Fprintf(t.err, "%d ok, %d warn, %d fail, %d skipped\n", r.Counts[doctor.OK], r.Counts[doctor.Warn], r.Counts[doctor.Fail], r.Counts[doctor.Skipped])
 	return nil
+}
+
+// cureText is what people read of a warning or failure.
+func cureText(r doctor.Result) string {
+	text := fmt.Sprintf("%s %s: %s\n", r.Code, printable(r.Check), printable(r.Measured))
+	rows := [][2]string{{"says", r.Detail}, {"want", r.Threshold}, {"cure", r.Cure}, {"see", r.Runbook}}
+	for _, row := range rows {
+		if row[1] != "" {
+			text += fmt.Sprintf("    %-4s %s\n", row[0], printable(row[1]))
+		}
+	}
+	return text
 }
 
 // nagiosState is the exit code of a plugin.

@@ -1,20 +1,27 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/headgate/headgate/pkg/codat/codattest"
 	"github.com/headgate/headgate/pkg/doctor"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
 
@@ -56,7 +63,7 @@ func hostile() *doctor.Report {
 		Results: []doctor.Result{
 			{Code: "HG-NATS-001", Check: "connection to NATS", Status: doctor.OK, Measured: "connected", Threshold: "a server accepts this user", Runbook: "docs/operate.md#doctor-nats"},
 			{
-				Code: "HG-SRV-002", Check: "health", Status: doctor.Fail, Measured: "nats-1\x1b[2J|\nHEADGATE OK \"\u202e", Threshold: "each is healthy",
+				Code: "HG-SRV-002", Check: "health", Status: doctor.Fail, Measured: "nats-1\x1b[2J|\nHEADGATE OK \"\u202e", Detail: "\x1b[1A", Threshold: "each is healthy",
 				Cure: "restart\x1b[2J", Runbook: "docs/operate.md#headgateserverunhealthy",
 			},
 			{Code: "HG-EVT-003", Check: "silent types", Status: doctor.Warn, Measured: "株式会社.\x07", Threshold: "no type is silent", Cure: "look", Runbook: "docs/operate.md#headgatetypesilent"},
@@ -220,7 +227,7 @@ func TestDoctor_JSONIsAsItsSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newBroker(t, builtinSpecs()...)
-	c := r.headgate(0, "doctor", "-o", "json")
+	c := r.headgate(0, "doctor", "-o", "json", "--wait", "2m")
 	instance, err := jsonschema.UnmarshalJSON(strings.NewReader(c.out.String()))
 	if err != nil {
 		t.Fatal(err)
@@ -271,5 +278,159 @@ func TestDoctor_AsksCodatAndProcesses(t *testing.T) {
 	standIn.SetDisabled(id, true)
 	if got := doctored(t, r.headgate(1, args...))["HG-COD-002"]; got.Status != doctor.Fail || !strings.Contains(got.Measured, id) {
 		t.Errorf("HG-COD-002 = %+v; want it to fail with %s", got, id)
+	}
+}
+
+// Text of other programs is escaped, and stays out of the archive.
+func TestDoctor_EscapesForeignText(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, builtinSpecs()...)
+	publish := func() {
+		for _, version := range []string{"v1\x1b[2J", "v2\n\u202e"} {
+			body, err := json.Marshal(inspect.Instance{Worker: "reads", Instance: version, Version: version, Seen: time.Now()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.JS.Publish(t.Context(), fmt.Sprintf("$KV.CODAT_workers.reads.%x", version), body); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for format, code := range map[string]int{"": 0, "prometheus": 0, "nagios": 1} {
+		streamtest.Wait(t, func() bool {
+			publish() // an entry expires after a minute
+			c := begin(t, "", "doctor", "-o", "wide", "--only", "HG-WRK-002", "--format="+format, "--nats-url", r.URL)
+			<-c.ended
+			text := c.out.String() + c.err.String()
+			if strings.ContainsAny(text, "\x1b\u202e") {
+				t.Fatalf("%q prints %q", format, text)
+			}
+			return c.code == code && strings.Contains(text, "HG-WRK-002")
+		}, "the versions are noticed")
+	}
+}
+
+// secrets are planted in every place that headgate doctor reads, or from which a text could come that it prints.
+const (
+	plantedKey      = "whsec_3UrFiHsCnvxXwb0MbJLvvCLtUvTLtvXI"
+	plantedAPIKey   = "codat-api-key-9d2f"
+	plantedPassword = "hunter2hunter2"
+	plantedCompany  = "Wayne Enterprises"
+)
+
+// plant stores secrets in an installation, and returns the arguments with which doctor reads all of it.
+func plant(t *testing.T, r *broker) []string {
+	t.Helper()
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		name = filepath.Join(folder, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	publish := func(subject, body string, headers nats.Header) {
+		if _, err := r.JS.PublishMsg(t.Context(), &nats.Msg{Subject: subject, Data: []byte(body), Header: headers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := plantedCompany + " " + plantedKey + " " + plantedPassword + " Bearer " + plantedAPIKey
+	body := fmt.Sprintf(`{"companyName":%q}`, text)
+	headers := nats.Header{"headgate-cause": {text}, "headgate-last-error": {text}, "headgate-company": {text}, "webhook-signature": {text}}
+	for _, subject := range []string{"codat.events.company.created", "codat.quarantine", "codat.dead.reads.company.created", "codat.parked.reads.company.created"} {
+		publish(subject, body, headers)
+	}
+	instance, err := json.Marshal(inspect.Instance{Worker: "reads", Instance: "a", Version: "v1", Host: plantedCompany, CannotClaim: text, Seen: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish("$KV.CODAT_workers.reads.a", string(instance), nil)
+	publish("$KV.CODAT_connections.x.y", body, nil)
+	publish("$KV.CODAT_expected.overdue.key-1", fmt.Sprintf(`{"kind":"overdue","pushOperationKey":%q,"company":%q,"due":"2026-01-01T00:00:00Z"}`, text, text), nil)
+
+	standIn, err := codattest.Start(codattest.Options{Key: plantedAPIKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standIn.Close)
+	standIn.AddEndpoint(codattest.Endpoint{URL: "https://user:" + plantedPassword + "@hooks.example.com/", CompanyTags: []string{"name:" + plantedCompany}})
+	process := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "# TYPE headgate_ready gauge\nheadgate_ready{process=%q} 0\n# TYPE headgate_worker_stuck_handlers gauge\nheadgate_worker_stuck_handlers{worker=%q} 1\n", text, plantedKey)
+	}))
+	t.Cleanup(process.Close)
+	unhealthy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/healthz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintf(w, `{"server_name":"nats-1","error":%q}`, text)
+	}))
+	t.Cleanup(unhealthy.Close)
+	withPassword := func(address string) string {
+		return strings.Replace(address, "://", "://user:"+plantedPassword+"@", 1)
+	}
+	return []string{
+		"--nats-url", withPassword(r.URL), "--secret-file", write("keys", plantedKey+"\nnot a key "+plantedPassword+"\n"), "--codat-key-file", write("codat", plantedAPIKey+"\n"),
+		"--codat-url", standIn.URL(), "--metrics-url", withPassword(process.URL), "--monitor-url", withPassword(unhealthy.URL),
+		"--spec", write("spec.json", `{"name":"billing","types":["company.created"]}`),
+	}
+}
+
+func TestDoctor_BundleHasNoSecret(t *testing.T) {
+	r := newBroker(t, builtinSpecs()...)
+	t.Setenv("HEADGATE_SECRET", plantedKey)
+	t.Setenv("HEADGATE_UNKNOWN", plantedPassword)
+	name := filepath.Join(t.TempDir(), "case.tar.gz")
+	c := headgate(t, 1, append([]string{"doctor", "-o", "wide", "--bundle", name}, plant(t, r)...)...)
+	files := unpack(t, name)
+	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the archive has the mode %v, %v; want that only its owner reads it", info.Mode(), err)
+	}
+	for _, want := range []string{"README.txt", "report.json", "snapshot.json", "provision.json", "program.json"} {
+		if len(files["headgate-doctor/"+want]) == 0 {
+			t.Errorf("the archive has no %s", want)
+		}
+	}
+	contains(t, files["headgate-doctor/program.json"], "HEADGATE_SECRET")
+	contains(t, files["headgate-doctor/snapshot.json"], `"CODAT_DEAD"`)
+	contains(t, files["headgate-doctor/report.json"], "HG-SRV-002", "HEADGATE_UNKNOWN")
+	files["what it prints"] = c.out.String() + c.err.String()
+	for file, text := range files {
+		for _, secret := range []string{plantedKey, strings.TrimPrefix(plantedKey, "whsec_"), plantedAPIKey, plantedPassword} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s has %q:\n%s", file, secret, text)
+			}
+		}
+		if file != "what it prints" && strings.Contains(text, plantedCompany) {
+			t.Errorf("%s has the name of a company:\n%s", file, text)
+		}
+	}
+}
+
+// unpack returns the files of an archive.
+func unpack(t *testing.T, name string) map[string]string {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	compressed, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for archive := tar.NewReader(compressed); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[h.Name] = string(text)
 	}
 }

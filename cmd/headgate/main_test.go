@@ -117,7 +117,7 @@ func TestRun_ExitsWith2OnWrongUsage(t *testing.T) {
 	}{
 		{"no command", "", "expected one of"},
 		{"a command that does not exist", "sned", `"send"`},
-		{"send without anything to send", "send", "give one of TYPE, --all, --all-types, --file and --list"},
+		{"send without anything to send", "send", "give one of TYPE, --all, --all-types, --file, --from-event and --list"},
 		{"send with two things to send", "send company.created --all", "give one of TYPE"},
 		{"a misspelt type", "send connection.conected", "--list lists the types"},
 		{"a type in other letters", "send CONNECTION.CONNECTED", "--list lists the types"},

@@ -4,6 +4,7 @@ package nats_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -191,6 +192,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	stopReads := recordsReads(t, in, second, operator, key, to)
 	stopWrites := carriesOutPlan(t, in, second, operator, to)
 	headgate(t, operator, "audit", "--secret-file", key)
+	examines(t, operator)
 
 	// The accounts are made anew at each reload.
 	for _, n := range nodes {
@@ -313,6 +315,49 @@ func watches(t *testing.T, in installation, n *node) {
 		return err == nil && running.MatchString(metrics) && strings.Contains(metrics, "consumer_oldest_unsettled_seconds{") && lookedAt.MatchString(metrics)
 	}, "the exporter shows the worker, and its watchdog has looked at everything")
 	interrupt(t, cmd, says)
+}
+
+// examines runs headgate doctor until an operator has read all that it needs: on a slow machine an answer can come too late.
+func examines(t *testing.T, operator []string) {
+	t.Helper()
+	var last string
+	defer func() {
+		if t.Failed() {
+			t.Log(last)
+		}
+	}()
+	wait(t, func() bool {
+		var report struct {
+			Results []struct{ Code, Status string }
+		}
+		last, _ = tryHeadgate(t, operator, "doctor", "-o", "json")
+		if err := json.NewDecoder(strings.NewReader(last)).Decode(&report); err != nil {
+			return false
+		}
+		for _, r := range report.Results {
+			part, _, _ := strings.Cut(strings.TrimPrefix(r.Code, "HG-"), "-")
+			reads := slices.Contains([]string{"NATS", "STR", "CON", "WRK", "EVT"}, part) && r.Code != "HG-WRK-008" // which reads metrics
+			if reads && r.Status == "skipped" || r.Status == "fail" || r.Code == "HG-NATS-006" && r.Status != "ok" {
+				return false
+			}
+		}
+		return true
+	}, "the operator may read all, and nothing fails")
+}
+
+// The user of another role learns what it may not do.
+func TestDoctor_NamesWhatAnotherRoleMayNotDo(t *testing.T) {
+	t.Parallel()
+	in, nodes := servers(t, 1)
+	headgate(t, in.as(nodes[0], "provision"), "provision")
+	for _, role := range []string{"watch", "ingress"} {
+		text, _ := tryHeadgate(t, in.as(nodes[0], role), "doctor", "--only", "HG-NATS-*") // it may exit 1
+		for _, want := range []string{"HG-NATS-001\tconnection to NATS\tconnected", "this user may not subscribe to its inbox, _INBOX_headgate.>", "this user may not publish to $JS.API."} {
+			if !strings.Contains(text, want) {
+				t.Errorf("as %s it says\n%s\nwant %q in it", role, text, want)
+			}
+		}
+	}
 }
 
 // interrupt ends a command as a person does, and fails when it did not exit 0 or lacked a permission.

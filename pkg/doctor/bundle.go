@@ -59,7 +59,7 @@ func (r *Report) WriteBundle(w io.Writer, o Options, p Program) error {
 	for _, f := range []struct {
 		name  string
 		value any
-	}{{"report.json", r}, {"snapshot.json", r.bundled()}, {"provision.json", append([]stream.Change{}, r.changes...)}, {"program.json", p}} {
+	}{{"report.json", r.withoutDetails()}, {"snapshot.json", r.bundled()}, {"provision.json", append([]stream.Change{}, r.changes...)}, {"program.json", p}} {
 		var text bytes.Buffer
 		encoder := json.NewEncoder(&text)
 		encoder.SetEscapeHTML(false)
@@ -72,6 +72,16 @@ func (r *Report) WriteBundle(w io.Writer, o Options, p Program) error {
 		}
 	}
 	return errors.Join(archive.Close(), compressed.Close())
+}
+
+// withoutDetails is the report without what foreign programs have written.
+func (r *Report) withoutDetails() Report {
+	without := *r
+	without.Results = slices.Clone(r.Results)
+	for i := range without.Results {
+		without.Results[i].Detail = ""
+	}
+	return without
 }
 
 // bundled is the snapshot without what foreign programs have written.
@@ -123,6 +133,8 @@ func (s *scrubber) add(secrets ...string) {
 		}
 	}
 }
+
+func (s scrubber) text(text string) string { return string(s.scrub([]byte(text))) }
 
 func (s scrubber) scrub(text []byte) []byte {
 	for _, secret := range s.secrets {

@@ -85,6 +85,7 @@ type Result struct {
 	Check     string `json:"check"`
 	Status    Status `json:"status"`
 	Measured  string `json:"measured,omitempty"`
+	Detail    string `json:"detail,omitempty"` // what another program says of it, such as a NATS server
 	Threshold string `json:"threshold"`
 	Reason    string `json:"reason,omitempty"` // why it is skipped
 	Cure      string `json:"cure,omitempty"`   // of a warning or failure
@@ -181,8 +182,8 @@ var checks = slices.Concat(settingsChecks, keyChecks, natsChecks, serverChecks, 
 
 // A finding is the result of a check without its description.
 type finding struct {
-	status                 Status
-	measured, reason, cure string
+	status                         Status
+	measured, detail, reason, cure string
 }
 
 func ok(measured string) finding { return finding{status: OK, measured: measured} }
@@ -222,6 +223,7 @@ func (f *facts) report() *Report {
 	for _, s := range Statuses {
 		r.Counts[s] = 0
 	}
+	scrub := newScrubber(f.Options)
 	for _, c := range checks {
 		if !f.makes(c.code) {
 			continue
@@ -232,8 +234,8 @@ func (f *facts) report() *Report {
 		}
 		r.Counts[found.status]++
 		r.Results = append(r.Results, Result{
-			Code: c.code, Check: c.name, Status: found.status, Measured: found.measured, Threshold: c.threshold,
-			Reason: found.reason, Cure: found.cure, Runbook: Runbook + "#" + c.anchor,
+			Code: c.code, Check: c.name, Status: found.status, Measured: scrub.text(found.measured), Detail: scrub.text(found.detail), Threshold: c.threshold,
+			Reason: scrub.text(found.reason), Cure: scrub.text(found.cure), Runbook: Runbook + "#" + c.anchor,
 		})
 	}
 	return r

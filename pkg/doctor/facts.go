@@ -21,7 +21,10 @@ const (
 	requestTimeout = 5 * time.Second
 	// copyLooks is how often copies of a stream are compared that differ: servers are read at different moments.
 	copyLooks = 6
-	copyPause = 500 * time.Millisecond
+	// idleLooks is how often consumers are read for which something waits and nothing asks: a program asks again when it has
+	// handled what it has.
+	idleLooks = 6
+	lookPause = 500 * time.Millisecond
 	// maxLetters bounds the dead letters that are read.
 	maxLetters = 10000
 )
@@ -49,7 +52,8 @@ type facts struct {
 
 	keys     []keyFile
 	snapshot inspect.Snapshot
-	copies   []copyRange // that differed each time they were read
+	idle     map[string]uint64 // consumers that idleConsumers has found at each look
+	copies   []copyRange       // that differed each time they were read
 	changes  []stream.Change
 
 	instances   []inspect.Instance
@@ -176,14 +180,6 @@ func (f *facts) permissions() []permission {
 // probePermissions publishes to each subject without a reply, which no server answers, and notes what is refused: a server says so
 // before it answers the flush.
 func (f *facts) probePermissions(nc *nats.Conn) {
-	inbox := nc.NewInbox()
-	if sub, err := nc.SubscribeSync(inbox); err == nil {
-		_ = nc.FlushTimeout(requestTimeout) // without an answer the requests fail
-		if err := nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), inbox) {
-			f.missing[account] = fmt.Errorf("this user may not subscribe to its inbox, %s.>: use the key of operator", nc.Opts.InboxPrefix)
-		}
-		_ = sub.Unsubscribe() // the connection ends soon
-	}
 	for _, p := range f.permissions() {
 		if nc.Publish(p.subject, nil) != nil || nc.FlushTimeout(requestTimeout) != nil {
 			continue
@@ -194,6 +190,14 @@ func (f *facts) probePermissions(nc *nats.Conn) {
 				f.missing[n] = f.denial(p.subject)
 			}
 		}
+	}
+	inbox := nc.NewInbox()
+	if sub, err := nc.SubscribeSync(inbox); err == nil {
+		_ = nc.FlushTimeout(requestTimeout) // without an answer the requests fail
+		if err := nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), inbox) {
+			f.missing[account] = fmt.Errorf("this user may not subscribe to its inbox, %s.>: use the key of operator", nc.Opts.InboxPrefix)
+		}
+		_ = sub.Unsubscribe() // the connection ends soon
 	}
 }
 
@@ -224,7 +228,7 @@ func (f *facts) readSource(ctx context.Context) {
 		f.missing[consumers] = fmt.Errorf("stream %s does not exist", f.Source.Stream())
 		f.missing[messages] = f.missing[consumers]
 	}
-	f.snapshot, _ = inspect.NewCollector(f.js, f.Source).Collect(ctx) // what does not answer is marked
+	f.collect(ctx)
 	if f.missing[provision] == nil {
 		f.changes, err = stream.Provision(ctx, f.js, f.Layout, true)
 		if err != nil && !errors.Is(err, stream.ErrRefused) {
@@ -233,6 +237,34 @@ func (f *facts) readSource(ctx context.Context) {
 	}
 	f.readMessages(ctx)
 	f.readRecords(ctx)
+}
+
+// collect reads the state of the source, again while something waits for a consumer and nothing asks for it.
+func (f *facts) collect(ctx context.Context) {
+	c := inspect.NewCollector(f.js, f.Source)
+	for look := range idleLooks {
+		s, _ := c.Collect(ctx) // what does not answer is marked
+		idle := idleConsumers(s)
+		for key, delivered := range idle {
+			if was, has := f.idle[key]; look > 0 && (!has || was != delivered) {
+				delete(idle, key)
+			}
+		}
+		if f.snapshot, f.idle = s, idle; len(idle) == 0 || !pause(ctx) {
+			return
+		}
+	}
+}
+
+// idleConsumers are the consumers for which something waits while nothing asks for it, with the number of their deliveries.
+func idleConsumers(s inspect.Snapshot) map[string]uint64 {
+	idle := map[string]uint64{}
+	for _, c := range s.Consumers {
+		if c.Answered && c.Pending+uint64(max(0, c.AckPending)) > 0 && c.Waiting == 0 && !c.Pause.Paused {
+			idle[c.Stream+" "+c.Name] = c.Delivered
+		}
+	}
+	return idle
 }
 
 // readMessages reads when dead letters and messages of the quarantine were stored, and what consumers take.
@@ -318,20 +350,30 @@ func (f *facts) readServers(ctx context.Context) {
 		f.missing[servers] = errors.New("no --monitor-url names a server")
 		return
 	}
+	var before []inspect.Server
 	for look := range copyLooks {
 		f.snapshot.Servers, _ = inspect.Servers(ctx, f.Source, f.Monitors...) // what does not answer is marked
-		differ := differingCopies(f.snapshot.Servers)
+		differ := differingCopies(f.snapshot.Servers, before)
+		before = f.snapshot.Servers
 		if look > 0 {
 			differ = both(differ, f.copies)
 		}
 		if f.copies = differ; len(differ) == 0 {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return
-		case <-time.After(copyPause):
 		}
+	}
+}
+
+// pause waits between two looks, and reports whether ctx goes on.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(lookPause):
+		return true
 	}
 }
 

@@ -34,6 +34,7 @@ type installation struct {
 	*streamtest.Server
 	testing.TB
 	Options
+	running   []inspect.Instance // whose entries are written before each look: they expire after a minute
 	monitors  []*monitored
 	endpoints []Endpoint
 	processes []Process
@@ -46,7 +47,7 @@ func newInstallation(t testing.TB) *installation {
 	in.describe()
 	in.publish("codat.events.company.created", "{}")
 	in.publish("$KV.CODAT_expected.learned.company.created", "{}")
-	in.instance(inspect.Instance{Worker: "connections", Instance: "a", Version: "v1"})
+	in.running = []inspect.Instance{{Worker: "connections", Instance: "a", Version: "v1"}}
 	return in
 }
 
@@ -124,13 +125,6 @@ func (in *installation) record(bucket, key string, v any) {
 		in.Fatal(err)
 	}
 	in.publish("$KV."+bucket+"."+key, string(body))
-}
-
-// instance stores the entry of a running worker.
-func (in *installation) instance(i inspect.Instance) {
-	in.Helper()
-	i.Seen = time.Now()
-	in.record("CODAT_workers", i.Worker+"."+i.Instance, i)
 }
 
 // editStream changes the configuration of a stream.

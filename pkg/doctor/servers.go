@@ -61,12 +61,16 @@ func (f *facts) serversAnswer() finding {
 }
 
 func (f *facts) serversHealthy() finding {
-	return f.every(" are healthy", "restart the server when its disk has room; its log says what is wrong", func(s inspect.Server) (string, bool) {
+	var says []string
+	found := f.every(" are healthy", "restart the server when its disk has room; its log says what is wrong", func(s inspect.Server) (string, bool) {
 		if s.Healthy == nil || *s.Healthy {
 			return "", s.Healthy != nil
 		}
-		return cmp.Or(s.Problem, "is not healthy"), true
+		says = append(says, name(s)+": "+s.Problem)
+		return "is not healthy", true
 	})
+	found.detail = listed(says)
+	return found
 }
 
 func (f *facts) fsync() finding {
@@ -142,28 +146,55 @@ type copyRange struct {
 	messages, bytes, deleted uint64 // the most less the least
 }
 
-// differingCopies are the streams whose copies differ. A server that does not have a stream has no copy that could differ.
-func differingCopies(all []inspect.Server) []copyRange {
-	copies := map[string][]inspect.Copy{}
+// copiesOf are the copies of each stream, by the address of the server.
+func copiesOf(all []inspect.Server) map[string]map[string]inspect.Copy {
+	copies := map[string]map[string]inspect.Copy{}
 	for _, s := range all {
 		for _, c := range s.Copies {
-			copies[c.Stream] = append(copies[c.Stream], c)
+			if copies[c.Stream] == nil {
+				copies[c.Stream] = map[string]inspect.Copy{}
+			}
+			copies[c.Stream][s.Monitor] = c
 		}
 	}
-	spread := func(of []inspect.Copy, value func(inspect.Copy) uint64) uint64 {
-		least, most := value(of[0]), value(of[0])
-		for _, c := range of {
-			least, most = min(least, value(c)), max(most, value(c))
+	return copies
+}
+
+// spread is the difference between the most and the least.
+func spread(of map[string]inspect.Copy, value func(inspect.Copy) uint64) uint64 {
+	first, least, most := true, uint64(0), uint64(0)
+	for _, c := range of {
+		v := value(c)
+		if first {
+			first, least, most = false, v, v
 		}
-		return most - least
+		least, most = min(least, v), max(most, v)
 	}
+	return most - least
+}
+
+// differingCopies are the streams whose copies differ. A server that does not have a stream has no copy that could differ. The servers
+// are read one after the other: what was stored or dropped in between is no difference, unless no copy has changed since the reading
+// before.
+func differingCopies(now, before []inspect.Server) []copyRange {
+	earlier := copiesOf(before)
 	var differ []copyRange
-	for stream, of := range copies {
+	for stream, of := range copiesOf(now) {
+		still := true
+		for server, c := range of {
+			still = still && (before == nil || earlier[stream][server].LastSequence == c.LastSequence)
+		}
+		moved := spread(of, func(c inspect.Copy) uint64 { return c.FirstSequence }) + spread(of, func(c inspect.Copy) uint64 { return c.LastSequence })
 		d := copyRange{
 			stream,
 			spread(of, func(c inspect.Copy) uint64 { return c.Messages }),
 			spread(of, func(c inspect.Copy) uint64 { return c.Bytes }),
 			spread(of, func(c inspect.Copy) uint64 { return c.Deleted }),
+		}
+		if moved > 0 && !still {
+			d.messages -= min(d.messages, moved)
+			d.deleted -= min(d.deleted, moved)
+			d.bytes = 0
 		}
 		if d.messages+d.bytes+d.deleted > 0 {
 			differ = append(differ, d)

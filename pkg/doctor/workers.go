@@ -124,21 +124,22 @@ func (f *facts) paused() finding {
 	return consumerFinding(false, wrong, of, fmt.Sprintf("%d consumers", of), "headgate resume ends it, when what it was paused for is done")
 }
 
-// running looks for what waits while nothing asks for it. A worker whose slots are all taken has no open request either, and has
-// deliveries that are not settled.
+// running looks for what waits while nothing asks for it. A program that handles all that it can has no open request either: a worker is
+// among those that run, and another program has deliveries that are not settled.
 func (f *facts) running() finding {
 	alive := map[string]bool{}
 	for _, i := range f.instances {
 		alive[i.Worker] = true
 	}
+	failure := false
 	wrong, of := f.eachConsumer(func(c inspect.Consumer) string {
-		waits := c.Pending + uint64(max(0, c.AckPending))
-		if waits == 0 || c.Waiting > 0 || c.Pause.Paused || alive[c.Name] {
+		if _, idle := f.idle[c.Stream+" "+c.Name]; !idle || alive[c.Name] {
 			return ""
 		}
-		return fmt.Sprintf("has %d waiting, and no process takes them", waits)
+		failure = failure || c.AckPending == 0
+		return fmt.Sprintf("has %d waiting, and no process takes them", c.Pending+uint64(max(0, c.AckPending)))
 	})
-	return consumerFinding(true, wrong, of, fmt.Sprintf("%d consumers, %d processes of workers", of, len(f.instances)), "start the worker: headgate workers lists those that run")
+	return consumerFinding(failure, wrong, of, fmt.Sprintf("%d consumers, %d processes of workers", of, len(f.instances)), "start the worker: headgate workers lists those that run")
 }
 
 // eachInstance examines the running processes of workers.

@@ -97,6 +97,8 @@ func (c *Collector) copies(ctx context.Context, address *url.URL, s *Server) err
 				State struct {
 					Messages uint64 `json:"messages"`
 					Bytes    uint64 `json:"bytes"`
+					First    uint64 `json:"first_seq"`
+					Last     uint64 `json:"last_seq"`
 					Deleted  uint64 `json:"num_deleted"`
 				} `json:"state"`
 			} `json:"stream_detail"`
@@ -110,7 +112,10 @@ func (c *Collector) copies(ctx context.Context, address *url.URL, s *Server) err
 		for _, st := range account.Streams {
 			if c.owns(st.Name) {
 				times[st.Name]++
-				s.Copies = append(s.Copies, Copy{Stream: st.Name, Messages: st.State.Messages, Bytes: st.State.Bytes, Deleted: st.State.Deleted})
+				s.Copies = append(s.Copies, Copy{
+					Stream: st.Name, Messages: st.State.Messages, Bytes: st.State.Bytes,
+					FirstSequence: st.State.First, LastSequence: st.State.Last, Deleted: st.State.Deleted,
+				})
 			}
 		}
 	}

@@ -113,5 +113,8 @@ type Copy struct {
 	Stream   string
 	Messages uint64
 	Bytes    uint64
-	Deleted  uint64 // sequences between the first and the last that the copy does not have
+	// FirstSequence and LastSequence are those of the oldest and of the newest message that the copy has had.
+	FirstSequence, LastSequence uint64
+
+	Deleted uint64 // sequences between the first and the last that the copy does not have
 }
