@@ -72,6 +72,9 @@ func newSequentialFixture(t testing.TB, w Worker, act func(context.Context, coda
 	if w.BackoffMin == 0 {
 		w.BackoffMin, w.BackoffMax = 10*time.Millisecond, 20*time.Millisecond
 	}
+	if w.Timeout == 0 {
+		w.Timeout = 10 * time.Minute // a handler that waits for the test does so on a slow machine too
+	}
 	w.Handlers = append(w.Handlers, Handle(codat.AnyWriteSuccessful, func(ctx context.Context, e codat.Event[codat.Write]) error {
 		r.mu.Lock()
 		r.runs = append(r.runs, e)

@@ -225,8 +225,13 @@ func WaitSettled(t testing.TB, js jetstream.JetStream, stream, consumer string) 
 // connect makes a connection that ends with the test and never gives up before.
 func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
-	if err != nil {
+	var nc *nats.Conn
+	var err error
+	connected := func() bool { // a try has two seconds, which a busy machine can take
+		nc, err = nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+		return err == nil
+	}
+	if !holds(connected) {
 		t.Fatalf("connect to %s: %v", url, err)
 	}
 	t.Cleanup(nc.Close)
