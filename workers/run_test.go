@@ -536,7 +536,7 @@ func TestDeliver_ReturnsTypesWithoutAHandler(t *testing.T) {
 func TestRun_RefusesWhatIsNotProvisioned(t *testing.T) {
 	r := newFixture(t, Worker{}, succeed)
 	run := func(w Worker) error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		return Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New(w.Name, zaptest.NewLogger(t)), w,
 			func(context.Context, Parts) (Worker, error) { return w, nil })
@@ -563,7 +563,7 @@ func TestRun_RefusesAMissingClaimsBucket(t *testing.T) {
 	if err := r.JS.DeleteKeyValue(context.Background(), source.ClaimsBucket("tested")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	err := Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New("tested", zaptest.NewLogger(t)), r.worker,
 		func(context.Context, Parts) (Worker, error) { return r.worker, nil })
@@ -625,7 +625,7 @@ func TestRun_EndsWhenItsConsumerIsDeleted(t *testing.T) {
 	r := newFixture(t, Worker{}, succeed)
 	r.post("msg_1")
 	ended := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	go func() {
 		ended <- Run(ctx, Settings{NATS: stream.NATS{NATSURL: r.URL}, Source: source}, process.New("tested", zaptest.NewLogger(t)), r.worker,

@@ -70,7 +70,7 @@ func change(typ, company, connection, status string, at time.Time) []byte {
 
 func TestWorker_WritesTheLifeOfAConnection(t *testing.T) {
 	srv, store := start(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 
 	enough := errors.New("enough")
@@ -122,7 +122,7 @@ func TestWorker_WritesTheLifeOfAConnection(t *testing.T) {
 // A bucket that cannot be written concerns every event alike: no attempt is counted.
 func TestWorker_CountsNoAttemptWhileTheBucketIsFull(t *testing.T) {
 	srv, _ := start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	st, err := srv.JS.Stream(ctx, "KV_"+source.StateBucket(connections.Name))
 	if err != nil {
