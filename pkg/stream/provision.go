@@ -176,11 +176,13 @@ func (pr *provisioner) stream(ctx context.Context, w desiredStream) (jetstream.S
 		if missing {
 			want.Name = w.name
 			w.apply(&want)
-			change = Change{Object: w.object(), Action: Create, Fields: diff(streamSettings, nil, &want)}
+			want.Metadata = monitored(want.Metadata, nil, monitorOfStream(&want))
+			change = Change{Object: w.object(), Action: Create, Fields: diff(provisionedStream, nil, &want)}
 		} else {
 			have := info.Config
 			want = have
 			w.apply(&want)
+			want.Metadata = monitored(want.Metadata, monitorOfStream(&have), monitorOfStream(&want))
 			change = pr.judgeStream(w, &want, info)
 			if change.Action == Refuse {
 				want = have
@@ -213,7 +215,7 @@ const maxRaces = 5
 // judgeStream decides what to do with an existing stream. A change that removes subjects, messages or replicas is a loss.
 func (pr *provisioner) judgeStream(w desiredStream, want *jetstream.StreamConfig, info *jetstream.StreamInfo) Change {
 	have, state := info.Config, info.State
-	change := Change{Object: w.object(), Action: Same, Fields: diff(streamSettings, &have, want)}
+	change := Change{Object: w.object(), Action: Same, Fields: diff(provisionedStream, &have, want)}
 	if len(change.Fields) == 0 {
 		return change
 	}
@@ -270,7 +272,8 @@ func (pr *provisioner) consumer(ctx context.Context, w desiredConsumer) error {
 				return fmt.Errorf("%s: %w", doing, err)
 			}
 			begin.deliverFrom(&want)
-			change.Fields = append(diff(consumerSettings, nil, &want), Field{Name: "begin", Want: begin.String()})
+			want.Metadata = monitored(want.Metadata, nil, monitorOfConsumer(&want))
+			change.Fields = append(diff(provisionedConsumer, nil, &want), Field{Name: "begin", Want: begin.String()})
 			change.Notes = note
 		} else {
 			want = have.CachedInfo().Config
@@ -338,7 +341,8 @@ func (pr *provisioner) judgeConsumer(ctx context.Context, w desiredConsumer, wan
 			"it keeps max ack pending %d, which is more than the %d of this layout: with fewer places, what waits could take those of events that can run; pass --allow-loss to lower it", wider, want.MaxAckPending))
 		want.MaxAckPending = wider
 	}
-	change.Fields = diff(consumerSettings, &have, want)
+	want.Metadata = monitored(want.Metadata, monitorOfConsumer(&have), monitorOfConsumer(want))
+	change.Fields = diff(provisionedConsumer, &have, want)
 	if len(change.Fields) == 0 {
 		return change, nil
 	}

@@ -248,6 +248,7 @@ func TestProvision_BucketsEqualThoseOfNATSClient(t *testing.T) {
 			t.Errorf("Create() in %s = %v", bucket, err)
 		}
 		ours := config(t, s.JS, "KV_"+bucket)
+		delete(ours.Metadata, "io.nats.monitor.enabled")
 		if err := s.JS.DeleteKeyValue(t.Context(), bucket); err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +268,7 @@ func TestProvision_KeepsWhatLayoutLeavesOpen(t *testing.T) {
 		c.MaxBytes = 5 << 30
 		c.MaxAge, c.Duplicates = 20*day, 20*day
 		c.Description = "ours"
-		c.Metadata = map[string]string{"team": "payments"}
+		c.Metadata = map[string]string{"team": "payments", "io.nats.monitor.enabled": "false"}
 	})
 	changes := provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{connections}})
 	if c := change(t, changes, "stream CODAT"); c.Action != stream.Same {
@@ -501,7 +502,10 @@ func TestProvision_KeepsPlaceOfConsumer(t *testing.T) {
 	changed := connections
 	changed.AckWait, changed.MaxAckPending, changed.Begin = 2*time.Minute, 9000, stream.BeginNew()
 	c := change(t, provision(t, s, stream.Layout{Workers: []stream.WorkerSpec{changed}}), "consumer connections on CODAT")
-	want := []stream.Field{{Name: "ack wait", Have: "1m0s", Want: "2m0s"}, {Name: "max ack pending", Have: "5000", Want: "9000"}}
+	want := []stream.Field{{Name: "ack wait", Have: "1m0s", Want: "2m0s"}, {Name: "max ack pending", Have: "5000", Want: "9000"}, {
+		Name: "monitoring",
+		Have: "enabled=true outstanding-ack-critical=4500 waiting-critical=1843", Want: "enabled=true outstanding-ack-critical=8100 waiting-critical=1843",
+	}}
 	if diff := cmp.Diff(want, c.Fields); diff != "" {
 		t.Errorf("Provision() differs (-want +got):\n%s", diff)
 	}
