@@ -38,6 +38,7 @@ type client struct {
 	jetstream.JetStream
 	nc     *nats.Conn
 	source stream.Source
+	closed func(last error) // close calls it with the last error of the connection
 }
 
 // connect connects as "headgate", the operator's name, within the time limit. Later events of the connection are logged on
@@ -77,7 +78,7 @@ func (f connectFlags) connectAs(ctx context.Context, t *terminal, name string) (
 		nc.Close()
 		return nil, err
 	}
-	return &client{JetStream: js, nc: nc, source: f.Source}, nil
+	return &client{js, nc, f.Source, t.connectionClosed}, nil
 }
 
 // unreachable says why there is no connection, and the cure; why may be nil.
@@ -94,6 +95,7 @@ func unreachable(address string, why error) error {
 // close flushes and closes the connection.
 func (c *client) close() {
 	_ = c.nc.FlushTimeout(flushTimeout) // it fails without a server
+	c.closed(c.nc.LastError())
 	c.nc.Close()
 }
 

@@ -57,6 +57,8 @@ type commands struct {
 	Resume      resumeCmd      `cmd:"" help:"End the pause of a worker."`
 	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
 	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
+	Completion  completionCmd  `cmd:"" help:"Print the script with which a shell completes the commands and flags of headgate."`
+	Man         manCmd         `cmd:"" help:"Print the manual page."`
 
 	Color   string           `name:"color" env:"-" default:"auto" enum:"auto,always,never" help:"Colours for states: auto (on a terminal, unless NO_COLOR is set), always or never."`
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
@@ -74,14 +76,14 @@ func run(ctx context.Context, args []string, t *terminal) int {
 	t = t.printable()
 	t.args = args
 	grammar := new(commands)
-	command, err := process.Parse("headgate", help, grammar, args)
+	command, err := process.Parse("headgate", help, grammar, args, kong.PostBuild(prepare))
 	if err == nil {
 		t.setColor(grammar.Color)
 		err = warnOfUnknownVariables(t)
 	}
 	if err == nil {
 		command.BindTo(ctx, (*context.Context)(nil))
-		err = withCure(command.Run(t))
+		err = t.explainDenied(withCure(command.Run(t)))
 	}
 	if err != nil {
 		fmt.Fprintf(t.err, "headgate: %v\n", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"golang.org/x/term"
 
 	"github.com/headgate/headgate/pkg/codat"
@@ -231,6 +233,7 @@ type terminal struct {
 	width    int      // in columns, of the terminal that out is; 0 for a file or a pipe
 	color    bool
 	now      func() time.Time
+	denied   error // what NATS did not permit; nil for nothing
 }
 
 // standardStreams returns the streams of this process.
@@ -260,6 +263,22 @@ func (t *terminal) time(at time.Time) string {
 		return at.UTC().Format(time.RFC3339)
 	}
 	return formatTime(at)
+}
+
+// connectionClosed keeps the last error of a connection to NATS when it is a permission that was missing. The server says so
+// beside the request, which then has no answer in time.
+func (t *terminal) connectionClosed(last error) {
+	if errors.Is(last, nats.ErrPermissionViolation) {
+		t.denied = last
+	}
+}
+
+// explainDenied returns err, with the permission that was missing when err is a request without an answer.
+func (t *terminal) explainDenied(err error) error {
+	if t.denied == nil || errors.Is(err, nats.ErrPermissionViolation) || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
+		return err
+	}
+	return fmt.Errorf("%w: %w: use the key of another role (--nats-creds or --nats-nkey)", err, t.denied)
 }
 
 // setColor decides about colours by --color, and with auto by the terminal and NO_COLOR (https://no-color.org).

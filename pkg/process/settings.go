@@ -98,9 +98,9 @@ type Printer interface {
 // read. The environment variable of a flag is HEADGATE_ and the flag's name in capitals, unless its tag says
 // otherwise. --help and --version print and exit 0. Parse sets Given and Unknown of Settings that grammar embeds, and
 // Given of Settings that the selected command embeds. An error is Misconfigured; its text is one line that names the cure, the
-// unknown variables, and no secret.
-func Parse(name, help string, grammar any, args []string) (*kong.Context, error) {
-	parser, err := parser(grammar, kong.Name(name), kong.Description(help))
+// unknown variables, and no secret. The options are added to kong's.
+func Parse(name, help string, grammar any, args []string, options ...kong.Option) (*kong.Context, error) {
+	parser, err := parser(grammar, append([]kong.Option{kong.Name(name), kong.Description(help)}, options...)...)
 	if err != nil {
 		return nil, err
 	}
