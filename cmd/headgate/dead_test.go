@@ -258,8 +258,20 @@ func TestDeadReplay_TakesNumbersFromTheInput(t *testing.T) {
 	}
 	contains(t, replay(1, "").err.String(), "the input has no number")
 	contains(t, replay(2, "1 \x1b[2J").err.String(), `"\x1b[2J" is no number`)
+	contains(t, replay(2, "0").err.String(), `"0" is no number`)
 	contains(t, r.headgate(2, "dead", "replay", "1", "-").err.String(), `"-" is no number`)
 	contains(t, r.headgate(2, "dead", "replay", "-", "--all").err.String(), "choose the dead letters")
+}
+
+func TestDeadReplay_RefusesLimitsThatAreNone(t *testing.T) {
+	t.Parallel()
+	for flag, want := range map[string]string{
+		"--limit=0": "--limit", "--limit=-1": "--limit", "--rate=NaN": "--rate must be", "--rate=Inf": "--rate must be", "--rate=0": "--rate must be",
+	} {
+		contains(t, begin(t, "", "dead", "replay", "--all", flag).exit(2).err.String(), want)
+		contains(t, begin(t, "", "replay", "--worker=connections", "--type=>", flag).exit(2).err.String(), want)
+	}
+	contains(t, begin(t, "", "dead", "list", "--limit=0").exit(2).err.String(), "leave it out for all")
 }
 
 func TestDeadReplay_AcceptsEmptySelection(t *testing.T) {

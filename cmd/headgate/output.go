@@ -64,7 +64,21 @@ func (f outputFlags) printRecord(t *terminal, v any, id string, text func() erro
 // listFlags are the flags of every list.
 type listFlags struct {
 	outputFlags `embed:""`
-	Limit       uint `name:"limit" env:"-" placeholder:"N" help:"List at most N, in the order of the list. Default: all."`
+	Limit       limitFlag `name:"limit" env:"-" placeholder:"N" help:"List at most N, in the order of the list. Default: all."`
+}
+
+// A limitFlag is a number of records on the command line, at least 1; without the flag it is 0. A limit of 0 that means all would turn
+// the empty result of a calculation into everything.
+type limitFlag int
+
+// UnmarshalText parses the flag.
+func (l *limitFlag) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 {
+		return fmt.Errorf("must be a whole number from 1 on (got %q): leave it out for all", text)
+	}
+	*l = limitFlag(n)
+	return nil
 }
 
 // periodFlags choose records by a time.
@@ -126,7 +140,7 @@ func (l listing[T]) print(t *terminal, f listFlags, scan func(each func(T) error
 	w := l.writer(t, f.outputFlags)
 	n := 0
 	err := scan(func(v T) error {
-		if f.Limit > 0 && uint(n) == f.Limit {
+		if f.Limit > 0 && n == int(f.Limit) {
 			return errLimit
 		}
 		n++
@@ -328,7 +342,7 @@ func parseNumbers(words []string) ([]uint64, error) {
 	var numbers []uint64
 	for _, word := range words {
 		n, err := strconv.ParseUint(word, 10, 64)
-		if err != nil {
+		if err != nil || n == 0 {
 			return nil, process.Misconfigured(fmt.Errorf("%s is no number of a record: --output id prints the numbers", strconv.Quote(cut(word, 40))))
 		}
 		numbers = append(numbers, n)

@@ -126,7 +126,7 @@ func TestListing_PrintsForPeople(t *testing.T) {
 
 func TestListing_PrintsForPrograms(t *testing.T) {
 	t.Parallel()
-	flags := func(output string, limit uint) listFlags { return listFlags{outputFlags{Output: output}, limit} }
+	flags := func(output string, limit limitFlag) listFlags { return listFlags{outputFlags{Output: output}, limit} }
 	ids, talk := printThings(t, terminal{width: 100}, flags("id", 0), nil)
 	if want := "8f3c1a2b-0000-4000-8000-00000000cafe\nmsg_1\n株式会社\ne\u0301\n"; ids != want || talk != "" {
 		t.Errorf("the ids are %q, and it says %q; want %q and nothing", ids, talk, want)

@@ -16,17 +16,17 @@ import (
 
 // redriveFlags are the flags of the commands that give events again.
 type redriveFlags struct {
-	RedriveID string  `name:"redrive-id" env:"-" placeholder:"ID" help:"ID of this redrive; a new one by default. Within one redrive nothing is given twice: to continue after an interrupt, run the command again with its ID."`
-	Rate      float64 `name:"rate" env:"-" default:"100" help:"Upper bound of the events given in a second. Above 100 they are given in their order only to an ordered worker."`
-	Limit     uint    `name:"limit" env:"-" placeholder:"N" help:"Give at most N, the oldest. Default: all that are chosen."`
-	DryRun    bool    `name:"dry-run" env:"-" help:"Print what would be given, and give nothing."`
-	Yes       bool    `name:"yes" env:"-" help:"Do not ask on a terminal before more than one is given."`
+	RedriveID string    `name:"redrive-id" env:"-" placeholder:"ID" help:"ID of this redrive; a new one by default. Within one redrive nothing is given twice: to continue after an interrupt, run the command again with its ID."`
+	Rate      float64   `name:"rate" env:"-" default:"100" help:"Upper bound of the events given in a second. Above 100 they are given in their order only to an ordered worker."`
+	Limit     limitFlag `name:"limit" env:"-" placeholder:"N" help:"Give at most N, the oldest. Default: all that are chosen."`
+	DryRun    bool      `name:"dry-run" env:"-" help:"Print what would be given, and give nothing."`
+	Yes       bool      `name:"yes" env:"-" help:"Do not ask on a terminal before more than one is given."`
 }
 
 // check returns an error for an ID or a rate that cannot be used.
 func (f redriveFlags) check() error {
-	if f.Rate <= 0 {
-		return fmt.Errorf("--rate must be greater than 0 (got %v)", f.Rate)
+	if err := operator.ValidateRate(f.Rate); err != nil {
+		return fmt.Errorf("--rate %w", err)
 	}
 	if err := operator.ValidateRedriveID(f.options().ID); err != nil {
 		return fmt.Errorf("--redrive-id: %w", err)
@@ -116,6 +116,10 @@ func (r redriveRun) what() string {
 // it runs at another time. It has no user or password of an address.
 func (r redriveRun) again(args []string, redriveID string) string {
 	words := []string{"headgate"}
+	var arguments []string // behind --, where nothing is a flag
+	if end := slices.Index(args, "--"); end >= 0 {
+		args, arguments = args[:end], args[end:]
+	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		name, value, joined := strings.Cut(arg, "=")
@@ -139,6 +143,9 @@ func (r redriveRun) again(args []string, redriveID string) string {
 	words = append(words, "--redrive-id="+redriveID)
 	if !r.numbers {
 		words = append(words, "--until="+r.selection.Until().UTC().Format(time.RFC3339Nano))
+	}
+	for _, arg := range arguments {
+		words = append(words, shellWord(arg))
 	}
 	return strings.Join(words, " ")
 }

@@ -192,6 +192,7 @@ func TestRedrive_PrintsTheCommandThatGoesOn(t *testing.T) {
 		"dead replay 3 4 --yes":                           "headgate dead replay 3 4 --yes --redrive-id=x",
 		"dead replay - --redrive-id old --rate=5":         "headgate dead replay - --rate=5 --redrive-id=x",
 		"dead replay 3 --nats-url=nats://u:p@h:4222 -o a": "headgate dead replay 3 --nats-url=nats://h:4222 -o a --redrive-id=x",
+		"dead replay --redrive-id=old -- 3 4":             "headgate dead replay --redrive-id=x -- 3 4",
 	} {
 		if got := (redriveRun{numbers: true}).again(strings.Fields(args), "x"); got != want {
 			t.Errorf("after %q it is %q; want %q", args, got, want)

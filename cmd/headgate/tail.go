@@ -37,7 +37,7 @@ type tailCmd struct {
 
 	sender  *sender                     // nil without --forward-to
 	rows    recordWriter[inspect.Event] // of a table, or of ids
-	printed uint
+	printed limitFlag
 	oldest  time.Time // of the events that were printed
 }
 
@@ -122,7 +122,7 @@ func (c *tailCmd) catchUp(ctx context.Context, t *terminal, nc *client, position
 		return err
 	case err == nil:
 		position.Sequence = max(position.Sequence, last)
-		fmt.Fprintf(t.err, "caught up %s\n", caughtUp(c.printed, time.Since(c.oldest)))
+		fmt.Fprintf(t.err, "caught up %s\n", caughtUp(uint(c.printed), time.Since(c.oldest)))
 	}
 	return c.follow(ctx, t, nc, position)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -238,6 +239,8 @@ func TestRedriveOptions_Validate(t *testing.T) {
 		{"no ID", RedriveOptions{Rate: 1}, false},
 		{"an ID with a colon", RedriveOptions{ID: "a:b", Rate: 1}, false},
 		{"no rate", RedriveOptions{ID: "monday"}, false},
+		{"a rate that is no number", RedriveOptions{ID: "monday", Rate: math.NaN()}, false},
+		{"a rate without a limit", RedriveOptions{ID: "monday", Rate: math.Inf(1)}, false},
 	}
 	for _, tt := range tests {
 		if err := tt.opts.Validate(); (err == nil) != tt.ok {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"time"
 
@@ -16,7 +17,7 @@ type RedriveOptions struct {
 	// ID names the redrive. Within one redrive nothing is given twice, so that a redrive that was interrupted goes on
 	// when it is run again under its ID.
 	ID string
-	// Rate is the number of events given in a second at most; it must be positive.
+	// Rate is the number of events given in a second at most; it must be positive and finite.
 	Rate float64
 	// Progress is called after each event; it may be nil.
 	Progress func(done, total int)
@@ -24,12 +25,20 @@ type RedriveOptions struct {
 
 var redriveIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// Validate returns an error for an ID that is not [A-Za-z0-9_-]{1,64} and for a rate that is not positive.
+// Validate returns an error for an ID that is not [A-Za-z0-9_-]{1,64} and for a rate that is not positive and finite.
 func (r RedriveOptions) Validate() error {
-	if r.Rate <= 0 {
-		return fmt.Errorf("rate must be greater than 0 (got %v)", r.Rate)
+	if err := ValidateRate(r.Rate); err != nil {
+		return fmt.Errorf("rate %w", err)
 	}
 	return ValidateRedriveID(r.ID)
+}
+
+// ValidateRate returns an error, without a subject, for a number of events a second that is not positive and finite.
+func ValidateRate(rate float64) error {
+	if !(rate > 0) || math.IsInf(rate, 0) { // NaN is greater than nothing
+		return fmt.Errorf("must be greater than 0 (got %v)", rate)
+	}
+	return nil
 }
 
 // ValidateRedriveID returns an error for an ID that is not [A-Za-z0-9_-]{1,64}.

@@ -255,6 +255,9 @@ func (r *reader) nextSequence(ctx context.Context) (uint64, error) {
 // replica that is behind answers a direct get too. It needs permission for STREAM.INFO, DIRECT.GET and STREAM.MSG.GET on
 // the stream.
 func Get(ctx context.Context, js jetstream.JetStream, name string, sequence uint64) (*jetstream.RawStreamMsg, error) {
+	if sequence == 0 { // the server would take the request for one without a number
+		return nil, fmt.Errorf("message 0 of stream %s: %w", name, jetstream.ErrMsgNotFound)
+	}
 	st, err := openStream(ctx, js, name)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, err)

@@ -100,8 +100,10 @@ func TestGet_AsksTheLeaderWhereAReplicaIsBehind(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreMapEntries(directHeader)); diff != "" {
 		t.Errorf("the leader's message differs from the replica's (-replica +leader):\n%s", diff)
 	}
-	if _, err := stream.Get(t.Context(), behind, codatSource.Stream(), 2); !errors.Is(err, jetstream.ErrMsgNotFound) {
-		t.Errorf("Get() of a message that no server has = %v; want %v", err, jetstream.ErrMsgNotFound)
+	for _, sequence := range []uint64{0, 2} {
+		if _, err := stream.Get(t.Context(), behind, codatSource.Stream(), sequence); !errors.Is(err, jetstream.ErrMsgNotFound) {
+			t.Errorf("Get() of message %d, which no server has, = %v; want %v", sequence, err, jetstream.ErrMsgNotFound)
+		}
 	}
 }
 

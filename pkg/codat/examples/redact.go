@@ -32,15 +32,19 @@ var (
 
 	word       = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 	rule       = regexp.MustCompile(`^[A-Za-z()"'{}, -]{1,64}$`) // the type of a legacy event, a sentence
-	memberName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	memberName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
+	figures    = regexp.MustCompile(`[0-9]{4}`) // of an account or a card; no word of Codat's has as many
 	date       = regexp.MustCompile(`^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?)?$`)
 	anyUUID    = regexp.MustCompile(`[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
 )
 
+// maxFigures is how long a number of counts is at most.
+const maxFigures = 6
+
 // Redact returns the body of an event without what it tells of a company, as an example for tests: every id is a new one, the same in
 // all places of the body; every other text is "redacted", an address that of no host, and a number 0. What stays are the structure
 // with the names of members, true, false and null, dates, the type of the event, statuses and other words of Codat's, and the
-// figures of a quota. It returns an error for a body that is not JSON. White space is not kept.
+// figures of a quota and of an HTTP status. A member whose name is an id or has four digits in a row is replaced like a text. It returns an error for a body that is not JSON. White space is not kept.
 func Redact(body []byte) ([]byte, error) {
 	r := redactor{in: json.NewDecoder(bytes.NewReader(body)), ids: map[string]string{}}
 	r.in.UseNumber()
@@ -72,7 +76,7 @@ func (r *redactor) value(name string) error {
 	case string:
 		return r.write(r.text(strings.ToLower(name), v))
 	case json.Number:
-		if !slices.Contains(counts, strings.ToLower(name)) {
+		if !slices.Contains(counts, strings.ToLower(name)) || len(v) > maxFigures {
 			v = "0"
 		}
 		r.out.WriteString(v.String())
@@ -95,10 +99,15 @@ func (r *redactor) members(name string, begin json.Delim) error {
 			if err != nil {
 				return err
 			}
-			if name, _ = token.(string); !memberName.MatchString(name) {
-				name = redactedText
+			name, _ = token.(string)
+			shown := name
+			switch {
+			case anyUUID.FindString(name) == name && name != "":
+				shown = r.id(name, uuid.NewString)
+			case !memberName.MatchString(name), figures.MatchString(name), anyUUID.MatchString(name):
+				name, shown = redactedText, redactedText
 			}
-			if err := r.write(name); err != nil {
+			if err := r.write(shown); err != nil {
 				return err
 			}
 			r.out.WriteByte(':')
@@ -123,7 +132,7 @@ func (r *redactor) write(v any) error {
 // text returns what is in place of a text of the member with a name in lower case.
 func (r *redactor) text(name, s string) string {
 	switch {
-	case s == "", date.MatchString(s), r.depth == 1 && (name == "ruletype" || name == "type") && rule.MatchString(s), slices.Contains(words, name) && word.MatchString(s) && !anyUUID.MatchString(s):
+	case s == "", date.MatchString(s), r.depth == 1 && (name == "ruletype" || name == "type") && rule.MatchString(s), slices.Contains(words, name) && word.MatchString(s) && !figures.MatchString(s) && !anyUUID.MatchString(s):
 		return s
 	case strings.Contains(s, "://"):
 		return redactedURL

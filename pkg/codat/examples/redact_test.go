@@ -41,6 +41,29 @@ func TestRedact_KeepsTypeAndStructure(t *testing.T) {
 	}
 }
 
+// What tells of a company can be in the name of a member and where a word is expected.
+func TestRedact_ReplacesIDsAndFiguresInNamesAndWords(t *testing.T) {
+	t.Parallel()
+	const id = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
+	redacted, err := examples.Redact([]byte(`{"eventType":"x.y","companyId":"` + id + `","payload":{"` + id + `":{"x":1},"of-` + id + `":2,"4111111111111111":3,"a4111111111111111":4,
+		"currency":"4111111111111111","accountType":"Bank-4111111111111111","status":"4111111111111111","statusCode":4111111111111111,"dailyQuota":4111111111111111}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{id, "4111"} {
+		if strings.Contains(string(redacted), gone) {
+			t.Errorf("Redact keeps %q: %s", gone, redacted)
+		}
+	}
+	var got struct {
+		CompanyID string
+		Payload   map[string]any
+	}
+	if err := json.Unmarshal(redacted, &got); err != nil || got.Payload[got.CompanyID] == nil {
+		t.Errorf("Redact = %s, %v; want the member of the company under the new id", redacted, err)
+	}
+}
+
 // paths returns a body with each text and number of another one in place of its own.
 func paths(t *testing.T, body []byte) string {
 	t.Helper()
