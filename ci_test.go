@@ -86,3 +86,16 @@ func TestMakefile_RunsEveryTestWithTheTagFaults(t *testing.T) {
 		}
 	}
 }
+
+// Every clone has every version of a file: programs, archives and dumps do not belong in the repository.
+func TestFiles_AreSmall(t *testing.T) {
+	files, err := exec.Command("git", "ls-files", "-z").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(files), "\x00"), "\x00") {
+		if info, err := os.Lstat(name); err == nil && info.Size() > 1<<20 {
+			t.Errorf("%s has %d bytes; at most 1 MiB belongs in the repository", name, info.Size())
+		}
+	}
+}

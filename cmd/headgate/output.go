@@ -105,7 +105,7 @@ func validateType(p codat.Pattern) error {
 }
 
 // outputVersion is the version of the JSON that commands print. It changes when a member is removed or gets another meaning; a
-// new member does not change it. The schemas are in docs/schemas/output.json.
+// new member does not change it.
 const outputVersion = 1
 
 // errLimit ends a list that has as many as --limit allows.
