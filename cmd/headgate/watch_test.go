@@ -160,7 +160,7 @@ func TestWatch_CountsRunningWorkers(t *testing.T) {
 	show(inspect.Instance{Worker: "connections", Instance: "d", Seen: now, CannotClaim: "bucket not found"})
 	s := mustCollectSeries(t, l)
 	s.wants(t, metricValues{`worker_instances{worker="connections"}`: 4, `worker_cannot_claim{worker="connections"}`: 1})
-	contains(t, r.headgate(0, "workers").out.String(), "running", "paused since", "cannot claim: bucket not found")
+	contains(t, r.headgate(0, "workers").out.String(), "\trunning\t", "\tpaused\t", "\tcannot claim\t", "\tbucket not found\n")
 	if open := s[`worker_breaker_open_seconds{worker="connections"}`]; open < 1200 || open > time.Since(now).Seconds()+1200 {
 		t.Errorf("the breaker is open for %v s; want the longest of all, 1200", open)
 	}
