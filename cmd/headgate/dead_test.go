@@ -271,6 +271,7 @@ func TestDeadReplay_RefusesLimitsThatAreNone(t *testing.T) {
 		contains(t, begin(t, "", "dead", "replay", "--all", flag).exit(2).err.String(), want)
 		contains(t, begin(t, "", "replay", "--worker=connections", "--type=>", flag).exit(2).err.String(), want)
 	}
+	contains(t, begin(t, "", "replay", "--worker=connections", "--until=0001-01-01T00:00:00Z").exit(2).err.String(), "must be a duration before now")
 	contains(t, begin(t, "", "dead", "list", "--limit=0").exit(2).err.String(), "leave it out for all")
 }
 

@@ -148,7 +148,7 @@ type timeFlag struct{ time.Time }
 func (m *timeFlag) UnmarshalText(text []byte) error {
 	s := string(text)
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil && !t.IsZero() { // the zero time is that of no flag
 			m.Time = t
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +226,26 @@ func TestOperator_SelectRefusesWhatDoesNotExist(t *testing.T) {
 	}
 	if _, err := o.Release(t.Context(), 1, "company.created"); !errors.Is(err, inspect.ErrNotQuarantined) {
 		t.Errorf("Release of an event = %v; want %v", err, inspect.ErrNotQuarantined)
+	}
+}
+
+// A record of very many numbers must still be a message.
+func TestLettersOptions_RecordsSomeOfManyNumbers(t *testing.T) {
+	t.Parallel()
+	numbers := make([]uint64, 500_000)
+	for i := range numbers {
+		numbers[i] = uint64(i) + 1
+	}
+	record, err := encode(LettersOptions{Numbers: numbers}.chosen())
+	if err != nil || len(record) > 64<<10 || !strings.HasPrefix(string(record), `{"numbers":[1,2,3,`) {
+		t.Errorf("of %d numbers the record has %d bytes, %v; want the first of them", len(numbers), len(record), err)
+	}
+}
+
+func TestDistinct_KeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	if got := distinct([]uint64{3, 1, 3, 2, 1}); !slices.Equal(got, []uint64{3, 1, 2}) {
+		t.Errorf("distinct = %v; want 3, 1 and 2", got)
 	}
 }
 

@@ -88,7 +88,7 @@ func (s *Selection) LeftOut() (n int) {
 // LettersOptions choose dead letters: those of Numbers, or all that match Filter. Letters that are not open are left out,
 // unless Again is set.
 type LettersOptions struct {
-	Numbers []uint64
+	Numbers []uint64 // one that is repeated counts once
 	Filter  deadletter.Filter
 	// Again chooses letters in every state.
 	Again bool
@@ -144,8 +144,7 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 		}
 		return s, nil
 	}
-	s.chosen["numbers"] = opts.Numbers
-	letters, err := lettersOf(ctx, o.js, o.source, opts.Numbers)
+	letters, err := lettersOf(ctx, o.js, o.source, distinct(opts.Numbers))
 	if err != nil {
 		return nil, err
 	}
@@ -159,11 +158,29 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 	return s, nil
 }
 
+// distinct returns each number once, in the order of the first ones.
+func distinct(numbers []uint64) []uint64 {
+	seen := make(map[uint64]bool, len(numbers))
+	return slices.DeleteFunc(slices.Clone(numbers), func(n uint64) bool {
+		again := seen[n]
+		seen[n] = true
+		return again
+	})
+}
+
+// maxRecorded is how many of the chosen numbers a record has: a record of all could be larger than a message may be. Its count says how
+// many there are, and Letters which were given.
+const maxRecorded = 1000
+
 func (opts LettersOptions) chosen() map[string]any {
 	f := opts.Filter
-	return chosenBy(map[string]string{
+	chosen := chosenBy(map[string]string{
 		"worker": f.Worker, "type": string(f.Type), "company": f.Company, "connection": f.Connection, "cause": f.Cause,
 	}, f.IDs, opts.Limit, f.Since, f.Until)
+	if len(opts.Numbers) > 0 {
+		chosen["numbers"] = opts.Numbers[:min(len(opts.Numbers), maxRecorded)]
+	}
+	return chosen
 }
 
 // readLetter returns the dead letter of a number, and errExpired when the archive has it no more.
