@@ -27,7 +27,7 @@ import (
 type doctorCmd struct {
 	Only   []string      `name:"only" env:"-" placeholder:"CODE" help:"Make only the checks with these codes; * stands for any characters: HG-NATS-*."`
 	List   bool          `name:"list" env:"-" help:"List the checks and make none."`
-	Wait   time.Duration `name:"wait" env:"-" help:"Examine again every two seconds until nothing fails, for this long at most."`
+	Wait   time.Duration `name:"wait" env:"-" help:"Examine again every two seconds until nothing fails and NATS answers, for this long at most."`
 	Format string        `name:"format" env:"-" default:"" enum:",nagios,prometheus" help:"Print for a monitoring system instead: nagios is one line and the exit codes of its plugins, 0 ok, 1 warning, 2 critical, 3 unknown; prometheus is metrics in text form."`
 	Strict bool          `name:"strict" env:"-" help:"Count a warning as a failure."`
 	Bundle string        `name:"bundle" env:"-" type:"path" placeholder:"FILE" help:"Also write an archive (tar.gz) for a support case to this new file. It has no payload, no key and no name of a company."`
@@ -118,12 +118,12 @@ func (c *doctorCmd) Run(ctx context.Context, t *terminal) error {
 // waitEvery is the time between two examinations.
 const waitEvery = 2 * time.Second
 
-// examine examines until nothing fails or the time to wait is over.
+// examine examines until nothing fails and nothing lacks an answer, or the time to wait is over.
 func (c *doctorCmd) examine(ctx context.Context, o doctor.Options) (*doctor.Report, error) {
 	late := time.Now().Add(c.Wait)
 	for {
 		r, err := doctor.Examine(ctx, o)
-		if err != nil || !c.fails(r) || time.Until(late) < waitEvery {
+		if err != nil || !c.fails(r) && r.Unanswered == nil || time.Until(late) < waitEvery {
 			return r, err
 		}
 		select {
@@ -138,7 +138,8 @@ func (c *doctorCmd) fails(r *doctor.Report) bool {
 	return r.Counts[doctor.Fail] > 0 || c.Strict && r.Counts[doctor.Warn] > 0
 }
 
-// result is the error that makes the exit code. When NATS was not reached, it is that of the connection.
+// result is the error that makes the exit code. When NATS was not reached, it is that of the connection; when nothing fails, but a check
+// lacks an answer, that of the request.
 func (c *doctorCmd) result(r *doctor.Report) error {
 	connection := slices.ContainsFunc(r.Results, func(one doctor.Result) bool { return one.Code == "HG-NATS-001" && one.Status == doctor.Fail })
 	switch {
@@ -148,11 +149,11 @@ func (c *doctorCmd) result(r *doctor.Report) error {
 		}
 		return nil
 	case connection:
-		return r.Connection
+		return r.Unanswered
 	case c.fails(r):
 		return fmt.Errorf("%w: %s, %s", errUnwell, plural(r.Counts[doctor.Fail], "failure"), plural(r.Counts[doctor.Warn], "warning"))
 	}
-	return nil
+	return r.Unanswered
 }
 
 // options are what to examine. done closes the client of Codat's API.
@@ -329,6 +330,8 @@ func (c *doctorCmd) nagiosState(r *doctor.Report) int {
 	switch worst := r.Worst(); {
 	case worst == doctor.Fail, worst == doctor.Warn && c.Strict:
 		return 2
+	case r.Unanswered != nil:
+		return 3
 	case worst == doctor.Warn:
 		return 1
 	case worst == doctor.OK:

@@ -118,7 +118,7 @@ func TestDoctor_Result(t *testing.T) {
 		return r
 	}
 	unreached := report(doctor.OK)
-	unreached.Connection = errNotReached
+	unreached.Unanswered = errNotReached
 	unreached.Counts[doctor.Fail]++
 	unreached.Results = append(unreached.Results, doctor.Result{Code: "HG-NATS-001", Status: doctor.Fail})
 	for _, tt := range []struct {
@@ -237,6 +237,23 @@ func TestDoctor_JSONIsAsItsSchema(t *testing.T) {
 	}
 	if err := schema.Validate(map[string]any{"version": "1"}); err == nil {
 		t.Error("the schema takes a document without results")
+	}
+}
+
+// A check that could not be made has not passed, also when the check of the connection is not among those to make.
+func TestDoctor_FailsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for args, code := range map[string]int{
+		"--only HG-STR-001":                     3,
+		"--only HG-STR-001,HG-SET-001":          3,
+		"--only HG-STR-001 --format nagios":     3,
+		"--only HG-SET-001":                     0,
+		"--only HG-SET-001 --format nagios":     0,
+		"--only HG-NATS-001":                    3,
+		"--only HG-STR-001 --wait 2500ms":       3,
+		"--only HG-STR-001 --format prometheus": 3,
+	} {
+		headgate(t, code, append(strings.Fields("doctor "+args), "--nats-url", "nats://127.0.0.1:1")...)
 	}
 }
 

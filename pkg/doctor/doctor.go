@@ -100,8 +100,8 @@ type Report struct {
 	Counts  map[Status]int `json:"counts"`
 	Results []Result       `json:"results"`
 
-	// Connection is why NATS was not reached, and nil when it was.
-	Connection error `json:"-"`
+	// Unanswered is why NATS was not reached or did not answer in time, and nil when every check that needs an answer has it.
+	Unanswered error `json:"-"`
 	snapshot   inspect.Snapshot
 	changes    []stream.Change
 	server     serverInfo
@@ -219,7 +219,7 @@ func Examine(ctx context.Context, o Options) (*Report, error) {
 
 // report makes the checks.
 func (f *facts) report() *Report {
-	r := &Report{Version: Version, Source: f.Source, At: f.now.UTC(), Counts: map[Status]int{}, Connection: f.missing[connection], snapshot: f.snapshot, changes: f.changes, server: f.server}
+	r := &Report{Version: Version, Source: f.Source, At: f.now.UTC(), Counts: map[Status]int{}, snapshot: f.snapshot, changes: f.changes, server: f.server}
 	for _, s := range Statuses {
 		r.Counts[s] = 0
 	}
@@ -231,6 +231,9 @@ func (f *facts) report() *Report {
 		found := skip(f.reason(c.needs))
 		if found.reason == "" || c.needs == nothing {
 			found = c.examine(f)
+		}
+		if r.Unanswered == nil {
+			r.Unanswered = f.unanswered(c)
 		}
 		r.Counts[found.status]++
 		r.Results = append(r.Results, Result{

@@ -88,6 +88,22 @@ func (f *facts) reason(n need) string {
 	}
 }
 
+// unanswered returns why a check lacks an answer of NATS: there is no connection, or a request had none in time.
+func (f *facts) unanswered(c check) error {
+	if c.needs == nothing && c.code != connectionCode {
+		return nil
+	}
+	if err := f.missing[connection]; err != nil && (c.code == connectionCode || f.reason(c.needs) == errNotConnected.Error()) {
+		return err
+	}
+	for n, has := c.needs, true; has; n, has = after[n] {
+		if err := f.missing[n]; errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) {
+			return err
+		}
+	}
+	return nil
+}
+
 // gather looks at everything.
 func gather(ctx context.Context, o Options) *facts {
 	f := &facts{Options: o, now: time.Now(), missing: map[need]error{}, letters: map[string]int{}, expected: map[state.ExpectedKind][]state.Expected{}}

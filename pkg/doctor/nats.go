@@ -13,8 +13,11 @@ import (
 	"github.com/headgate/headgate/pkg/stream"
 )
 
+// connectionCode is the code of the check of the connection.
+const connectionCode = "HG-NATS-001"
+
 var natsChecks = []check{
-	{"HG-NATS-001", "connection to NATS", "a server accepts this user in time", "doctor-nats", nothing, (*facts).connected},
+	{connectionCode, "connection to NATS", "a server accepts this user in time", "doctor-nats", nothing, (*facts).connected},
 	{"HG-NATS-002", "time of an answer of NATS", "under 2 s", "headgateacceptslow", connection, (*facts).roundTrip},
 	{"HG-NATS-003", "version of the NATS server", "2.15 or later; fails below 2.12", "doctor-nats", connection, (*facts).version},
 	{"HG-NATS-004", "JetStream", "it answers this account", "doctor-nats", connection, (*facts).jetStream},
