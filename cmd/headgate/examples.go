@@ -61,6 +61,8 @@ var helpExamples = map[string][2]string{
 	"pause":               {"headgate pause writes", "headgate pause writes --until 2h"},
 	"resume":              {"headgate resume writes", "headgate resume writes --json"},
 	"watch":               {"headgate watch", "headgate watch --admin-listen 127.0.0.1:9091"},
+	"new":                 {"headgate new worker failures", "headgate new worker late-payments --repository headgate"},
+	"new worker":          {"headgate new worker failures", "headgate new worker late-payments --repository headgate"},
 	"keys":                {"headgate keys secrets", "headgate keys deploy/compose/secrets"},
 	"completion":          {"headgate completion bash > /etc/bash_completion.d/headgate", "headgate completion fish | source"},
 	"man":                 {"headgate man | man -l -", "headgate man > headgate.1"},

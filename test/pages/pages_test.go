@@ -112,31 +112,14 @@ func (r repository) run(folder string, env []string, name string, args ...string
 // file is a file on the page: a heading with its path, and the first block of code after it.
 var file = regexp.MustCompile("(?ms)^### \\d+\\. `([^`]+)`\n.*?^```[a-z]+\n(.*?)^```$")
 
-// list is the file in which the page adds lines: an import, and an entry of the list.
-const list = "workers/builtin/builtin.go"
-
-// writeFiles writes the files of the page, and adds its lines to the list of workers.
+// writeFiles writes the files of docs/add-a-worker.md with the page's first command.
 func (r repository) writeFiles() {
 	r.t.Helper()
-	files := file.FindAllStringSubmatch(r.read("docs/add-a-worker.md"), -1)
-	if len(files) != 5 {
-		r.t.Fatalf("docs/add-a-worker.md has %d files; want 5", len(files))
-	}
-	for _, f := range files {
-		if f[1] != list {
-			r.write(f[1], f[2])
-			continue
+	r.run(".", nil, "go", "run", "-pgo=off", "./cmd/headgate", "new", "worker", worker)
+	for _, f := range file.FindAllStringSubmatch(r.read("docs/add-a-worker.md"), -1) {
+		if text := r.read(f[1]); text != f[2] && f[1] != "workers/builtin/builtin.go" {
+			r.t.Fatalf("%s is\n%s\nand not as on the page", f[1], text)
 		}
-		imported, entry, _ := strings.Cut(f[2], "\n")
-		text := r.read(list)
-		for end, line := range map[string]string{"\n)\n": imported, "\n\t}\n\tslices.Sort": strings.TrimRight(entry, "\n")} {
-			before, after, ok := strings.Cut(text, end)
-			if !ok {
-				r.t.Fatalf("%s has no %q", list, end)
-			}
-			text = before + "\n" + line + end + after
-		}
-		r.write(list, text)
 	}
 }
 
