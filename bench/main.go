@@ -40,6 +40,7 @@ var parts = []part{
 	{"profile", true, profilePart},
 	{"serve", true, servePart},
 	{"ordered", true, orderedPart},
+	{"find", true, findPart},
 }
 
 // options are what the flags say.
@@ -62,7 +63,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve and ordered beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve, ordered and find beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")
@@ -70,7 +71,7 @@ func parse(args []string) (options, error) {
 	flags.Float64Var(&o.rate, "rate", 4000, "requests a second at which the latencies of all are compared")
 	flags.IntVar(&o.events, "events", 40_000, "events that a worker settles in one measurement")
 	flags.IntVar(&o.writes, "writes", 100_000, "events about as many writes that worker-writes handles in one measurement")
-	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start and memory")
+	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start, memory and find")
 	fsync := flags.String("fsync", "both", "servers that the ingress and the worker are measured with: off, on or both")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' files, on the disk that is to be measured (default the system's for temporary files)")
 	flags.StringVar(&o.json, "json", "", "`file` for the figures of all rounds, as JSON")
@@ -168,6 +169,7 @@ func (b *bench) build(ctx context.Context) error {
 		{"ingress", "..", "./cmd/ingress"},
 		{"worker-connections", "..", "./cmd/worker-connections"},
 		{"worker-writes", "..", "./cmd/worker-writes"},
+		{"headgate", "..", "./cmd/headgate"},
 		{"plain", ".", "./plain"},
 		{"bound", ".", "./bound"},
 		{"worker", ".", "./worker"},

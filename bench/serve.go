@@ -12,11 +12,6 @@ import (
 // servePart measures headgate serve, whose server waits for the disk: the most over several numbers of connections, and the
 // latencies at ten times the mean of 100,000 events a day. The stream keeps what it has got.
 func servePart(ctx context.Context, b *bench) error {
-	b.progress("build headgate")
-	program, err := b.lab.Build(ctx, "..", "headgate", "./cmd/headgate")
-	if err != nil {
-		return err
-	}
 	folder, err := b.lab.Dir("serve")
 	if err != nil {
 		return err
@@ -32,7 +27,7 @@ func servePart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	process, err := b.lab.Start("serve", program, []string{
+	process, err := b.lab.Start("serve", b.programs["headgate"], []string{
 		"serve", "--data-dir", folder, "--listen", at[0], "--admin-listen", at[1], "--nats-listen", at[2], "--drain-delay", "0s",
 	}, []string{"HEADGATE_SECRET=" + secret})
 	if err != nil {

@@ -63,6 +63,24 @@ var targets = []struct {
 	{"1,000,000 stored events: start of a worker, s", true, 2, 0, func(r *report) float64 {
 		return r.median(startCase, "takes the last event only", "start s")
 	}},
+	{"1,000,000 stored events: find by webhook-id, ms", true, 50, 0, func(r *report) float64 {
+		return r.median(findCase(1_000_000), byWebhookID, findMs)
+	}},
+	{"1,000,000 stored events: find by company, index warm, ms", true, 200, 0, func(r *report) float64 {
+		return r.median(findCase(1_000_000), byCompany, findMs)
+	}},
+	{"1,000,000 stored events: find by push operation, index warm, ms", true, 200, 0, func(r *report) float64 {
+		return r.median(findCase(1_000_000), byPush, findMs)
+	}},
+	{"1,000,000 stored events: find by company, the last day, index cold, ms", true, 1000, 0, func(r *report) float64 {
+		return r.median(findCase(1_000_000), byCold, findMs)
+	}},
+	{"100,000 dead letters: the first page of dead list, ms", true, 50, 0, func(r *report) float64 {
+		return r.median(lettersCase(100_000), listLetters, findMs)
+	}},
+	{"100,000 dead letters: the last page of dead list, ms", true, 50, 0, func(r *report) float64 {
+		return r.median(lettersCase(100_000), lastLetters, findMs)
+	}},
 	{"binary of the ingress, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "ingress", "MB") }},
 	{"binary of a worker, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "worker-connections", "MB") }},
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/claims"
@@ -19,7 +19,7 @@ import (
 
 // findCmd tells what became of one event, or lists the events of a company, a connection or a write.
 type findCmd struct {
-	ID           string        `arg:"" help:"A webhook-id (msg_…), or the id of a company, of a connection or of a push operation."`
+	ID           string        `arg:"" help:"A webhook-id (msg_…) or the id in the body of an event, or the id of a company, of a connection or of a push operation."`
 	Type         codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	periodFlags  `embed:"" set:"when=received"`
 	listFlags    `embed:""`
@@ -32,6 +32,11 @@ func (c *findCmd) Validate() error { return validateType(c.Type) }
 // filtered reports whether a flag chooses among the events, so that a list of them is printed.
 func (c *findCmd) filtered() bool { return c.Type != "" || c.periodFlags != periodFlags{} }
 
+// Help says what find prints.
+func (*findCmd) Help() string {
+	return `Of one event it tells what became of it. Of a company, a connection or a push operation it lists the events, newest first. It asks the index that headgate watch keeps, and reads the stream where no index answers.`
+}
+
 // Run prints the story of a webhook-id, and for another id a line for each of its events.
 func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 	nc, err := c.connect(ctx, t)
@@ -39,41 +44,80 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer nc.close()
-	progress := newProgressBar(t)
-	defer progress.clear()
-	scan := func(done, of uint64) { progress.show("events", done, of) }
-	// The ids of companies, connections and push operations are UUIDs.
-	if !c.filtered() && uuid.Validate(c.ID) != nil {
-		story, err := inspect.Find(ctx, nc, nc.source, c.ID, scan)
-		progress.clear()
-		if err == nil {
-			return c.tell(ctx, t, nc, story)
-		}
+	if !c.filtered() {
+		story, err := inspect.Find(ctx, nc, nc.source, c.ID)
 		if !errors.Is(err, inspect.ErrNotFound) {
-			return err
+			return c.tellFound(ctx, t, nc, story, err)
 		}
 	}
+	first, err := c.search(ctx, t, nc)
+	if err != nil || first == nil {
+		return err
+	}
+	story, err := inspect.Find(ctx, nc, nc.source, first.WebhookID, first.Sequence, first.Original)
+	return c.tellFound(ctx, t, nc, story, err)
+}
+
+// search lists the events of an id. When it is that of one event, it prints nothing and returns the newest message of it: two
+// events have the same id in their bodies when Codat sends one under another webhook-id.
+func (c *findCmd) search(ctx context.Context, t *terminal, nc *client) (one *inspect.Match, err error) {
+	q, clearProgress := eventSearch(t, c.ID)
+	defer clearProgress()
+	q.Since = c.Since.Time
 	n := 0
+	if c.Limit > 0 && c.Type == "" && c.Until.IsZero() {
+		q.Limit = int(min(c.Limit, math.MaxInt32)) + 1 // to know whether there are more
+	}
 	err = eventListing.print(t, c.listFlags, func(each func(inspect.Event) error) error {
-		_, err := stream.Read(ctx, nc, nc.source.Stream(), stream.ReadOptions{Since: c.Since.Time, Progress: scan}, func(m *jetstream.RawStreamMsg) error {
-			e := inspect.NewEvent(nc.source, m)
-			if c.ID != e.Company && c.ID != e.Connection && c.ID != e.PushOperationKey && c.ID != e.WebhookID {
+		err := inspect.FindEvents(ctx, nc, nc.source, q, func(m inspect.Match) error {
+			if c.Type != "" && !c.Type.Match(m.Type) || !c.contains(m.Time) {
 				return nil
 			}
-			if c.Type != "" && !c.Type.Match(e.Type) || !c.contains(e.Time) {
+			ofOne := m.By == inspect.ByWebhookID || m.By == inspect.ByBodyID
+			switch {
+			case n == 0 && ofOne && one == nil:
+				one = &m
 				return nil
+			case one != nil && ofOne && one.WebhookID == m.WebhookID:
+				return nil
+			}
+			clearProgress()
+			if one != nil { // another one has the id too
+				n++
+				if err := each(one.Event); err != nil {
+					return err
+				}
+				one = nil
 			}
 			n++
-			progress.clear()
-			return each(e)
+			return each(m.Event)
 		})
+		switch {
+		case err == nil && one != nil:
+			err = errOneEvent
+		case err == nil && n == 0:
+			err = c.notFound(ctx, t, nc)
+		}
 		return err
 	})
-	if err == nil && n == 0 {
-		err = c.notFound(ctx, t, nc)
+	if errors.Is(err, errOneEvent) {
+		err = nil
 	}
-	return err
+	return one, err
 }
+
+// eventSearch returns a search for an id that shows its progress, and a function that clears that.
+func eventSearch(t *terminal, id string) (inspect.Search, func()) {
+	progress := newProgressBar(t)
+	return inspect.Search{
+		ID:       id,
+		Scanning: func(reason string) { fmt.Fprintf(t.err, "%s: reading the stream\n", reason) },
+		Progress: func(done, of uint64) { progress.show("events", done, of) },
+	}, progress.clear
+}
+
+// errOneEvent ends a list that is that of one event.
+var errOneEvent = errors.New("the id is that of one event")
 
 // notFound says why an id may not be here.
 func (c *findCmd) notFound(ctx context.Context, t *terminal, nc *client) error {
@@ -111,6 +155,14 @@ type foundStory struct {
 	Letters    []deadletter.Letter `json:"dead_letters,omitempty"`
 	Write      *state.Write        `json:"write,omitempty"`
 	Connection *state.Connection   `json:"connection,omitempty"`
+}
+
+// tellFound prints a story, or returns the error of the search for it.
+func (c *findCmd) tellFound(ctx context.Context, t *terminal, nc *client, s inspect.Story, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.tell(ctx, t, nc, s)
 }
 
 // tell prints a story with the dead letters of the event and what is known of its write and connection now.

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/codat/examples"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
@@ -75,6 +79,83 @@ func TestFind_TellsWhatBecameOfAnEvent(t *testing.T) {
 	contains(t, line, "\tmsg_dead\tmonday\t")
 	if ids := r.headgate(0, "find", story.Stored[0].Company, "--type", "company.*", "-o", "id").out.String(); ids != "msg_untaken\n" {
 		t.Errorf("find --type company.* -o id prints %q; want msg_untaken", ids)
+	}
+}
+
+// With the index that headgate watch keeps, find reads nothing else, and says the same as without.
+func TestFind_AsksTheIndexOfWatch(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	for _, id := range []string{"msg_1", "msg_2", "3d1f0e36-7a6a-4cf6-95e3-1f0b8cf0f1a5"} {
+		r.event("company.created", id)
+	}
+	r.event("company.deleted", "msg_4")
+	const company = "c0ffee00-0000-4000-8000-00000000000a"
+	bodyID := func(typ string) string {
+		example, _ := examples.Of(typ)
+		head, err := codat.Read(example.Body)
+		if err != nil || head.EventID == "" {
+			t.Fatalf("the example of %s has the id %q, %v", typ, head.EventID, err)
+		}
+		return head.EventID
+	}
+	asked := [][]string{
+		{"find", company},
+		{"find", company, "--limit", "2"},
+		{"find", company, "-o", "id"},
+		{"find", company, "-o", "json"},
+		{"find", company, "--since", "1h"},
+		{"find", "msg_2"},
+		{"find", "3d1f0e36-7a6a-4cf6-95e3-1f0b8cf0f1a5"},
+		{"find", "msg_2", "-o", "json"},
+		{"find", "msg_2", "-o", "id"},
+		{"find", bodyID("company.created"), "-o", "id"},
+		{"find", bodyID("company.deleted")},
+	}
+	const scans = "no headgate watch runs that keeps an index: reading the stream"
+	var want []string
+	for _, args := range asked {
+		got := r.headgate(0, args...)
+		contains(t, got.err.String(), scans)
+		want = append(want, got.out.String())
+	}
+	contains(t, want[0], "4\t", "msg_1")
+	contains(t, want[1], "msg_4", "3d1f0e36")
+	if strings.Contains(want[1], "msg_2") {
+		t.Errorf("--limit 2 lists\n%s\nwant the two newest", want[1])
+	}
+	const three = "3d1f0e36-7a6a-4cf6-95e3-1f0b8cf0f1a5\nmsg_2\nmsg_1\n"
+	if want[2] != "msg_4\n"+three || want[9] != three || want[8] != "msg_2\n" {
+		t.Errorf("-o id prints %q and %q; want the ids, newest first", want[2], want[8])
+	}
+	contains(t, want[5], "webhook-id      msg_2", "#2,")
+	contains(t, want[6], "webhook-id      3d1f0e36", "#3,")
+	contains(t, want[10], "webhook-id      msg_4", "#4,")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	t.Cleanup(running.Wait)
+	t.Cleanup(cancel)
+	shown, p := new(metricsView), process.New("watch", zap.NewNop())
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(shown)
+	running.Go(func() {
+		keepIndex(ctx, r.JS, &watchCmd{Source: source, IndexMemory: inspect.MinIndexBytes}, shown, p)
+	})
+	var metrics metricValues
+	streamtest.Wait(t, func() bool {
+		metrics = gatherValues(t, registry)
+		return metrics["index_events{}"] == 4 && !strings.Contains(r.headgate(0, "find", company).err.String(), "reading the stream")
+	}, "the index is built and answers")
+	full, has := metrics["index_full{}"]
+	if metrics["index_bytes{}"] <= 0 || metrics["index_oldest_timestamp_seconds{}"] <= 0 || !has || full != 0 {
+		t.Errorf("the metrics are %v; want those of an index that has all", metrics)
+	}
+	for i, args := range asked {
+		got := r.headgate(0, args...)
+		if said := got.err.String(); strings.Contains(said, "reading") || got.out.String() != want[i] {
+			t.Errorf("%v says %q and prints\n%s\nwant what it prints without an index:\n%s", args, said, got.out.String(), want[i])
+		}
 	}
 }
 

@@ -167,7 +167,7 @@ func TestRun_ExitsWith2OnWrongUsage(t *testing.T) {
 func TestConnect_NamesUnreachableServer(t *testing.T) {
 	t.Parallel()
 	for _, args := range []string{
-		"tail", "dead list", "dead show 1", "dead replay --all", "quarantine list", "quarantine show 1",
+		"tail", "find msg_1", "dead list", "dead show 1", "dead replay --all", "quarantine list", "quarantine show 1",
 		"quarantine release 1 --type company.created", "provision", "workers",
 	} {
 		t.Run(args, func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestConnect_NamesRefusal(t *testing.T) {
 func TestRun_NamesCureWithoutProvisioning(t *testing.T) {
 	t.Parallel()
 	s := streamtest.New(t)
-	for _, args := range []string{"tail", "dead list", "dead show 1", "dead replay --all", "quarantine list", "workers"} {
+	for _, args := range []string{"tail", "find msg_1", "dead list", "dead show 1", "dead replay --all", "quarantine list", "workers"} {
 		t.Run(args, func(t *testing.T) {
 			c := headgate(t, 1, append(strings.Fields(args), "--nats-url", s.URL, "--source", "other")...)
 			contains(t, c.err.String(), "run headgate provision")

@@ -110,22 +110,44 @@ func (c *sendCmd) storedBody(ctx context.Context, t *terminal) ([]examples.Examp
 func storedEvent(ctx context.Context, t *terminal, nc *client, id string) (*jetstream.RawStreamMsg, error) {
 	number, err := strconv.ParseUint(strings.TrimPrefix(id, "#"), 10, 64)
 	if err != nil {
-		progress := newProgressBar(t)
-		defer progress.clear()
-		story, err := inspect.Find(ctx, nc, nc.source, id, func(done, of uint64) { progress.show("events", done, of) })
-		if err != nil {
+		if number, err = storedSequence(ctx, t, nc, id); err != nil {
 			return nil, err
 		}
-		if len(story.Stored) == 0 {
-			return nil, fmt.Errorf("the event %q is no longer stored: --from-event needs one that is, headgate find finds them", id)
-		}
-		number = story.Stored[0].Sequence
 	}
 	m, err := stream.Get(ctx, nc, nc.source.Stream(), number)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, fmt.Errorf("no message %d in %s: it has expired, was erased, or never was", number, nc.source.Stream())
 	}
 	return m, err
+}
+
+// storedSequence returns the sequence of the oldest message with a webhook-id.
+func storedSequence(ctx context.Context, t *terminal, nc *client, id string) (number uint64, err error) {
+	story, err := inspect.Find(ctx, nc, nc.source, id)
+	if err == nil && len(story.Stored) == 0 {
+		return 0, fmt.Errorf("the event %q is no longer stored: --from-event needs one that is, headgate find finds them", id)
+	}
+	if err == nil {
+		return story.Stored[0].Sequence, nil
+	}
+	if !errors.Is(err, inspect.ErrNotFound) {
+		return 0, err
+	}
+	q, done := eventSearch(t, id)
+	defer done()
+	searched := inspect.FindEvents(ctx, nc, nc.source, q, func(m inspect.Match) error {
+		if m.By == inspect.ByWebhookID {
+			number = m.Sequence // the last is the oldest
+		}
+		return nil
+	})
+	switch {
+	case searched != nil:
+		return 0, searched
+	case number == 0:
+		return 0, err
+	}
+	return number, nil
 }
 
 // change changes a body as the flags say.

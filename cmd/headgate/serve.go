@@ -47,6 +47,9 @@ const (
 // watchInterval is the time between two collections of the metrics of streams: the default of headgate watch.
 const watchInterval = 15 * time.Second
 
+// serveIndex is the memory of the index of headgate find: the default of headgate watch.
+const serveIndex = 64 << 20
+
 // BeforeApply is kong's hook before the flags are applied. The address of the server is not known before it listens, and the
 // settings of the ingress must have one.
 func (c *serveCmd) BeforeApply() error {
@@ -243,7 +246,7 @@ func (c *serveCmd) runParts(ctx context.Context, p *process.Process, sources []s
 		for _, worker := range workers {
 			launch(worker.name+suffix, func(p *process.Process) error { return worker.run(working, args, p) })
 		}
-		watch := watchCmd{NATS: c.NATS, Source: source, Interval: watchInterval, watchdogSettings: dog}
+		watch := watchCmd{NATS: c.NATS, Source: source, Interval: watchInterval, IndexMemory: serveIndex, watchdogSettings: dog}
 		launch("watch"+suffix, func(p *process.Process) error { return watch.watch(working, p) })
 	}
 	launch(ingressPart.name, func(p *process.Process) error {

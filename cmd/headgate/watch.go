@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"sync"
@@ -27,6 +28,8 @@ type watchCmd struct {
 	Interval    time.Duration `name:"interval" default:"15s" help:"Time between two collections."`
 	MonitorURL  []string      `name:"monitor-url" placeholder:"URL" help:"Monitoring address of a NATS server, such as http://nats-1:8222. Give one for each server: only this address tells whether a server writes to its disk before it acknowledges."`
 
+	IndexMemory process.ByteSize `name:"index-memory" default:"64MiB" help:"Most memory of the index by which headgate find finds events without reading the stream: about 25MB for a million events. Of more events than fit, it holds the newest. At least 8MiB, or 0 for no index."`
+
 	watchdogSettings `embed:""`
 	stream.NATS      `embed:""`
 	Source           stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
@@ -40,6 +43,9 @@ func (w *watchCmd) Validate() error {
 	}
 	if w.Interval < time.Second {
 		return fmt.Errorf("--interval must be at least 1s (got %s)", w.Interval)
+	}
+	if w.IndexMemory != 0 && (w.IndexMemory < inspect.MinIndexBytes || w.IndexMemory > math.MaxInt32) {
+		return fmt.Errorf("--index-memory must be 0, or from 8MiB to 2GiB (got %s)", w.IndexMemory)
 	}
 	for _, address := range w.MonitorURL {
 		u, err := url.Parse(address)
@@ -97,6 +103,9 @@ func (w *watchCmd) watch(ctx context.Context, p *process.Process) error {
 
 	var running sync.WaitGroup
 	running.Go(func() { runWatchdog(ctx, js, dog, shown, p) })
+	if w.IndexMemory > 0 {
+		running.Go(func() { keepIndex(ctx, js, w, shown, p) })
+	}
 	w.collect(ctx, js, shown, p, connected)
 	running.Wait()
 	return nil
@@ -131,6 +140,22 @@ func (w *watchCmd) collect(ctx context.Context, js jetstream.JetStream, shown *m
 		case <-tick.C:
 		}
 	}
+}
+
+// keepIndex keeps the index of headgate find and answers with it until ctx ends.
+func keepIndex(ctx context.Context, js jetstream.JetStream, w *watchCmd, shown *metricsView, p *process.Process) {
+	index := inspect.NewIndex(js, w.Source, int(w.IndexMemory))
+	shown.showIndex(w.Source, index)
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := index.Answer(ctx, js.Conn()); err != nil {
+			p.Log.Error("the index of headgate find answers nobody", zap.Error(err))
+		}
+	})
+	index.Run(ctx, func(err error) {
+		p.Log.Warn("the index of headgate find is built anew", zap.Error(err))
+	})
+	running.Wait()
 }
 
 // logUnhealthy logs what servers say is wrong with them, once for each change. logged is what it has logged of each.

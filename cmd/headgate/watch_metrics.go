@@ -43,6 +43,11 @@ var (
 	consumerOldest     = described("consumer_oldest_unsettled_seconds", "Age of the oldest event that the worker has not settled; 0 when all are settled. Parked events count as settled, because they do not expire.", "source", "stream", "worker")
 	consumerPaused     = described("consumer_paused", "1 while the consumer is paused (headgate pause), so that the server delivers nothing to its worker.", "source", "stream", "worker")
 
+	indexBytes  = described("index_bytes", "Memory of the index of headgate find.", "source")
+	indexEvents = described("index_events", "Newest events that the index of headgate find has looked at.", "source")
+	indexOldest = described("index_oldest_timestamp_seconds", "When the oldest event that the index of headgate find has looked at was stored, in seconds since 1970. It goes back to the oldest one of the stream when there is memory for all.", "source")
+	indexFull   = described("index_full", "1 when older events did not fit into the index of headgate find, so that a search for them reads the stream; 0 when all fit so far.", "source")
+
 	workerInstances = described("worker_instances", "Running processes of the worker.", "source", "worker")
 	workerUnclaimed = described("worker_cannot_claim", "Running processes of the worker that cannot read or take claims, so that no handler runs in them: headgate workers says why.", "source", "worker")
 	workerBreaker   = described("worker_breaker_open_seconds", "How long a process of the worker has been paused because a dependency is unavailable, the longest of all; 0 while none is paused.", "source", "worker")
@@ -72,6 +77,7 @@ type metricsView struct {
 	mu      sync.Mutex
 	metrics []prometheus.Metric
 	report  []prometheus.Metric // of the watchdog
+	index   func() []prometheus.Metric
 }
 
 // show replaces the metrics by those of a snapshot, and returns their number.
@@ -91,6 +97,22 @@ func (v *metricsView) showReport(source stream.Source, r watchdog.Report, comple
 	v.report = metrics
 }
 
+// showIndex shows the metrics of an index as they are at each scrape.
+func (v *metricsView) showIndex(of stream.Source, index *inspect.Index) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.index = func() []prometheus.Metric {
+		source, s, l := string(of), index.State(), &metricList{}
+		l.gauge(indexBytes, float64(s.Bytes), source)
+		l.gauge(indexEvents, float64(s.Events), source)
+		l.gauge(indexFull, boolGauge(s.Full), source)
+		if !s.Oldest.IsZero() {
+			l.gauge(indexOldest, unixSeconds(s.Oldest), source)
+		}
+		return l.all
+	}
+}
+
 // Describe names every metric that can occur.
 func (v *metricsView) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descriptions {
@@ -102,7 +124,11 @@ func (v *metricsView) Describe(ch chan<- *prometheus.Desc) {
 func (v *metricsView) Collect(ch chan<- prometheus.Metric) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for _, m := range slices.Concat(v.metrics, v.report) {
+	var index []prometheus.Metric
+	if v.index != nil {
+		index = v.index()
+	}
+	for _, m := range slices.Concat(v.metrics, v.report, index) {
 		ch <- m
 	}
 }

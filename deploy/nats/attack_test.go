@@ -178,6 +178,7 @@ func newDeployment(t *testing.T, count int) *deployment {
 		t.Fatal(err)
 	}
 	answersPlans(t, f.in, f.nodes[0], f.hears)
+	answersSearches(t, f.in, f.nodes[0])
 	for _, bucket := range []string{"CODAT_claims_connections", "CODAT_connections", "CODAT_expected", "CODAT_workers"} {
 		f.store("$KV."+bucket+".known.known", "", "{}")
 	}
@@ -391,6 +392,8 @@ func requests(pattern string) []*nats.Msg {
 	case strings.Contains(pattern, "CONSUMER.PAUSE."):
 		// The answer is that of a pause which is over.
 		return bodies(strings.Replace(pattern, "*", "connections", 1), "", `{"pause_until":"0001-01-01T00:00:00Z"}`)
+	case pattern == "codat.find":
+		return bodies(pattern, "", `{"id":"x"}`)
 	case strings.HasPrefix(pattern, "codat.plans."):
 		return bodies(strings.Replace(pattern, "*", "submit", 1), "", "{}")
 	case strings.HasPrefix(pattern, "$JS.ACK.*"):

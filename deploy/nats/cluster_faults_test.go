@@ -160,3 +160,8 @@ func holds(t *testing.T, folder string, text []byte) bool {
 	}
 	return found
 }
+
+func TestFind_Faults_AnswersOperatorAndSupportWithThreeServers(t *testing.T) {
+	t.Parallel()
+	findsThroughIndex(t, 3)
+}

@@ -394,6 +394,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 		{"answer in the place of JetStream", "sub $JS.API.>"},
 		{"hear of claims", "sub $KV.>"},
 		{"hear write plans in the place of the worker", "sub codat.plans.submit"},
+		{"hear searches in the place of watch", "sub codat.find"},
 		{"ask the servers themselves", "pub $SYS.REQ.SERVER.PING"},
 	}
 	backup := []forbidden{ // which provision makes
@@ -418,6 +419,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"write the state", "pub $KV.CODAT_connections.x.y"},
 			{"write what is expected", "pub $KV.CODAT_expected.x"},
 			{"store in another source", "pub other.events.company.created"},
+			{"ask which events are stored", "pub codat.find"},
 			{"submit a write plan", "pub codat.plans.submit"},
 		}},
 		{"connections", "connections", []forbidden{
@@ -480,7 +482,8 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"read a dead letter", "pub $JS.API.DIRECT.GET.CODAT_DEAD"},
 			{"read claims", "pub $JS.API.DIRECT.GET.KV_CODAT_claims_connections"},
 			{"read write plans, with what they push", "pub $JS.API.DIRECT.GET.KV_CODAT_plans"},
-			{"read an event, the older way", "pub $JS.API.STREAM.MSG.GET.CODAT"},
+			{"answer what nobody has asked", "pub _R_.x"},
+			{"ask for events in the place of the operator", "pub codat.find"},
 			{"write the state", "pub $KV.CODAT_writes.x"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
 			{"write another bucket whose name begins alike", "pub $KV.CODAT_expected_too.x"},

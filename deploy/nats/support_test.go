@@ -1,9 +1,12 @@
 package nats_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -164,4 +168,96 @@ func claim(t *testing.T, in installation, n *node, id string) {
 	if _, err := p.Publish(within(t), m); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Support and the operator ask watch for the events of an id. The answer has what the headers say, and no body.
+func TestFind_AnswersOperatorAndSupportWithHeaders(t *testing.T) {
+	t.Parallel()
+	findsThroughIndex(t, 1)
+}
+
+func findsThroughIndex(t *testing.T, count int) {
+	in, nodes := servers(t, count)
+	n := nodes[len(nodes)-1]
+	headgate(t, in.as(n, "provision"), "provision", "--replicas", fmt.Sprint(count))
+	example, _ := examples.Of("connection.connected")
+	head, err := codat.Read(example.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	storeAs(t, in, n, stream.Stored{ID: "msg_1", Head: head, Received: time.Now()}, example.Body)
+	watch, says := begin(t, in.as(nodes[0], "watch"), "watch", "--admin-listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)))
+	wait(t, func() bool {
+		out := headgate(t, in.as(n, "operator"), "find", head.Company)
+		if !strings.Contains(out, "msg_1") {
+			t.Fatalf("find prints\n%s\nwant msg_1", out)
+		}
+		return !strings.Contains(out, "reading the stream")
+	}, "watch answers the operator with its index")
+
+	nc, refused := in.connect(t, n, "support", "support")
+	answer, err := nc.RequestWithContext(within(t), source.FindSubject(), []byte(`{"id":"`+head.Company+`"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found struct {
+		Matches []map[string]any `json:"matches"`
+	}
+	if err := json.Unmarshal(answer.Data, &found); err != nil || len(found.Matches) != 1 {
+		t.Fatalf("support is answered %s, %v; want the event", answer.Data, err)
+	}
+	known := []string{"sequence", "time", "type", "company", "connection", "push_operation_key", "webhook_id", "subject", "redrive", "original", "quarantine_reason", "bytes", "found_by"}
+	for name := range found.Matches[0] {
+		if !slices.Contains(known, name) {
+			t.Errorf("the answer has %q, which no header says: %s", name, answer.Data)
+		}
+	}
+	// A client without permission is refused, and watch runs on.
+	worker, _ := in.connect(t, n, "connections", "connections")
+	if m, err := worker.Request(source.FindSubject(), []byte(`{"id":"x"}`), time.Second); err == nil {
+		t.Errorf("a worker is answered %s", m.Data)
+	}
+	select {
+	case err := <-refused:
+		t.Errorf("the server refused: %v", err)
+	default:
+	}
+	interrupt(t, watch, says)
+	for _, line := range n.said.about("Violation") {
+		if !strings.Contains(line, "CONNECTIONS") && !strings.Contains(line, `Subject "codat.find"`) {
+			t.Errorf("the server refused: %s", line)
+		}
+	}
+}
+
+// answersSearches keeps the index of headgate watch, as its user, and answers with it.
+func answersSearches(t *testing.T, in installation, n *node) {
+	t.Helper()
+	nc, refused := in.connect(t, n, "watch", "watch")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := inspect.NewIndex(js, source, inspect.MinIndexBytes)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { index.Run(ctx, func(err error) { t.Logf("the index: %v", err) }) })
+	running.Go(func() {
+		if err := index.Answer(ctx, nc); err != nil {
+			t.Errorf("Answer() = %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		for len(refused) > 0 {
+			t.Errorf("watch answers and is told %v; want each answer delivered", <-refused)
+		}
+	})
+	wait(t, func() bool { // its subscription is known
+		operator, _ := in.connect(t, n, "operator", "headgate")
+		defer operator.Close()
+		_, err := operator.Request(source.FindSubject(), nil, time.Second)
+		return err == nil
+	}, "watch answers")
 }

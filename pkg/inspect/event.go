@@ -22,6 +22,7 @@ type Event struct {
 	WebhookID        string    `json:"webhook_id"`
 	Subject          string    `json:"subject"`
 	Redrive          string    `json:"redrive,omitempty"`
+	Original         uint64    `json:"original,omitempty"` // sequence of the event of which this is a redrive
 	Reason           string    `json:"quarantine_reason,omitempty"`
 	Bytes            int       `json:"bytes"` // length of the body
 }
@@ -29,11 +30,15 @@ type Event struct {
 // NewEvent reads a message that was fetched from its stream.
 func NewEvent(s stream.Source, m *jetstream.RawStreamMsg) Event {
 	e := s.OpenRaw(m)
-	return Event{
+	event := Event{
 		Sequence: m.Sequence, Time: e.Received.UTC(), Type: s.TypeOf(m.Subject), Company: e.Head.Company, Connection: e.Head.Connection,
 		PushOperationKey: e.Head.PushOperation,
 		WebhookID:        e.ID, Subject: m.Subject, Redrive: e.Redrive, Reason: e.Quarantine, Bytes: len(m.Data),
 	}
+	if e.Sequence != m.Sequence {
+		event.Original = e.Sequence
+	}
+	return event
 }
 
 // Quarantine calls each with every message that is in the quarantine when it begins, oldest first, until each returns

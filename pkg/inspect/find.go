@@ -45,10 +45,10 @@ type Handling struct {
 // ErrNotFound means that neither a claim nor a stored message has the id.
 var ErrNotFound = errors.New("no stored message and no claim has this id")
 
-// Find returns what is known of a webhook-id. The claim of a worker says where the event is stored. An id that no worker has
-// claimed is looked for in the stream, message by message; progress, which may be nil, is then called as stream.ReadOptions
-// says. The error wraps ErrNotFound when nothing is known of the id.
-func Find(ctx context.Context, js jetstream.JetStream, s stream.Source, id string, progress func(done, of uint64)) (Story, error) {
+// Find returns what is known of a webhook-id. The claims of workers say where the event is stored; known are sequences of messages
+// with the id that FindEvents has found, which need no claim; those that are 0 do not count. The error wraps ErrNotFound when there is neither a claim nor a stored
+// message. It needs the permissions of stream.Read on the source's stream and on the buckets of claims.
+func Find(ctx context.Context, js jetstream.JetStream, s stream.Source, id string, known ...uint64) (Story, error) {
 	workers, err := stream.Workers(ctx, js, s)
 	if err != nil {
 		return Story{}, err
@@ -57,7 +57,10 @@ func Find(ctx context.Context, js jetstream.JetStream, s stream.Source, id strin
 	if err := f.readClaims(ctx, ""); err != nil {
 		return Story{}, err
 	}
-	if err := f.readStored(ctx, progress); err != nil {
+	if len(f.claims) == 0 && len(known) == 0 {
+		return Story{}, fmt.Errorf("%w: %q", ErrNotFound, id)
+	}
+	if err := f.readStored(ctx, known); err != nil {
 		return Story{}, err
 	}
 	if len(f.Stored) == 0 && len(f.claims) == 0 {
@@ -102,31 +105,26 @@ func (f *finder) readClaims(ctx context.Context, redrive string) error {
 }
 
 // readStored reads the messages with the id, and the claims on those that are redrives.
-func (f *finder) readStored(ctx context.Context, progress func(done, of uint64)) error {
-	var sequences []uint64
+func (f *finder) readStored(ctx context.Context, sequences []uint64) error {
 	for _, r := range f.claims {
-		if !slices.Contains(sequences, r.Sequence) {
-			sequences = append(sequences, r.Sequence)
-		}
+		sequences = append(sequences, r.Sequence)
 	}
 	slices.Sort(sequences)
-	for _, n := range sequences {
-		m, err := stream.Get(ctx, f.js, f.source.Stream(), n)
-		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-		case err != nil:
-			return err
-		default:
-			f.add(m)
-		}
+	sequences = slices.DeleteFunc(slices.Compact(sequences), func(n uint64) bool { return n == 0 })
+	name := f.source.Stream()
+	err := stream.GetAll(ctx, f.js, name, sequences, func(m *jetstream.RawStreamMsg) bool {
+		f.add(m)
+		return true
+	})
+	if err != nil {
+		return err
 	}
-	o := stream.ReadOptions{Progress: progress}
-	if len(f.Stored) > 0 { // its redrives come after it, and have its type
-		o = stream.ReadOptions{After: f.Stored[0].Sequence, Filters: []string{f.source.RedriveSubject("*", f.Stored[0].Type)}}
-	} else if len(f.claims) > 0 {
+	if len(f.Stored) == 0 {
 		return nil // the event has expired, and its redrives were given before
 	}
-	if _, err := stream.Read(ctx, f.js, f.source.Stream(), o, func(m *jetstream.RawStreamMsg) error { f.add(m); return nil }); err != nil {
+	// Its redrives come after it, and have its type.
+	o := stream.ReadOptions{After: f.Stored[0].Sequence, Filters: []string{f.source.RedriveSubject("*", f.Stored[0].Type)}}
+	if _, err := stream.Read(ctx, f.js, name, o, func(m *jetstream.RawStreamMsg) error { f.add(m); return nil }); err != nil {
 		return err
 	}
 	for _, e := range f.Stored {
@@ -139,9 +137,11 @@ func (f *finder) readStored(ctx context.Context, progress func(done, of uint64))
 	return nil
 }
 
-// add keeps a message if it has the id: a place in a stream that was made again is another message's.
+// add keeps a message once if it has the id: a place in a stream that was made again is another message's.
 func (f *finder) add(m *jetstream.RawStreamMsg) {
-	if e := NewEvent(f.source, m); e.WebhookID == f.WebhookID {
+	e := NewEvent(f.source, m)
+	again := func(of Event) bool { return of.Sequence == e.Sequence }
+	if e.WebhookID == f.WebhookID && !slices.ContainsFunc(f.Stored, again) {
 		f.Stored = append(f.Stored, e)
 	}
 }

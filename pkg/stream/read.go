@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -29,6 +31,8 @@ type ReadOptions struct {
 	Filters []string
 	// After chooses only messages with a higher sequence.
 	After uint64
+	// Through chooses only messages up to this sequence. Zero: all. Follow does not look at it.
+	Through uint64
 	// Created is when the stream was made in which After is a place. A stream that was made at another time is ErrRemade.
 	// Zero: the stream as it is when the reading begins.
 	Created time.Time
@@ -39,7 +43,8 @@ type ReadOptions struct {
 }
 
 // Read calls each with every message that o chooses and that was stored before Read began, in order, until each returns
-// an error, which Read then returns. It returns the stream's last sequence when it began: later messages come after it.
+// an error, which Read then returns. It returns the stream's last sequence when it began, or Through when that is before it:
+// later messages come after it.
 //
 // It reads by direct get and needs no consumer: a user who may create consumers may have any message delivered to any
 // subject of the account. It needs permission for STREAM.INFO, DIRECT.GET and STREAM.MSG.GET on the stream.
@@ -49,6 +54,9 @@ func Read(ctx context.Context, js jetstream.JetStream, name string, o ReadOption
 		return 0, fmt.Errorf("reading stream %s: %w", name, err)
 	}
 	last = info.State.LastSeq
+	if o.Through != 0 {
+		last = min(last, o.Through)
+	}
 	r := reader{js: js, name: name, ReadOptions: o}
 	if err := r.isOf(info); err != nil {
 		return 0, err
@@ -262,7 +270,42 @@ func Get(ctx context.Context, js jetstream.JetStream, name string, sequence uint
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, err)
 	}
-	var m *jetstream.RawStreamMsg
+	return get(ctx, js, st, sequence)
+}
+
+// getAtOnce is how many messages GetAll asks for at once. Each may have the size of the largest event.
+const getAtOnce = 16
+
+// GetAll calls each with the messages of sequences, in the order that these have, without those that the leader of the stream
+// does not have, until each reports that it wants no more. It asks for 16 at once. It needs the permissions of Get.
+func GetAll(ctx context.Context, js jetstream.JetStream, name string, sequences []uint64, each func(*jetstream.RawStreamMsg) (more bool)) error {
+	st, err := openStream(ctx, js, name)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", name, err)
+	}
+	for some := range slices.Chunk(sequences, getAtOnce) {
+		msgs, errs := make([]*jetstream.RawStreamMsg, len(some)), make([]error, len(some))
+		var asked sync.WaitGroup
+		for i, sequence := range some {
+			asked.Go(func() { msgs[i], errs[i] = get(ctx, js, st, sequence) })
+		}
+		asked.Wait()
+		for i, err := range errs {
+			switch {
+			case errors.Is(err, jetstream.ErrMsgNotFound):
+			case err != nil:
+				return err
+			case !each(msgs[i]):
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// get returns one message of a stream.
+func get(ctx context.Context, js jetstream.JetStream, st jetstream.Stream, sequence uint64) (m *jetstream.RawStreamMsg, err error) {
+	name := st.CachedInfo().Config.Name
 	err = request(ctx, js, name, func(ctx context.Context) error {
 		m, err = st.GetMsg(ctx, sequence)
 		return err

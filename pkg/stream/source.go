@@ -119,6 +119,10 @@ func (s Source) OperatorSubject() string { return string(s) + ".operator" }
 // or "cancel". The worker writes answers them; no stream stores them.
 func (s Source) PlansSubject(action string) string { return string(s) + ".plans." + action }
 
+// FindSubject is the subject of the requests for the stored messages that have an id. headgate watch answers them; no stream
+// stores them.
+func (s Source) FindSubject() string { return string(s) + ".find" }
+
 // RedriveSubject is the subject of a redrive: an event of a type that a worker is given again.
 func (s Source) RedriveSubject(worker, typ string) string {
 	return string(s) + ".redrive." + worker + "." + typ

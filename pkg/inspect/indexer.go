@@ -1,0 +1,274 @@
+package inspect
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+const (
+	// MinIndexBytes is the smallest limit of an Index: it has room for the newest events.
+	MinIndexBytes = 8 << 20
+
+	rangeSize    = 4096 // sequences that build reads at once
+	indexPause   = 2 * time.Second
+	trimInterval = time.Minute
+
+	answerers   = 4
+	answerTime  = 4 * time.Second
+	searchTime  = time.Second // after which an answer has no more matches
+	answerBytes = 512 << 10   // of the matches in an answer, before the last one
+	maxAnswer   = 200         // matches in an answer
+)
+
+// An Index finds the stored messages of a source by their ids. It is built newest first, by reading the stream in ranges, and
+// kept by following the stream; it is in memory only. It holds hashes of ids and places, no text of an event, and reads each
+// message that it answers with, so that it never answers with one that is not stored. It is safe for concurrent use.
+type Index struct {
+	js     jetstream.JetStream
+	source stream.Source
+	index  *index
+	ranges uint64 // rangeSize
+
+	mu      sync.Mutex
+	created time.Time // of the stream that it knows; zero before it knows one
+}
+
+// NewIndex returns an index of at most limit bytes, which is at least MinIndexBytes. About 25 MB hold a million events; of more than
+// fit, it holds the newest. It needs the permissions of stream.Read and stream.Follow on the source's stream.
+func NewIndex(js jetstream.JetStream, s stream.Source, limit int) *Index {
+	return &Index{js: js, source: s, index: newIndex(limit), ranges: rangeSize}
+}
+
+// State says what the index holds now.
+func (x *Index) State() IndexState { return x.index.state() }
+
+// Run builds and keeps the index until ctx ends. It begins again when the stream was made again, and tries again after an error,
+// which it gives to failed.
+func (x *Index) Run(ctx context.Context, failed func(error)) {
+	for ctx.Err() == nil {
+		if err := x.run(ctx); ctx.Err() == nil {
+			failed(err)
+			pause(ctx, indexPause)
+		}
+	}
+}
+
+// run follows one stream until it ends or is no longer the same.
+func (x *Index) run(ctx context.Context) error {
+	info, err := streamInfo(ctx, x.js, x.source.Stream(), "")
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", x.source.Stream(), err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	x.begin(info)
+	var parts sync.WaitGroup
+	part := func(run func(context.Context, *jetstream.StreamInfo) error) {
+		parts.Go(func() {
+			if err := run(ctx, info); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	part(x.follow)
+	part(x.build)
+	part(x.trim)
+	parts.Wait()
+	return context.Cause(ctx)
+}
+
+func (x *Index) begin(info *jetstream.StreamInfo) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.created = info.Created
+	x.index.begin(info.State.LastSeq)
+}
+
+// follow adds what is stored from now on.
+func (x *Index) follow(ctx context.Context, info *jetstream.StreamInfo) error {
+	o := stream.ReadOptions{After: info.State.LastSeq, Created: info.Created}
+	return stream.Follow(ctx, x.js, x.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
+		x.index.addNewer(m.Sequence, m.Time, idsOf(NewEvent(x.source, m), m.Data))
+		return nil
+	})
+}
+
+// build adds what was stored before, newest first, until it has all, or all that fits. It reads a range again after an error.
+func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo) error {
+	for ctx.Err() == nil {
+		from := x.covers().From
+		if from <= max(info.State.FirstSeq, 1) {
+			return nil
+		}
+		after := max(from-1, x.ranges) - x.ranges
+		var all []posting
+		var stored time.Time
+		o := stream.ReadOptions{After: after, Through: from - 1, Created: info.Created}
+		_, err := stream.Read(ctx, x.js, x.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
+			if stored.IsZero() {
+				stored = m.Time
+			}
+			all = x.index.postings(all, m.Sequence, idsOf(NewEvent(x.source, m), m.Data))
+			return nil
+		})
+		switch {
+		case errors.Is(err, stream.ErrRemade):
+			return err
+		case err != nil:
+			pause(ctx, indexPause)
+		case !x.index.addOlder(after+1, stored, all):
+			return nil
+		}
+	}
+	return nil
+}
+
+// trim drops what has expired, and ends when the stream has lost messages that the index knows: a server that makes a stream
+// anew, because it has lost its disk and had the only copy, keeps the time at which it was made and counts from 1.
+func (x *Index) trim(ctx context.Context, _ *jetstream.StreamInfo) error {
+	for ctx.Err() == nil {
+		through := x.covers().Through
+		info, err := streamInfo(ctx, x.js, x.source.Stream(), "")
+		if err == nil && info.State.LastSeq < through {
+			return fmt.Errorf("stream %s has lost messages: %w", x.source.Stream(), stream.ErrRemade)
+		}
+		if err == nil {
+			x.index.trim(info.State.FirstSeq)
+		}
+		pause(ctx, trimInterval)
+	}
+	return nil
+}
+
+// Answer answers the requests on the source's FindSubject until ctx ends, in a queue group with other processes that keep an
+// index.
+func (x *Index) Answer(ctx context.Context, nc *nats.Conn) error {
+	requests := make(chan *nats.Msg, 64)
+	sub, err := nc.ChanQueueSubscribe(x.source.FindSubject(), "find", requests)
+	if err != nil {
+		return err
+	}
+	var running sync.WaitGroup
+	for range answerers {
+		running.Go(func() {
+			for {
+				select {
+				case m := <-requests:
+					x.respond(ctx, m)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	if nc.IsClosed() {
+		return nil
+	}
+	return sub.Unsubscribe()
+}
+
+func (x *Index) respond(ctx context.Context, m *nats.Msg) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var q Search
+	answer, err := indexAnswer{}, json.Unmarshal(m.Data, &q)
+	if err == nil {
+		answer, err = x.search(ctx, q)
+	}
+	if err != nil {
+		answer = indexAnswer{Error: err.Error()}
+	}
+	if body, err := json.Marshal(answer); err == nil {
+		_ = m.Respond(body) // without an answer, the client reads the stream itself
+	}
+}
+
+// search returns at most maxAnswer matches of a search, and fewer when reading them takes longer than searchTime.
+func (x *Index) search(ctx context.Context, q Search) (indexAnswer, error) {
+	if q.ID == "" {
+		return indexAnswer{}, errors.New("the request has no id")
+	}
+	if q.Limit <= 0 || q.Limit > maxAnswer {
+		q.Limit = maxAnswer
+	}
+	if q.Before == 0 {
+		q.Before = math.MaxUint64
+	}
+	a := x.covers()
+	if a.Created.IsZero() {
+		return a, errors.New("it has not begun yet")
+	}
+	if err := x.collect(ctx, q, &a); err != nil {
+		return a, err
+	}
+	now := x.covers() // while it searched, it may have dropped the oldest, or begun again
+	if !now.Created.Equal(a.Created) {
+		return a, stream.ErrRemade
+	}
+	if now.From > a.From {
+		a.From, a.Oldest = now.From, now.Oldest
+	}
+	return a, nil
+}
+
+// covers returns an answer without matches.
+func (x *Index) covers() indexAnswer {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	a := indexAnswer{Created: x.created}
+	a.From, a.Through = x.index.covers()
+	a.Oldest = x.index.state().Oldest
+	return a
+}
+
+// collect adds matches to an answer, newest first.
+func (x *Index) collect(ctx context.Context, q Search, a *indexAnswer) error {
+	began, size := time.Now(), 0
+	for more := true; more; {
+		var sequences []uint64
+		if sequences, more = x.index.sequences(q.ID, q.Before, q.Limit); len(sequences) == 0 {
+			return nil
+		}
+		enough := false
+		err := stream.GetAll(ctx, x.js, x.source.Stream(), sequences, func(m *jetstream.RawStreamMsg) bool {
+			if m.Time.Before(q.Since) {
+				enough = true // what is older was stored before
+				return false
+			}
+			if hit, ok := match(x.source, m, q.ID); ok {
+				a.Matches = append(a.Matches, hit)
+				size += hit.size()
+			}
+			if len(a.Matches) >= q.Limit || size >= answerBytes || time.Since(began) > searchTime {
+				a.Next, enough = m.Sequence, true
+			}
+			return !enough
+		})
+		if err != nil || enough {
+			return err
+		}
+		q.Before = sequences[len(sequences)-1]
+	}
+	return nil
+}
+
+// pause returns after d, or when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
