@@ -77,7 +77,7 @@ var streamMutants = []mutant{
 	},
 
 	{
-		2, "asking the leader for a message that a replica does not have", "pkg/stream Get",
+		2, "asking the leader for a message that a replica does not have", "pkg/stream get",
 		never("errors.Is(e, jetstream.ErrMsgNotFound)"),
 		"pkg/operator TestOperator_RedriveSkipsNothingWhereAReplicaIsBehind",
 	},
