@@ -25,7 +25,7 @@ import (
 
 const help = `Develop with and operate Headgate, which stores Codat's webhooks in NATS JetStream and handles them.
 
-With --json, commands print one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit, doctor); 2 when the command line or a setting is wrong; 3 when NATS or Codat was not reached or did not answer in time; 4 when NATS or Codat does not permit it; and 130 when a signal ended a command before it was done.`
+Lists print a table; --output chooses JSON or ids, and --json one JSON object on a line. The exit code is 0 on success; 1 when something failed, was refused, was not found, differs (provision --dry-run) or is wrong (audit, doctor); 2 when the command line or a setting is wrong; 3 when NATS or Codat was not reached or did not answer in time; 4 when NATS or Codat does not permit it; and 130 when a signal ended a command before it was done.`
 
 // commands are the commands of headgate. A flag for one run has no environment variable, because a forgotten one would
 // change what a command does. Settings of an environment, such as addresses and keys, have one.
