@@ -22,6 +22,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 const (
@@ -293,16 +295,10 @@ func (c *copied) is(have state) bool {
 func (c *copied) restore(ctx context.Context, nc *nats.Conn, replicas int) error {
 	wanted := c.about
 	if replicas > 0 {
-		var config map[string]json.RawMessage
-		if err := json.Unmarshal(c.Config, &config); err != nil {
+		var err error
+		if wanted.Config, err = withReplicas(c.Config, replicas); err != nil {
 			return fmt.Errorf("%s: %w", aboutFile, err)
 		}
-		config["num_replicas"] = fmt.Appendf(nil, "%d", replicas)
-		text, err := json.Marshal(config)
-		if err != nil {
-			return err
-		}
-		wanted.Config = text
 	}
 	var to struct {
 		DeliverSubject string `json:"deliver_subject"`
@@ -320,6 +316,27 @@ func (c *copied) restore(ctx context.Context, nc *nats.Conn, replicas int) error
 		return fmt.Errorf("it has %d messages up to %d; the backup has %d up to %d", answer.State.Messages, answer.State.LastSeq, c.want.Messages, c.want.LastSeq)
 	}
 	return nil
+}
+
+// withReplicas returns the configuration of a stream with another number of replicas, and what it has besides as it is.
+func withReplicas(config json.RawMessage, replicas int) (json.RawMessage, error) {
+	var all map[string]json.RawMessage
+	var had struct {
+		Replicas int               `json:"num_replicas"`
+		Metadata map[string]string `json:"metadata"`
+	}
+	if err := errors.Join(json.Unmarshal(config, &all), json.Unmarshal(config, &had)); err != nil {
+		return nil, err
+	}
+	all["num_replicas"] = fmt.Appendf(nil, "%d", replicas)
+	if len(had.Metadata) > 0 {
+		metadata, err := json.Marshal(stream.MonitorReplicas(had.Metadata, had.Replicas, replicas))
+		if err != nil {
+			return nil, err
+		}
+		all["metadata"] = metadata
+	}
+	return json.Marshal(all)
 }
 
 // send sends a file to the server that restores it, and reads the server's last answer.

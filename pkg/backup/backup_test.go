@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/headgate/headgate/pkg/backup"
+	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/embedded"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -133,6 +134,32 @@ func TestRestore_MakesWhatSaveCopied(t *testing.T) {
 }
 
 // Entries of a bucket are replaced while it is copied, so that the copy has fewer than there were.
+// With more replicas than the backup had, provision has nothing to change.
+func TestRestore_MakesReplicasAsProvisionDoes(t *testing.T) {
+	t.Parallel()
+	layout := stream.Layout{Source: source, Replicas: 1, AllowLoss: true}
+	one := streamtest.Empty(t)
+	streamtest.Provision(t, one.JS, layout)
+	folder := filepath.Join(t.TempDir(), "backup")
+	if err := backup.Save(t.Context(), one.JS, folder, func(backup.Stream) {}); err != nil {
+		t.Fatal(err)
+	}
+	cluster := streamtest.NewCluster(t)
+	if err := backup.Restore(t.Context(), cluster.JS, folder, 3, func(backup.Stream) {}); err != nil {
+		t.Fatal(err)
+	}
+	layout.Replicas = 3
+	changes, err := stream.Provision(t.Context(), cluster.JS, layout, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
+		if c.Action != stream.Same {
+			t.Errorf("provision would change what was restored: %v", c)
+		}
+	}
+}
+
 func TestRestore_TakesBackupOfBucketThatChanged(t *testing.T) {
 	t.Parallel()
 	const keys = 3000

@@ -68,6 +68,15 @@ func monitored(metadata, have, want map[string]string) map[string]string {
 	return all
 }
 
+// MonitorReplicas returns the metadata of a stream whose number of replicas becomes another one, with the monitoring that provision writes
+// for that number. It returns the metadata of a stream that provision does not monitor as it is.
+func MonitorReplicas(metadata map[string]string, have, want int) map[string]string {
+	if _, is := metadata[monitorEnabled]; !is {
+		return metadata
+	}
+	return monitored(metadata, monitorOfStream(&jetstream.StreamConfig{Replicas: have}), monitorOfStream(&jetstream.StreamConfig{Replicas: want}))
+}
+
 // monitoring returns the monitoring metadata as the value of a setting.
 func monitoring(metadata map[string]string) any {
 	var all []string

@@ -81,8 +81,8 @@ var claimsMutants = []mutant{
 
 	// 8. Every refusal says why in the log and metrics only.
 	{
-		8, "refusing a redrive that nothing would deliver", "pkg/operator workers.check",
-		nth(1, never("!k")),
+		8, "refusing a redrive that nothing would deliver", "pkg/operator workers.known",
+		never("!k"),
 		"cmd/headgate TestDeadReplay_RefusesWorkerWithoutConsumer",
 	},
 	{
