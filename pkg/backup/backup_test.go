@@ -137,7 +137,7 @@ func TestRestore_MakesWhatSaveCopied(t *testing.T) {
 // With more replicas than the backup had, provision has nothing to change.
 func TestRestore_MakesReplicasAsProvisionDoes(t *testing.T) {
 	t.Parallel()
-	layout := stream.Layout{Source: source, Replicas: 1, AllowLoss: true}
+	layout := stream.Layout{Source: "codat-uk", Replicas: 1} // the cluster has the streams of codat
 	one := streamtest.Empty(t)
 	streamtest.Provision(t, one.JS, layout)
 	folder := filepath.Join(t.TempDir(), "backup")
