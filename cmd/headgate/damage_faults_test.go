@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,8 +18,8 @@ import (
 const streams = "nats/jetstream/*/streams"
 
 // newDamagedBroker returns a server on which a worker has handled done_1 and not done_2, and that has started with a bit of a
-// file of stream CODAT flipped, and the worker. kept is a copy of the server's folder from before.
-func newDamagedBroker(t *testing.T, handled chan codat.Event[codat.Company], file string) (r *broker, w func() (stop func()), provision func(), kept string) {
+// file of stream CODAT flipped, in the first byte of a member's name, and the worker. kept is a copy of the server's folder from before.
+func newDamagedBroker(t *testing.T, handled chan codat.Event[codat.Company], file, member string) (r *broker, w func() (stop func()), provision func(), kept string) {
 	worker := bookkeeper(handled)
 	worker.Begin = stream.BeginNew()
 	r = newBroker(t, worker.Spec())
@@ -44,7 +45,11 @@ func newDamagedBroker(t *testing.T, handled chan codat.Event[codat.Company], fil
 		if err != nil {
 			t.Fatal(err)
 		}
-		content[len(content)/2] ^= 1
+		at := bytes.Index(content, []byte(`"`+member+`":`))
+		if at < 0 {
+			t.Fatalf("%s has no member %s", file, member)
+		}
+		content[at+1] ^= 1
 		if err := os.WriteFile(found[0], content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +70,7 @@ func (r *broker) whileStopped(change func()) {
 // The runbook "A server says that nothing is provisioned", step 2: the stream's meta.inf is damaged.
 func TestFaults_RunbookOfAStreamWithDamagedMetadata(t *testing.T) {
 	handled := make(chan codat.Event[codat.Company], 9)
-	r, work, _, kept := newDamagedBroker(t, handled, "meta.inf")
+	r, work, _, kept := newDamagedBroker(t, handled, "meta.inf", "retention")
 	if out := r.audit(1).err.String(); !strings.Contains(out, "run headgate provision") {
 		t.Errorf("headgate audit says %q; want that nothing is provisioned", out)
 	}
@@ -87,7 +92,7 @@ func TestFaults_RunbookOfAStreamWithDamagedMetadata(t *testing.T) {
 // The same, step 3: the consumer's meta.inf is damaged. What waited is handled, and what was done is not handled again.
 func TestFaults_RunbookOfAConsumerWithDamagedMetadata(t *testing.T) {
 	handled := make(chan codat.Event[codat.Company], 9)
-	r, work, provision, _ := newDamagedBroker(t, handled, "obs/bookkeeper/meta.inf")
+	r, work, provision, _ := newDamagedBroker(t, handled, "obs/bookkeeper/meta.inf", "ack_policy")
 	if out := r.headgate(1, "provision").err.String(); !strings.Contains(out, `unsupported consumer "bookkeeper"`) {
 		t.Errorf("headgate provision says %q; want the consumer that stops the stream", out)
 	}
