@@ -34,12 +34,16 @@ type Collector struct {
 	oldest map[string]place // the oldest unsettled event of each durable, as it was found last
 }
 
+// collectTimeout bounds one request of a collector. A stream that moves its leader does not answer for longer, and is reported as one
+// without an answer.
+const collectTimeout = 3 * time.Second
+
 // NewCollector returns a collector of a source, and of the servers with these monitoring addresses, such as
 // http://nats-1:8222.
 func NewCollector(js jetstream.JetStream, s stream.Source, monitors ...string) *Collector {
 	return &Collector{
-		js: js, source: s, monitors: monitors, timeout: requestTimeout,
-		http:   &http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
+		js: js, source: s, monitors: monitors, timeout: collectTimeout,
+		http:   &http.Client{Timeout: collectTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
 		known:  map[string]bool{s.Stream(): true},
 		oldest: map[string]place{},
 	}

@@ -9,9 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// requestTimeout bounds one request. A stream that moves its leader does not answer for longer, and is reported as one
-// without an answer.
-const requestTimeout = 3 * time.Second
+// requestTimeout bounds one request: a server answers within five seconds while a leader moves.
+const requestTimeout = 10 * time.Second
 
 // streamInfo returns the state of a stream. When subjects is not empty, the state counts the messages of each subject
 // that matches it.
