@@ -316,6 +316,61 @@ func TestOperator_RedrivesFast(t *testing.T) {
 	}
 }
 
+// What follows an event that could not be given does not overtake it.
+func TestOperator_RedriveStopsAtAFailureInOrder(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, stream.WorkerSpec{Name: "ordered", Types: []codat.Pattern{"company.*"}, MaxAckPending: 1})
+	o, err := New(s.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	for i, body := range []string{"{}", `"` + strings.Repeat("x", 8000) + `"`, "{}"} {
+		m, err := source.Message(stream.Stored{ID: fmt.Sprintf("msg_%d", i), Head: codat.Head{Type: "company.created"}, Received: time.Now()}, []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.JS.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "ordered"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := st.CachedInfo().Config
+	small.MaxMsgSize = 4000
+	if _, err := s.JS.UpdateStream(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 5000})
+	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 1}); !errors.Is(err, stream.ErrTooLarge) || got != want {
+		t.Errorf("Redrive = %+v, %v; want %+v and that the second is too large", got, err, want)
+	}
+}
+
+// A redrive whose context ends before a message is read says so: it has not given all.
+func TestRedriveRun_StopsBeforeWhatIsNotRead(t *testing.T) {
+	t.Parallel()
+	o, _ := newOperator(t)
+	selection, err := o.SelectEvents(t.Context(), EventsOptions{Worker: "bookkeeper"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // the run may look at ctx or at the message first
+		run := newRedriveRun(o, selection, RedriveOptions{ID: "monday", Rate: 5000}, Entry{})
+		if err := run.all(ctx); !errors.Is(err, context.Canceled) || run.given > 0 {
+			t.Fatalf("%d given, %v; want none and that the context has ended", run.given, err)
+		}
+	}
+}
+
 func TestOperator_RedriveRefusesAFullStream(t *testing.T) {
 	t.Parallel()
 	o, s := newOperator(t)

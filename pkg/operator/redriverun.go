@@ -65,9 +65,14 @@ func (r *redriveRun) all(ctx context.Context) error {
 	ahead := r.read(reading)
 	// A burst makes up for timers, which are late by a millisecond.
 	limit := rate.NewLimiter(rate.Limit(r.opts.Rate), max(1, int(r.opts.Rate/100)))
-	for read := range ahead {
+	for _, number := range r.selection.numbers {
 		if err := limit.Wait(ctx); err != nil {
-			r.stop(read.number, err)
+			r.stop(number, err)
+			break
+		}
+		read, open := <-ahead
+		if !open { // ctx has ended
+			r.stop(number, ctx.Err())
 			break
 		}
 		<-read.done
@@ -134,10 +139,16 @@ func (r *redriveRun) turn(ctx context.Context, read *readLetter) {
 	}
 	if alone := known || letter.NoBody; alone { // it may be a duplicate of one that is published now
 		r.publishing.Wait()
-		r.publish(ctx, read.number, letter)
+		if !r.failed() {
+			r.publish(ctx, read.number, letter)
+		}
 		return
 	}
 	r.slots <- struct{}{}
+	if r.failed() { // without a window, the message before: what follows it must not overtake it
+		<-r.slots
+		return
+	}
 	r.publishing.Go(func() {
 		defer func() { <-r.slots }()
 		r.publish(ctx, read.number, letter)
