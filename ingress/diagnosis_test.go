@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -109,5 +111,41 @@ func TestHandler_DiagnosesSomeOfManyRefusals(t *testing.T) {
 	send(t, req)
 	if _, line := d.line(t); line["verdict"] != "no_match" {
 		t.Errorf("logged %v; want a diagnosis of a request from Codat's address", line)
+	}
+}
+
+// slowObserver holds each request until end is closed, or for a second.
+type slowObserver struct {
+	process.Observer
+	held, end chan struct{}
+	shown     atomic.Bool
+}
+
+func (o *slowObserver) RequestEnded(process.Request) bool {
+	close(o.held)
+	select {
+	case <-o.end:
+	case <-time.After(time.Second):
+		o.shown.Store(true)
+	}
+	return false
+}
+
+// The process ends after the log lines of the requests that it has refused.
+func TestRun_WaitsForDiagnoses(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	k := newKey(t, "us")
+	o := &slowObserver{held: make(chan struct{}), end: make(chan struct{})}
+	g := run(t, settings(t, s.URL, k), func(p *process.Process) { p.Observer = o })
+	if got := send(t, post(g.url, newKey(t, "another"), "msg_1", event("company.created"))); got.status != 401 {
+		t.Fatalf("answered %d; want 401", got.status)
+	}
+	<-o.held
+	g.stop()
+	err := <-g.ended
+	close(o.end)
+	if err != nil || !o.shown.Load() {
+		t.Errorf("Run = %v before the diagnosis ended; want it after", err)
 	}
 }

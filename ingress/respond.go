@@ -67,7 +67,7 @@ func (h *handler) respond(c echo.Context, r *request, err error) error {
 	case h.diagnoses[r.class].AllowN(r.received, 1):
 		// Not before the response is sent: its time would tell a client what is wrong.
 		r.unverified = bytes.Clone(r.unverified)
-		go h.diagnose(e)
+		h.diagnosing.Go(func() { h.diagnose(e) })
 	default:
 		h.logEnded(e, &signature.Diagnosis{Evidence: signature.Evidence(e.req.Header)})
 	}

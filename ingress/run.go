@@ -243,6 +243,8 @@ func serve(ctx context.Context, s *Settings, p *process.Process, handler *server
 	err := server.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests still in flight after %s: %w", senderTimeout, err), server.Close())
+	} else {
+		handler.diagnosing.Wait() // their log lines; no request begins another
 	}
 	<-ended
 	return err

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type server struct {
 	accepted           sampler
 	refusals           *refusalLog
 	diagnoses          [numClasses]*rate.Limiter
+	diagnosing         sync.WaitGroup
 	tracer             trace.Tracer // nil when traces are off
 	log                *zap.Logger
 	observer           process.Observer // nil in production
