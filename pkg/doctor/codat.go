@@ -23,7 +23,7 @@ var codatChecks = []check{
 	{"HG-COD-002", "enabled endpoints at Codat", "none is disabled; Codat disables one that fails for 5 days", "headgateendpointdisabled", codatAPI, (*facts).disabledEndpoints},
 	{"HG-COD-003", "number of endpoints at Codat", "one at least, and fewer than Codat allows", "the-endpoints-at-codat", codatAPI, (*facts).endpointCount},
 	{"HG-COD-004", "subscribed types", "an endpoint has each type that a consumer takes by name", "headgatetypesnotsubscribed", codatAPI, (*facts).subscribedTypes},
-	{"HG-COD-005", "quota of calls of Codat's API", "not used up", "headgatequotaexhausted", streams, (*facts).quotaLeft},
+	{"HG-COD-005", "quota of calls of Codat's API", "not used up", "headgatequotaexhausted", quotaTold, (*facts).quotaLeft},
 }
 
 const silentCure = "look at the endpoint in Codat's Portal (disabled, deleted, another URL), then at DNS, certificate and balancer; Recover there what was missed"

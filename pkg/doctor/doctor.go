@@ -158,14 +158,16 @@ type need int
 const (
 	nothing need = iota
 	connection
-	account   // JetStream answers
-	streams   // the state of streams
-	consumers // the state of consumers
-	instances // the entries of running workers
-	messages  // when single messages were stored
-	servers   // the monitoring addresses of the servers
-	provision // the differences to what provision makes
-	expected  // the records of headgate watch
+	account    // JetStream answers
+	streams    // the state of streams
+	eventsKept // the stream of the events exists and answers
+	consumers  // the state of consumers
+	instances  // the entries of running workers
+	messages   // when single messages were stored
+	servers    // the monitoring addresses of the servers
+	provision  // the differences to what provision makes
+	expected   // the records of headgate watch
+	quotaTold  // the record of the quota
 	codatAPI
 	processes // the metrics of processes
 )

@@ -94,7 +94,7 @@ func withPrefix(prefixes ...string) (codes []string) {
 // faults has one for each check.
 var faults = map[string]fault{
 	"HG-SET-001": {want: Warn, cause: func(in *installation) { in.Variables = []string{"HEADGATE_LISTNE"} }},
-	"HG-SET-002": {want: Fail, cause: func(in *installation) { in.NATS.NATSCreds = in.file("creds", "nothing") }},
+	"HG-SET-002": {want: Fail, follows: []string{"HG-SET-003"}, cause: func(in *installation) { in.NATS.NATSCreds = in.file("creds", "nothing") }},
 	"HG-SET-003": {want: Warn, cause: func(in *installation) { in.NATS.NATSCA = in.certificate(10 * 24 * time.Hour) }},
 	"HG-SET-004": {want: Warn, cause: func(in *installation) { in.must(os.Chmod(in.SecretFiles[0], 0o666)) }},
 
@@ -358,6 +358,39 @@ func TestExamine_EachFaultIsNoticedAlone(t *testing.T) {
 	if len(faults) != len(checks) {
 		t.Errorf("%d faults for %d checks", len(faults), len(checks))
 	}
+}
+
+// Nothing of a source is ok that does not exist.
+func TestExamine_OfAnotherSource(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.Source, in.Layout.Source = "other", "other"
+	examined := dependent(streams)
+	in.until(nil, func(r *Report) (problems []string) {
+		for _, one := range r.Results {
+			if slices.Contains(examined, one.Code) && one.Status != Fail && one.Status != Skipped {
+				problems = append(problems, fmt.Sprintf("%+v; want it missing or skipped", one))
+			}
+		}
+		if got := statuses(r); got["HG-STR-001"] != Fail || got["HG-CON-001"] != Fail || got["HG-NATS-004"] != OK {
+			problems = append(problems, fmt.Sprintf("%+v; want that streams and consumers are missing", r.Results))
+		}
+		return problems
+	})
+}
+
+// The records of headgate watch and of the quota cannot be seen where their buckets do not exist.
+func TestExamine_WithoutTheBucketsOfRecords(t *testing.T) {
+	t.Parallel()
+	in := newInstallation(t)
+	in.must(in.JS.DeleteStream(in.Context(), "KV_CODAT_quota"))
+	in.must(in.JS.DeleteStream(in.Context(), "KV_CODAT_expected"))
+	in.until(nil, func(r *Report) []string {
+		if got := statuses(r); got["HG-COD-005"] != Skipped || got["HG-EVT-004"] != Skipped {
+			return []string{fmt.Sprintf("%v; want the quota and the writes skipped", got)}
+		}
+		return nil
+	})
 }
 
 func TestChecks_AreDescribed(t *testing.T) {

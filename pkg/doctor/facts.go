@@ -48,6 +48,7 @@ type facts struct {
 	done   func()
 	server serverInfo
 	denied []string // subjects that the user may not publish to
+	unsaid int      // how many subjects the server said nothing of
 	asked  bool     // whether JetStream answers
 
 	keys     []keyFile
@@ -68,7 +69,8 @@ type facts struct {
 
 // after is what a need needs itself.
 var after = map[need]need{
-	account: connection, streams: account, consumers: streams, instances: streams, messages: streams, provision: streams, expected: streams,
+	account: connection, streams: account, eventsKept: streams, consumers: eventsKept, messages: eventsKept, expected: eventsKept,
+	instances: streams, provision: streams, quotaTold: streams,
 }
 
 // reason says why something cannot be examined; "" when it can be.
@@ -198,6 +200,7 @@ func (f *facts) permissions() []permission {
 func (f *facts) probePermissions(nc *nats.Conn) {
 	for _, p := range f.permissions() {
 		if nc.Publish(p.subject, nil) != nil || nc.FlushTimeout(requestTimeout) != nil {
+			f.unsaid++
 			continue
 		}
 		if err := nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), `"`+p.subject+`"`) {
@@ -240,9 +243,11 @@ func (f *facts) readSource(ctx context.Context) {
 		}
 		return err
 	})
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		f.missing[consumers] = fmt.Errorf("stream %s does not exist", f.Source.Stream())
-		f.missing[messages] = f.missing[consumers]
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		f.missing[eventsKept] = fmt.Errorf("stream %s does not exist", f.Source.Stream())
+	case err != nil:
+		f.missing[eventsKept] = fmt.Errorf("stream %s: %w", f.Source.Stream(), err)
 	}
 	f.collect(ctx)
 	if f.missing[provision] == nil {
@@ -285,7 +290,7 @@ func idleConsumers(s inspect.Snapshot) map[string]uint64 {
 
 // readMessages reads when dead letters and messages of the quarantine were stored, and what consumers take.
 func (f *facts) readMessages(ctx context.Context) {
-	if f.missing[messages] != nil {
+	if f.reason(messages) != "" {
 		return
 	}
 	errEnough := errors.New("enough")
@@ -317,13 +322,13 @@ func (f *facts) readRecords(ctx context.Context) {
 	if f.missing[instances] == nil {
 		f.instances, f.missing[instances] = inspect.Instances(ctx, f.js, f.Source)
 	}
-	if f.missing[expected] == nil {
+	if f.reason(expected) == "" {
 		f.missing[expected] = f.readExpected(ctx)
 	}
-	if f.quota, err = state.ReadQuota(ctx, f.js, f.Source); err != nil {
-		f.quota = state.Quota{} // no event has told of one, or no worker records it
+	if f.quota, err = state.ReadQuota(ctx, f.js, f.Source); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		f.missing[quotaTold] = err
 	}
-	if f.missing[consumers] == nil {
+	if f.reason(consumers) == "" {
 		f.consumed, f.missing[consumers] = inspect.ConsumedTypes(ctx, f.js, f.Source)
 	}
 }
@@ -338,8 +343,11 @@ func (f *facts) readExpected(ctx context.Context) error {
 		f.expected[e.Kind] = append(f.expected[e.Kind], e)
 	}
 	bucket := f.stream("KV_" + f.Source.StateBucket(stream.ExpectedState))
-	if f.snapshot.LastEvent.IsZero() || len(all) > 0 || bucket == nil {
+	if f.snapshot.LastEvent.IsZero() || len(all) > 0 {
 		return nil // it writes nothing before the first event
+	}
+	if bucket == nil {
+		return fmt.Errorf("bucket %s does not answer", f.Source.StateBucket(stream.ExpectedState))
 	}
 	switch age := f.now.Sub(bucket.Last); {
 	case bucket.LastSequence == 0:

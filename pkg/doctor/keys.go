@@ -78,7 +78,10 @@ func parseKey(line string) (keyTraits, error) {
 	return keyTraits{k.Fingerprint(), len(slices.Compact(secret))}, nil
 }
 
-const noKeyFile = "no --secret-file names the signing secrets"
+const (
+	noKeyFile = "no --secret-file names the signing secrets"
+	noKeyRead = "no --secret-file can be read"
+)
 
 func (f *facts) keyFiles() finding {
 	if len(f.keys) == 0 {
@@ -106,8 +109,10 @@ func (f *facts) keyStrength() finding {
 		}
 	}
 	switch {
-	case n == 0:
+	case len(f.keys) == 0:
 		return skip(noKeyFile)
+	case n == 0:
+		return skip(noKeyRead)
 	case len(weak) > 0:
 		return fail("can be guessed: "+listed(weak), "make a new secret for the endpoint in Codat's Portal and put it beside this one, then remove this one")
 	}
@@ -121,8 +126,11 @@ func (f *facts) keyAge() finding {
 			oldest = max(oldest, f.now.Sub(k.modified))
 		}
 	}
-	if len(f.keys) == 0 {
+	switch known := slices.ContainsFunc(f.keys, func(k keyFile) bool { return !k.modified.IsZero() }); {
+	case len(f.keys) == 0:
 		return skip(noKeyFile)
+	case !known:
+		return skip(noKeyRead)
 	}
 	return graded(false, oldest > keyAge, "the oldest file was changed "+span(oldest)+" ago", "rotate the signing secret of the endpoint")
 }

@@ -3,6 +3,8 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,24 +86,31 @@ func (f *facts) maxPayload() finding {
 
 func (f *facts) permitted() finding {
 	of := len(f.permissions())
+	if f.unsaid > 0 && len(f.denied) == 0 {
+		return skip(fmt.Sprintf("the server said nothing of %d of %d subjects in time", f.unsaid, of))
+	}
 	measured := fmt.Sprintf("%d of %d subjects", of-len(f.denied), of)
 	return graded(false, len(f.denied) > 0, measured, "this user may not publish to "+listed(f.denied)+": use the key of operator, or give this user the permissions of that role; what needs them is skipped")
 }
 
 func (f *facts) accountStorage() finding {
 	a := f.server.account
-	used := size(int64(a.Store))
-	if a.Limits.MaxStore <= 0 {
-		return ok(used + "; the account has no limit")
+	worst, of := -1.0, ""
+	for _, t := range append(slices.Collect(maps.Values(a.Tiers)), a.Tier) { // an account has limits for each number of replicas, or for all
+		if part := float64(t.Store) / float64(t.Limits.MaxStore); t.Limits.MaxStore > 0 && part > worst {
+			worst, of = part, percent(part)+" of "+size(t.Limits.MaxStore)
+		}
 	}
-	part := float64(a.Store) / float64(a.Limits.MaxStore)
-	return graded(part > fillFail, part > fillWarn, percent(part)+" of "+size(a.Limits.MaxStore), "raise the storage limit of the account")
+	if worst < 0 {
+		return ok(size(int64(a.Store)) + "; the account has no limit")
+	}
+	return graded(worst > fillFail, worst > fillWarn, of, "raise the storage limit of the account")
 }
 
 func percent(part float64) string { return fmt.Sprintf("%.0f %%", part*100) }
 
 var clockChecks = []check{
-	{"HG-CLK-001", "clock of this machine against NATS", "less than 60 s apart; fails over 5 min", "headgateclockskew", streams, (*facts).clock},
+	{"HG-CLK-001", "clock of this machine against NATS", "less than 60 s apart; fails over 5 min", "headgateclockskew", eventsKept, (*facts).clock},
 	{"HG-CLK-002", "clocks of the NATS servers", "less than 60 s from this machine's; fails over 5 min", "headgateclockskew", servers, (*facts).serverClocks},
 	{"HG-CLK-003", "clocks of the ingresses", "the last signature seems less than 60 s old; fails over 5 min", "headgateclockskew", processes, (*facts).ingressClocks},
 }

@@ -229,11 +229,13 @@ func (f *facts) copiesFinding(differs func(copyRange) string) finding {
 		}
 	}
 	n := 0
-	for _, s := range f.snapshot.Servers {
-		n += len(s.Copies)
+	for _, of := range copiesOf(f.snapshot.Servers) {
+		if len(of) > 1 {
+			n += len(of)
+		}
 	}
 	if n == 0 {
-		return skip("no server says it at its monitoring address")
+		return skip("no two of the monitoring addresses have a copy of the same stream")
 	}
 	return graded(fatal, len(wrong) > 0, cmp.Or(listed(wrong), fmt.Sprintf("%d copies", n)), copiesCure)
 }

@@ -37,10 +37,11 @@ func (f *facts) natsSettings() finding {
 	return ok("can be used")
 }
 
-// natsEnds looks for when the first certificate or JWT ends. A file that cannot be read is the finding of natsSettings.
+// natsEnds looks for when the first certificate or JWT ends. Why a file cannot be used is the finding of natsSettings.
 func (f *facts) natsEnds() finding {
 	var first time.Time
 	var of string
+	var unread []string
 	for _, file := range []struct {
 		flag, name string
 		end        func([]byte) (time.Time, error)
@@ -49,12 +50,18 @@ func (f *facts) natsEnds() finding {
 			continue
 		}
 		text, err := watchfile.ReadFile(file.name)
-		if err != nil {
-			continue
+		var end time.Time
+		if err == nil {
+			end, err = file.end(text)
 		}
-		if end, err := file.end(text); err == nil && !end.IsZero() && (first.IsZero() || end.Before(first)) {
+		if err != nil {
+			unread = append(unread, file.flag)
+		} else if !end.IsZero() && (first.IsZero() || end.Before(first)) {
 			first, of = end, file.flag
 		}
+	}
+	if first.IsZero() && len(unread) > 0 {
+		return skip("when it ends cannot be read of " + listed(unread))
 	}
 	if first.IsZero() {
 		return ok("none ends")

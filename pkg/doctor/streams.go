@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/headgate/headgate/pkg/inspect"
@@ -21,20 +22,32 @@ var streamChecks = []check{
 	{"HG-STR-010", "readable messages", "the leaders can read all", "a-disk-is-damaged", streams, (*facts).lostMessages},
 }
 
-// changesOf lists the objects of a kind for which provision would do one of the actions.
-func (f *facts) changesOf(consumers bool, actions ...stream.Action) (objects []string, of int) {
+// changesOf lists the objects of a kind for which provision would do one of the actions, and counts those that exist.
+func (f *facts) changesOf(consumers bool, actions ...stream.Action) (objects []string, exist int) {
 	for _, c := range f.changes {
 		if strings.HasPrefix(c.Object, "consumer ") != consumers {
 			continue
 		}
-		of++
-		for _, a := range actions {
-			if c.Action == a {
-				objects = append(objects, c.Object+fieldNames(c))
-			}
+		if c.Action != stream.Create {
+			exist++
+		}
+		if slices.Contains(actions, c.Action) {
+			objects = append(objects, c.Object+fieldNames(c))
 		}
 	}
-	return objects, of
+	return objects, exist
+}
+
+// agree compares the settings of the objects of a kind that exist with those that provision gives them.
+func (f *facts) agree(consumers bool) finding {
+	differ, of := f.changesOf(consumers, stream.Update, stream.Refuse)
+	switch {
+	case of == 0:
+		return skip("none exists")
+	case len(differ) > 0:
+		return warn("differ: "+listed(differ), provisionCure)
+	}
+	return ok(fmt.Sprintf("%d compared", of))
 }
 
 // fieldNames names the settings that differ of an object that exists.
@@ -59,13 +72,7 @@ func (f *facts) streamsExist() finding {
 	return ok(fmt.Sprintf("%d exist", of))
 }
 
-func (f *facts) streamsAgree() finding {
-	differ, of := f.changesOf(false, stream.Update, stream.Refuse)
-	if len(differ) > 0 {
-		return warn("differ: "+listed(differ), provisionCure)
-	}
-	return ok(fmt.Sprintf("%d compared", of))
-}
+func (f *facts) streamsAgree() finding { return f.agree(false) }
 
 // eachStream examines the streams that answer. bad returns what is wrong with one, and "" when nothing is.
 func (f *facts) eachStream(bad func(inspect.Stream) string) (wrong []string, of int) {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/pkg/inspect"
 )
 
@@ -116,6 +118,16 @@ func TestExamine_GradesByThresholds(t *testing.T) {
 		{"HG-NATS-003", func(f *facts) { f.server.version = "v3.0.0" }, OK},
 		{"HG-NATS-003", func(f *facts) { f.server.version = "main" }, Warn},
 		{"HG-NATS-007", func(f *facts) { f.server.account.Store, f.server.account.Limits.MaxStore = 90, 100 }, Fail},
+		{"HG-NATS-007", func(f *facts) {
+			f.server.account.Tiers = map[string]jetstream.Tier{"R1": {}, "R3": {Store: 75, Limits: jetstream.AccountLimits{MaxStore: 100}}}
+		}, Warn},
+		{"HG-NATS-006", func(f *facts) { f.unsaid = 1 }, Skipped},
+		{"HG-SRV-008", func(f *facts) { f.snapshot.Servers = f.snapshot.Servers[:1] }, Skipped},
+		{"HG-SRV-009", func(f *facts) { f.snapshot.Servers = f.snapshot.Servers[:1] }, Skipped},
+		{"HG-KEY-002", func(f *facts) { f.keys = []keyFile{{name: "key", problem: "no such file"}} }, Skipped},
+		{"HG-KEY-003", func(f *facts) { f.keys = []keyFile{{name: "key", problem: "no such file"}} }, Skipped},
+		{"HG-SET-003", func(f *facts) { f.NATS.NATSCreds = "no-such-file" }, Skipped},
+		{"HG-WRK-006", stream("CODAT_DEAD", func(s *inspect.Stream) { s.Answered = false }), Skipped},
 		{"HG-CLK-001", func(f *facts) { f.server.clock = -6 * time.Minute }, Fail},
 		{"HG-COD-003", func(f *facts) { f.endpoints = nil }, Fail},
 		{"HG-COD-002", func(f *facts) { f.endpoints = nil }, Skipped},

@@ -43,13 +43,7 @@ func (f *facts) consumersExist() finding {
 	return ok(fmt.Sprintf("%d exist", of))
 }
 
-func (f *facts) consumersAgree() finding {
-	differ, of := f.changesOf(true, stream.Update, stream.Refuse)
-	if len(differ) > 0 {
-		return warn("differ: "+listed(differ), provisionCure)
-	}
-	return ok(fmt.Sprintf("%d compared", of))
-}
+func (f *facts) consumersAgree() finding { return f.agree(true) }
 
 // eachConsumer examines the consumers that answer. bad returns what is wrong with one, and "" when nothing is.
 func (f *facts) eachConsumer(bad func(inspect.Consumer) string) (wrong []string, of int) {
@@ -212,6 +206,9 @@ func (f *facts) oldestUnsettled() finding {
 }
 
 func (f *facts) deadLetters() finding {
+	if f.stream(f.Source.DeadStream()) == nil {
+		return skip("stream " + f.Source.DeadStream() + " does not answer")
+	}
 	var wrong []string
 	most := 0
 	for worker, n := range f.letters {
