@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
@@ -45,6 +46,21 @@ type client struct {
 // t.err.
 func (f connectFlags) connect(ctx context.Context, t *terminal) (*client, error) {
 	return f.connectAs(ctx, t, "headgate")
+}
+
+// asOperator connects, and does something as an operator of the source.
+func (f connectFlags) asOperator(ctx context.Context, t *terminal, do func(*operator.Operator, *client) error) error {
+	nc, err := f.connect(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer nc.close()
+	o, err := operator.New(nc, nc.source)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return do(o, nc)
 }
 
 // connectAs connects like connect, under a name that its user's inbox has too.

@@ -252,27 +252,19 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 	if len(c.Numbers) > 0 && len(numbers) == 0 {
 		return errors.New("the input has no number of a dead letter")
 	}
-	nc, err := c.connect(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID}
-	preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
-	if c.DryRun {
-		opts.Preview = preview.write
-	}
-	s, err := o.SelectLetters(ctx, opts)
-	if err := errors.Join(err, preview.flush()); err != nil {
-		return err
-	}
-	return c.redrive(ctx, t, redriveRun{
-		operator: o, selection: s, noun: "dead letter", json: c.JSON,
-		since: c.Since.Time, numbers: len(numbers) > 0, fromInput: slices.Equal(c.Numbers, []string{stdin}),
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
+		opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID}
+		preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
+		if c.DryRun {
+			opts.Preview = preview.write
+		}
+		s, err := o.SelectLetters(ctx, opts)
+		if err := errors.Join(err, preview.flush()); err != nil {
+			return err
+		}
+		return c.redrive(ctx, t, redriveRun{
+			operator: o, selection: s, noun: "dead letter", json: c.JSON,
+			since: c.Since.Time, numbers: len(numbers) > 0, fromInput: slices.Equal(c.Numbers, []string{stdin}),
+		})
 	})
 }

@@ -46,7 +46,7 @@ type pausedWorker struct {
 
 // Run pauses, and says how long events are kept for the worker.
 func (c *pauseCmd) Run(ctx context.Context, t *terminal) error {
-	return c.act(ctx, t, func(o *operator.Operator, nc *client) error {
+	return c.asOperator(ctx, t, func(o *operator.Operator, nc *client) error {
 		if err := o.Pause(ctx, c.Worker, c.Until.Time); err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func (c *pauseCmd) Run(ctx context.Context, t *terminal) error {
 
 // Run ends the pause.
 func (c *resumeCmd) Run(ctx context.Context, t *terminal) error {
-	return c.act(ctx, t, func(o *operator.Operator, _ *client) error {
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
 		if err := o.Resume(ctx, c.Worker); err != nil {
 			return err
 		}
@@ -79,21 +79,6 @@ func (c *resumeCmd) Run(ctx context.Context, t *terminal) error {
 		_, err := fmt.Fprintf(t.out, "%s receives its events again\n", c.Worker)
 		return err
 	})
-}
-
-// act connects as an operator, and does something.
-func (f connectFlags) act(ctx context.Context, t *terminal, do func(*operator.Operator, *client) error) error {
-	nc, err := f.connect(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	return do(o, nc)
 }
 
 // formatAge returns a duration of days as days.

@@ -211,25 +211,17 @@ type planActionFlags struct {
 // act carries out an action, and prints the status of the plan.
 func (c planActionFlags) act(ctx context.Context, t *terminal, a plan.Action) error {
 	a.Plan = c.ID
-	nc, err := c.connect(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	reply, err := o.ActOnPlan(ctx, a)
-	if errors.Is(err, plan.ErrNotFound) {
-		return fmt.Errorf("%w: headgate plans list lists them", err)
-	}
-	if err != nil {
-		return err
-	}
-	return printItem(t.out, planResult{ID: c.ID, Status: reply.Status}, c.JSON, func(r planResult) string {
-		return fmt.Sprintf("%s of %s accepted: the plan is %s", a.Kind, printable(r.ID), r.Status)
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
+		reply, err := o.ActOnPlan(ctx, a)
+		if errors.Is(err, plan.ErrNotFound) {
+			return fmt.Errorf("%w: headgate plans list lists them", err)
+		}
+		if err != nil {
+			return err
+		}
+		return printItem(t.out, planResult{ID: c.ID, Status: reply.Status}, c.JSON, func(r planResult) string {
+			return fmt.Sprintf("%s of %s accepted: the plan is %s", a.Kind, printable(r.ID), r.Status)
+		})
 	})
 }
 

@@ -58,25 +58,17 @@ func (c *plansSubmitCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("nothing was submitted: %w", err)
 	}
-	nc, err := c.connect(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	reply, err := o.SubmitPlan(ctx, p)
-	if err != nil {
-		return err
-	}
-	return printItem(t.out, submittedPlan{p.ID, len(p.Steps), reply.New, reply.Status}, c.JSON, func(s submittedPlan) string {
-		if !s.New {
-			return fmt.Sprintf("%s was submitted before: it is %s", s.ID, s.Status)
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
+		reply, err := o.SubmitPlan(ctx, p)
+		if err != nil {
+			return err
 		}
-		return fmt.Sprintf("submitted %s: %s", s.ID, plural(s.Steps, "step"))
+		return printItem(t.out, submittedPlan{p.ID, len(p.Steps), reply.New, reply.Status}, c.JSON, func(s submittedPlan) string {
+			if !s.New {
+				return fmt.Sprintf("%s was submitted before: it is %s", s.ID, s.Status)
+			}
+			return fmt.Sprintf("submitted %s: %s", s.ID, plural(s.Steps, "step"))
+		})
 	})
 }
 

@@ -145,26 +145,18 @@ func (c *quarantineReleaseCmd) Validate() error {
 
 // Run releases one message.
 func (c *quarantineReleaseCmd) Run(ctx context.Context, t *terminal) error {
-	nc, err := c.connect(ctx, t)
-	if err != nil {
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
+		r, err := o.Release(ctx, c.Number, c.Type)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printJSON(t.out, r)
+		}
+		if !r.Readable {
+			fmt.Fprintln(t.err, "its body is not a JSON object: a worker that takes it will make a dead letter of it")
+		}
+		_, err = fmt.Fprintf(t.out, "released %d as %s, sequence %d\n", r.Number, r.Type, r.Sequence)
 		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	r, err := o.Release(ctx, c.Number, c.Type)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
-	if !r.Readable {
-		fmt.Fprintln(t.err, "its body is not a JSON object: a worker that takes it will make a dead letter of it")
-	}
-	_, err = fmt.Fprintf(t.out, "released %d as %s, sequence %d\n", r.Number, r.Type, r.Sequence)
-	return err
+	})
 }

@@ -45,30 +45,22 @@ func (c *replayCmd) Validate() error {
 
 // Run chooses events and redrives them; a dry run prints them.
 func (c *replayCmd) Run(ctx context.Context, t *terminal) error {
-	nc, err := c.connect(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer nc.close()
-	o, err := operator.New(nc, nc.source)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	progress := newProgressBar(t)
-	defer progress.clear()
-	opts := operator.EventsOptions{
-		Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Connection: c.Connection, Limit: int(c.Limit), Since: c.Since.Time, Until: c.Until.Time,
-	}
-	preview := eventListing.writer(t, outputFlags{JSON: c.JSON})
-	if c.DryRun { // it prints lines, which a progress bar would overwrite
-		opts.Preview = preview.write
-	} else {
-		opts.Progress = func(done, total uint64) { progress.show("events", done, total) }
-	}
-	s, err := o.SelectEvents(ctx, opts)
-	if err := errors.Join(err, preview.flush()); err != nil {
-		return err
-	}
-	return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON, since: c.Since.Time})
+	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
+		progress := newProgressBar(t)
+		defer progress.clear()
+		opts := operator.EventsOptions{
+			Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Connection: c.Connection, Limit: int(c.Limit), Since: c.Since.Time, Until: c.Until.Time,
+		}
+		preview := eventListing.writer(t, outputFlags{JSON: c.JSON})
+		if c.DryRun { // it prints lines, which a progress bar would overwrite
+			opts.Preview = preview.write
+		} else {
+			opts.Progress = func(done, total uint64) { progress.show("events", done, total) }
+		}
+		s, err := o.SelectEvents(ctx, opts)
+		if err := errors.Join(err, preview.flush()); err != nil {
+			return err
+		}
+		return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON, since: c.Since.Time})
+	})
 }
