@@ -10,8 +10,8 @@ import (
 
 // Pause pauses a worker until a time, or with the zero time until Resume: the server delivers it neither events nor parked copies. The
 // pause needs no process of the worker, and survives restarts and provisioning. Handlers that run go on. It returns an error
-// for a time that is not in the future and for a worker that is not provisioned; after another error the pause may hold for the events or the parked
-// copies only, and Pause can be called again.
+// for a time that is not in the future and for a worker that is not provisioned; when the pause holds for the events or the parked
+// copies only, the error says so, and Pause can be called again.
 func (o *Operator) Pause(ctx context.Context, worker string, until time.Time) error {
 	e := Entry{Command: "pause", Chosen: map[string]any{"worker": worker}}
 	if !until.IsZero() {

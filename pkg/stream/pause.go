@@ -46,7 +46,7 @@ func (p Pause) String() string {
 // PauseWorker pauses the consumers of a worker, that of its parked copies first, until a time: their servers deliver nothing before, also
 // not after a restart and whatever Provision changes. The zero time is until ResumeWorker. A delivery that a process has
 // received before goes on. It returns an error for a time that is not in the future, and ErrNotProvisioned for a worker
-// without the consumers; after another error the pause may hold for one of the two, and PauseWorker can be called again. It needs permission for CONSUMER.PAUSE of the
+// without the consumers. When the pause holds for one of the two only, the error says so, and PauseWorker can be called again. It needs permission for CONSUMER.PAUSE of the
 // two.
 func PauseWorker(ctx context.Context, js jetstream.JetStream, s Source, worker string, until time.Time) error {
 	switch {
@@ -73,21 +73,26 @@ func ResumeWorker(ctx context.Context, js jetstream.JetStream, s Source, worker 
 	})
 }
 
-// eachConsumer does something with both consumers of a worker, also when one fails.
+// eachConsumer does something with both consumers of a worker, also when one fails: the error then says that it is done for the other.
 func eachConsumer(s Source, worker, doing string, do func(stream string) error) error {
 	if err := errors.Join(s.Validate(), ValidateWorker(worker)); err != nil {
 		return err
 	}
 	var failed []error
+	done := ""
 	for _, stream := range []string{s.ParkedStream(), s.Stream()} {
 		err := do(stream)
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
 			err = fmt.Errorf("%w: %s", ErrNotProvisioned, provisionWorker)
 		case err == nil:
+			done = stream
 			continue
 		}
 		failed = append(failed, fmt.Errorf("%s consumer %s on %s: %w", doing, worker, stream, err))
+	}
+	if len(failed) > 0 && done != "" {
+		failed = append(failed, fmt.Errorf("%s holds for its consumer on %s only: run headgate %[1]s again", doing, done))
 	}
 	return errors.Join(failed...)
 }

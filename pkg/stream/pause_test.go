@@ -90,6 +90,24 @@ func TestPauseWorker_RefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
+// After an error of one consumer, the error says that the other is paused, or resumed.
+func TestPauseWorker_SaysForWhatItHolds(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t, pausable)
+	if err := s.JS.DeleteConsumer(t.Context(), codatSource.Stream(), "writes"); err != nil {
+		t.Fatal(err)
+	}
+	for doing, err := range map[string]error{
+		"pause":  stream.PauseWorker(t.Context(), s.JS, codatSource, "writes", time.Time{}),
+		"resume": stream.ResumeWorker(t.Context(), s.JS, codatSource, "writes"),
+	} {
+		want := doing + " holds for its consumer on " + codatSource.ParkedStream() + " only: run headgate " + doing + " again"
+		if !errors.Is(err, stream.ErrNotProvisioned) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want ErrNotProvisioned and %q", err, want)
+		}
+	}
+}
+
 // A pull sees a pause of its consumer, and is not interrupted by it; what came meanwhile is delivered after the pause.
 func TestPull_SaysWhenItsConsumerIsPaused(t *testing.T) {
 	t.Parallel()
