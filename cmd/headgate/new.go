@@ -219,7 +219,7 @@ func (c *newWorkerCmd) free(list string, files []sourceFile) error {
 }
 
 // notPackages are the names of packages, or of their folders, with which Go imports none.
-var notPackages = []string{"init", "internal", "main", "testdata", "vendor"}
+var notPackages = []string{"documentation", "init", "internal", "main", "testdata", "vendor"}
 
 // identifiers returns the identifiers in Go code.
 func identifiers(code string) map[string]bool {
