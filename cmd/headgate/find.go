@@ -246,11 +246,11 @@ func (f foundStory) print(t *terminal, typ string) error {
 	for _, h := range f.Handlings {
 		rows = append(rows, [2]string{"worker", handlingText(t, h)})
 		if h.Claim != nil && h.Claim.LastError != "" {
-			rows = append(rows, [2]string{"  last error", truncate(h.Claim.LastError, 200)})
+			rows = append(rows, [2]string{"  last error", cut(printable(h.Claim.LastError), 200)})
 		}
 	}
 	for _, l := range f.Letters {
-		rows = append(rows, [2]string{"dead letter", fmt.Sprintf("%d of %s: %s", l.Number, l.Worker, truncate(l.LastError, 200))})
+		rows = append(rows, [2]string{"dead letter", fmt.Sprintf("%d of %s: %s", l.Number, l.Worker, cut(printable(l.LastError), 200))})
 	}
 	if f.Write != nil {
 		rows = append(rows, [2]string{"write now", fmt.Sprintf("%s is %s", f.Write.PushOperationKey, f.Write.Status)})

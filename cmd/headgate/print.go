@@ -58,15 +58,6 @@ func printable(s string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// truncate returns s as printable does, at most so many characters long.
-func truncate(s string, most int) string {
-	r := []rune(printable(s))
-	if len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return string(r)
-}
-
 // formatTime returns a time in the local time zone.
 func formatTime(t time.Time) string {
 	if t.IsZero() {

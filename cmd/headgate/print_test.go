@@ -25,13 +25,12 @@ func TestPrintable_EscapesControlCharacters(t *testing.T) {
 	}
 }
 
-func TestTruncate_KeepsLength(t *testing.T) {
+func TestCut_KeepsWidth(t *testing.T) {
 	t.Parallel()
-	if got := truncate("Söhne", 5); got != "Söhne" {
-		t.Errorf("cut = %q; want all of it", got)
-	}
-	if got := truncate("Müller", 5); got != "Müll…" {
-		t.Errorf("cut = %q; want Müll…", got)
+	for text, want := range map[string]string{"Söhne": "Söhne", "Müller": "Müll…"} {
+		if got := cut(text, 5); got != want {
+			t.Errorf("cut = %q; want %q", got, want)
+		}
 	}
 }
 
