@@ -49,6 +49,7 @@ func (b *block) sequences(to []uint64, hash uint32) []uint64 {
 // A posting is an id of a message, by its hash.
 type posting struct {
 	sequence uint64
+	stored   time.Time // when the message was
 	hash     uint32
 }
 
@@ -67,10 +68,10 @@ type index struct {
 func newIndex(limit int) *index { return &index{seed: maphash.MakeSeed(), limit: limit, from: 1} }
 
 // postings appends those of a message with these ids. An id that is empty or comes twice has one or none.
-func (x *index) postings(to []posting, sequence uint64, ids []string) []posting {
+func (x *index) postings(to []posting, sequence uint64, stored time.Time, ids []string) []posting {
 	before := len(to)
 	for _, id := range ids {
-		p := posting{sequence, x.hash(id)}
+		p := posting{sequence, stored, x.hash(id)}
 		if id != "" && !slices.Contains(to[before:], p) {
 			to = append(to, p)
 		}
@@ -91,8 +92,8 @@ func (x *index) begin(last uint64) {
 func (x *index) addNewer(sequence uint64, stored time.Time, ids []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, p := range x.postings(nil, sequence, ids) {
-		x.add(p, stored)
+	for _, p := range x.postings(nil, sequence, stored, ids) {
+		x.add(p)
 	}
 	x.through = sequence
 	if x.oldest.IsZero() {
@@ -111,7 +112,7 @@ func (x *index) addOlder(from uint64, stored time.Time, all []posting) bool {
 		return false
 	}
 	for _, p := range all {
-		x.add(p, stored)
+		x.add(p)
 	}
 	x.from = from
 	if !stored.IsZero() {
@@ -121,19 +122,18 @@ func (x *index) addOlder(from uint64, stored time.Time, all []posting) bool {
 	return !x.full
 }
 
-// add adds a posting. stored is not after the time at which its message was stored.
-func (x *index) add(p posting, stored time.Time) {
+func (x *index) add(p posting) {
 	number := p.sequence / blockSize
 	i, found := slices.BinarySearchFunc(x.blocks, number, func(b *block, n uint64) int {
 		return int(int64(b.number) - int64(n))
 	})
 	if !found {
-		x.blocks = slices.Insert(x.blocks, i, &block{number: number, since: stored})
+		x.blocks = slices.Insert(x.blocks, i, &block{number: number, since: p.stored})
 	}
 	b := x.blocks[i]
 	b.open = append(b.open, uint64(p.hash)<<16|p.sequence&(blockSize-1))
-	if stored.Before(b.since) {
-		b.since = stored
+	if p.stored.Before(b.since) {
+		b.since = p.stored
 	}
 }
 

@@ -17,13 +17,13 @@ func TestIndex_KnowsWhatWasAdded(t *testing.T) {
 		ids := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 		stored := map[uint64]string{}
 		// Sequences have gaps of up to four blocks: what is between was erased.
-		gap := rapid.Uint64Range(1, 4*blockSize)
+		gap := rapid.SampledFrom([]uint64{1, 1000, blockSize - 1, blockSize, 4 * blockSize}) // a range of numbers is mostly small ones
 		at := func(sequence uint64) time.Time { return time.Unix(0, int64(sequence)) }
-		last := rapid.Uint64Range(0, 40*blockSize).Draw(t, "last")
+		last := rapid.SampledFrom([]uint64{0, 1, blockSize, 40 * blockSize}).Draw(t, "last")
 		x := newIndex(rapid.SampledFrom([]int{1 << 10, 1 << 30}).Draw(t, "limit"))
 		x.begin(last)
 		through, from := last, last+1
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+		for range 60 {
 			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0, 1:
 				through += gap.Draw(t, "gap")
@@ -34,14 +34,19 @@ func TestIndex_KnowsWhatWasAdded(t *testing.T) {
 				if size == 0 || x.state().Full {
 					continue
 				}
-				sequence := from - size + rapid.Uint64Range(0, size-1).Draw(t, "place")
-				id := ids.Draw(t, "id")
-				if x.addOlder(from-size, at(sequence), x.postings(nil, sequence, []string{id})) {
-					stored[sequence] = id
+				// The range has a message at its beginning, and often one in a later block.
+				var all []posting
+				here := map[uint64]string{from - size: ids.Draw(t, "id")}
+				here[from-size+min(gap.Draw(t, "place"), size-1)] = ids.Draw(t, "id")
+				for sequence, id := range here {
+					all = x.postings(all, sequence, at(sequence), []string{id})
+				}
+				if x.addOlder(from-size, at(from-size), all) {
+					maps.Copy(stored, here)
 				}
 				from -= size
 			default:
-				x.trim(rapid.Uint64Range(0, through).Draw(t, "first"))
+				x.trim(min(from+gap.Draw(t, "first"), through))
 				from, _ = x.covers()
 				maps.DeleteFunc(stored, func(sequence uint64, _ string) bool { return sequence < from })
 			}
@@ -49,6 +54,9 @@ func TestIndex_KnowsWhatWasAdded(t *testing.T) {
 		knows, end := x.covers()
 		if end != through || knows < from && !x.state().Full {
 			t.Fatalf("it knows all of %d to %d; want up to %d, and not before %d", knows, end, through, from)
+		}
+		if oldest := x.state().Oldest; !oldest.IsZero() && oldest.Before(at(knows)) {
+			t.Fatalf("the oldest of its messages was stored at %d; want no time before that of message %d, from which on it knows all", oldest.UnixNano(), knows)
 		}
 		for _, id := range []string{"a", "b", "c", "d", "e"} {
 			var want []uint64

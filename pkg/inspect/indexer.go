@@ -118,7 +118,7 @@ func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo) error {
 			if stored.IsZero() {
 				stored = m.Time
 			}
-			all = x.index.postings(all, m.Sequence, idsOf(NewEvent(x.source, m), m.Data))
+			all = x.index.postings(all, m.Sequence, m.Time, idsOf(NewEvent(x.source, m), m.Data))
 			return nil
 		})
 		switch {

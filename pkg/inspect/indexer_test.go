@@ -260,7 +260,7 @@ func TestFindEvents_ReadsOnlyWhatIsOlderThanTheIndex(t *testing.T) {
 		if m, err = st.GetMsg(t.Context(), 4-n); err != nil {
 			t.Fatal(err)
 		}
-		x.index.addOlder(m.Sequence, m.Time, x.index.postings(nil, m.Sequence, idsOf(NewEvent(source, m), m.Data)))
+		x.index.addOlder(m.Sequence, m.Time, x.index.postings(nil, m.Sequence, m.Time, idsOf(NewEvent(source, m), m.Data)))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
