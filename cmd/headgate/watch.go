@@ -152,10 +152,21 @@ func keepIndex(ctx context.Context, js jetstream.JetStream, w *watchCmd, shown *
 			p.Log.Error("the index of headgate find answers nobody", zap.Error(err))
 		}
 	})
-	index.Run(ctx, func(err error) {
-		p.Log.Warn("the index of headgate find is built anew", zap.Error(err))
-	})
+	index.Run(ctx, logIndex(p.Log))
 	running.Wait()
+}
+
+// logIndex returns a function that logs why an index lacks events: once while tries fail in the same way. Tries that fail are less than
+// two minutes apart.
+func logIndex(log *zap.Logger) func(error) {
+	var text string
+	var last time.Time
+	return func(err error) {
+		if err.Error() != text || time.Since(last) >= 2*time.Minute {
+			log.Warn("the index of headgate find lacks events, which find reads from the stream; watch tries again", zap.Error(err))
+		}
+		text, last = err.Error(), time.Now()
+	}
 }
 
 // logUnhealthy logs what servers say is wrong with them, once for each change. logged is what it has logged of each.

@@ -13,9 +13,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/stream"
@@ -269,4 +272,24 @@ func TestWatch_RefusesWrongUsage(t *testing.T) {
 			t.Errorf("it shows a password: %s", &c.err)
 		}
 	}
+}
+
+// What keeps the index from all events is logged once while it stays, and again when it comes back.
+func TestLogIndex_LogsEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		core, seen := observer.New(zap.WarnLevel)
+		failed := logIndex(zap.New(core))
+		for _, step := range []struct {
+			text  string
+			after time.Duration
+			lines int
+		}{{"a", 0, 1}, {"a", time.Minute, 1}, {"a", time.Minute, 1}, {"b", time.Minute, 2}, {"a", time.Minute, 3}, {"a", 2 * time.Minute, 4}} {
+			time.Sleep(step.after) // of the bubble's clock
+			failed(errors.New(step.text))
+			if n := seen.Len(); n != step.lines {
+				t.Errorf("after %q, %v later, there are %d lines; want %d", step.text, step.after, n, step.lines)
+			}
+		}
+	})
 }

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,13 +21,17 @@ const (
 
 	rangeSize    = 4096 // sequences that build reads at once
 	indexPause   = 2 * time.Second
+	maxPause     = time.Minute
 	trimInterval = time.Minute
 
-	answerers   = 4
-	answerTime  = 4 * time.Second
-	searchTime  = time.Second // after which an answer has no more matches
-	answerBytes = 512 << 10   // of the matches in an answer, before the last one
-	maxAnswer   = 200         // matches in an answer
+	answerers    = 2 // each reads 16 messages at once, which may have the size of the largest event
+	answerTime   = 4 * time.Second
+	searchTime   = time.Second // after which an answer has no more matches
+	searchAtOnce = 64          // sequences that are read before an answer looks at the time
+	answerBytes  = 512 << 10   // of the matches in an answer, before the last one
+	maxAnswer    = 200         // matches in an answer
+	waiting      = 64          // requests that wait, and
+	waitingBytes = 256 << 10   // their bytes: a request may be as large as the server takes
 )
 
 // An Index finds the stored messages of a source by their ids. It is built newest first, by reading the stream in ranges, and
@@ -37,7 +41,8 @@ type Index struct {
 	js     jetstream.JetStream
 	source stream.Source
 	index  *index
-	ranges uint64 // rangeSize
+	ranges uint64        // rangeSize
+	atMost time.Duration // searchTime
 
 	mu      sync.Mutex
 	created time.Time // of the stream that it knows; zero before it knows one
@@ -46,25 +51,32 @@ type Index struct {
 // NewIndex returns an index of at most limit bytes, which is at least MinIndexBytes. About 25 MB hold a million events; of more than
 // fit, it holds the newest. It needs the permissions of stream.Read and stream.Follow on the source's stream.
 func NewIndex(js jetstream.JetStream, s stream.Source, limit int) *Index {
-	return &Index{js: js, source: s, index: newIndex(limit), ranges: rangeSize}
+	return &Index{js: js, source: s, index: newIndex(limit), ranges: rangeSize, atMost: searchTime}
 }
 
 // State says what the index holds now.
 func (x *Index) State() IndexState { return x.index.state() }
 
 // Run builds and keeps the index until ctx ends. It begins again when the stream was made again, and tries again after an error,
-// which it gives to failed.
+// which it gives to failed each time, one after the other. Between two tries it waits for 2 s, and up to a minute while they fail.
 func (x *Index) Run(ctx context.Context, failed func(error)) {
+	var again retry
 	for ctx.Err() == nil {
-		if err := x.run(ctx); ctx.Err() == nil {
-			failed(err)
-			pause(ctx, indexPause)
+		began := time.Now()
+		err := x.run(ctx, failed)
+		if ctx.Err() != nil {
+			return
 		}
+		failed(err)
+		if time.Since(began) > maxPause {
+			again = 0
+		}
+		again.wait(ctx)
 	}
 }
 
 // run follows one stream until it ends or is no longer the same.
-func (x *Index) run(ctx context.Context) error {
+func (x *Index) run(ctx context.Context, failed func(error)) error {
 	info, err := streamInfo(ctx, x.js, x.source.Stream(), "")
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", x.source.Stream(), err)
@@ -81,7 +93,7 @@ func (x *Index) run(ctx context.Context) error {
 		})
 	}
 	part(x.follow)
-	part(x.build)
+	part(func(ctx context.Context, info *jetstream.StreamInfo) error { return x.build(ctx, info, failed) })
 	part(x.trim)
 	parts.Wait()
 	return context.Cause(ctx)
@@ -103,8 +115,10 @@ func (x *Index) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 	})
 }
 
-// build adds what was stored before, newest first, until it has all, or all that fits. It reads a range again after an error.
-func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo) error {
+// build adds what was stored before, newest first, until it has all, or all that fits. It reads a range again after an
+// error, which it gives to failed.
+func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo, failed func(error)) error {
+	var again retry
 	for ctx.Err() == nil {
 		from := x.covers().From
 		if from <= max(info.State.FirstSeq, 1) {
@@ -122,13 +136,18 @@ func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo) error {
 			return nil
 		})
 		switch {
+		case ctx.Err() != nil:
+			return nil
 		case errors.Is(err, stream.ErrRemade):
 			return err
 		case err != nil:
-			pause(ctx, indexPause)
+			failed(fmt.Errorf("messages before %d: %w", from, err))
+			again.wait(ctx)
+			continue
 		case !x.index.addOlder(after+1, stored, all):
 			return nil
 		}
+		again = 0
 	}
 	return nil
 }
@@ -151,22 +170,21 @@ func (x *Index) trim(ctx context.Context, _ *jetstream.StreamInfo) error {
 }
 
 // Answer answers the requests on the source's FindSubject until ctx ends, in a queue group with other processes that keep an
-// index.
+// index. It answers two at once; 64 wait, or 256 KiB of them, and others have no answer.
 func (x *Index) Answer(ctx context.Context, nc *nats.Conn) error {
-	requests := make(chan *nats.Msg, 64)
-	sub, err := nc.ChanQueueSubscribe(x.source.FindSubject(), "find", requests)
+	sub, err := nc.QueueSubscribeSync(x.source.FindSubject(), "find")
 	if err != nil {
+		return err
+	}
+	if err := sub.SetPendingLimits(waiting, waitingBytes); err != nil {
 		return err
 	}
 	var running sync.WaitGroup
 	for range answerers {
 		running.Go(func() {
-			for {
-				select {
-				case m := <-requests:
+			for ctx.Err() == nil && sub.IsValid() {
+				if m, err := sub.NextMsgWithContext(ctx); err == nil { // otherwise ctx has ended, or some did not fit
 					x.respond(ctx, m)
-				case <-ctx.Done():
-					return
 				}
 			}
 		})
@@ -202,17 +220,21 @@ func (x *Index) search(ctx context.Context, q Search) (indexAnswer, error) {
 	if q.Limit <= 0 || q.Limit > maxAnswer {
 		q.Limit = maxAnswer
 	}
-	if q.Before == 0 {
-		q.Before = math.MaxUint64
-	}
 	a := x.covers()
+	if q.Before == 0 || q.Before > a.Through { // the client reads what arrives meanwhile
+		q.Before = a.Through + 1
+	}
 	if a.Created.IsZero() {
 		return a, errors.New("it has not begun yet")
 	}
 	if err := x.collect(ctx, q, &a); err != nil {
 		return a, err
 	}
-	now := x.covers() // while it searched, it may have dropped the oldest, or begun again
+	return a.at(x.covers())
+}
+
+// at returns what is true of an answer when the index covers now: while it searched, it may have dropped the oldest, or begun again.
+func (a indexAnswer) at(now indexAnswer) (indexAnswer, error) {
 	if !now.Created.Equal(a.Created) {
 		return a, stream.ErrRemade
 	}
@@ -234,33 +256,52 @@ func (x *Index) covers() indexAnswer {
 
 // collect adds matches to an answer, newest first.
 func (x *Index) collect(ctx context.Context, q Search, a *indexAnswer) error {
-	began, size := time.Now(), 0
+	began := time.Now()
 	for more := true; more; {
 		var sequences []uint64
 		if sequences, more = x.index.sequences(q.ID, q.Before, q.Limit); len(sequences) == 0 {
 			return nil
 		}
-		enough := false
-		err := stream.GetAll(ctx, x.js, x.source.Stream(), sequences, func(m *jetstream.RawStreamMsg) bool {
-			if m.Time.Before(q.Since) {
-				enough = true // what is older was stored before
-				return false
+		for some := range slices.Chunk(sequences, searchAtOnce) {
+			enough, err := x.read(ctx, q, some, a)
+			if err != nil || enough {
+				return err
 			}
-			if hit, ok := match(x.source, m, q.ID); ok {
-				a.Matches = append(a.Matches, hit)
-				size += hit.size()
+			if q.Before = some[len(some)-1]; time.Since(began) >= x.atMost { // also when all were erased
+				a.Next = q.Before
+				return nil
 			}
-			if len(a.Matches) >= q.Limit || size >= answerBytes || time.Since(began) > searchTime {
-				a.Next, enough = m.Sequence, true
-			}
-			return !enough
-		})
-		if err != nil || enough {
-			return err
 		}
-		q.Before = sequences[len(sequences)-1]
 	}
 	return nil
+}
+
+// read adds those of some messages that match, and reports whether an answer needs no more.
+func (x *Index) read(ctx context.Context, q Search, some []uint64, a *indexAnswer) (enough bool, err error) {
+	err = stream.GetAll(ctx, x.js, x.source.Stream(), some, func(m *jetstream.RawStreamMsg) bool {
+		if m.Time.Before(q.Since) {
+			enough = true // what is older was stored before
+			return false
+		}
+		if hit, ok := match(x.source, m, q.ID); ok {
+			a.Matches = append(a.Matches, hit)
+			a.size += hit.size()
+		}
+		if len(a.Matches) >= q.Limit || a.size >= answerBytes {
+			a.Next, enough = m.Sequence, true
+		}
+		return !enough
+	})
+	return enough, err
+}
+
+// A retry is how long the wait before the last try was.
+type retry time.Duration
+
+// wait waits for indexPause, then twice as long each time, up to maxPause, or until ctx ends.
+func (r *retry) wait(ctx context.Context) {
+	*r = min(max(2**r, retry(indexPause)), retry(maxPause))
+	pause(ctx, time.Duration(*r))
 }
 
 // pause returns after d, or when ctx ends.

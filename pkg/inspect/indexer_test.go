@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -332,6 +333,8 @@ func TestFindEvents_FindsWhatTheIndexOfAnotherProcessDoesNotKnow(t *testing.T) {
 			{Created: created, From: 7, Through: 6},
 		}, true},
 		{"one that has dropped what it answers with", 0, []indexAnswer{{Created: created, From: 6, Through: 6, Matches: all[:3]}}, true},
+		{"one of an earlier stream", 0, []indexAnswer{{Created: created.Add(-time.Hour), From: 1, Through: 6}}, true},
+		{"one of a stream that a server has lost", 0, []indexAnswer{{Created: created, From: 1, Through: 60}}, true},
 		{"two answers with as many as are wanted", 3, []indexAnswer{
 			{Created: created, From: 1, Through: 6, Matches: all[:2], Next: 5},
 			{Created: created, From: 1, Through: 6, Matches: all[2:3], Next: 4},
@@ -381,4 +384,187 @@ func TestFindEvents_ReadsNothingOfAnEmptyStream(t *testing.T) {
 		found, scanned := mustFind(t, s.JS, Search{ID: "c1"})
 		return len(found) == 0 && scanned == ""
 	}, "the index answers")
+}
+
+// begunIndex returns an index that has begun before all messages of the stream, and knows none.
+func begunIndex(t *testing.T, js jetstream.JetStream) *Index {
+	t.Helper()
+	x := NewIndex(js, source, MinIndexBytes)
+	x.begin(infoOf(t, js))
+	x.index.begin(0)
+	return x
+}
+
+func infoOf(t *testing.T, js jetstream.JetStream) *jetstream.StreamInfo {
+	t.Helper()
+	st, err := js.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.CachedInfo()
+}
+
+// Two ids can have the same hash: the message says whether it has the id.
+func TestIndex_AnswersWithNoMessageOfAnotherID(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	anEvent(t, s.JS, "msg_1", "c1", "")
+	anEvent(t, s.JS, "msg_2", "c2", "")
+	x := begunIndex(t, s.JS)
+	x.index.addNewer(1, time.Now(), []string{"c1"})
+	x.index.addNewer(2, time.Now(), []string{"c2", "c1"}) // as if c1 had the hash of c2
+	a, err := x.search(t.Context(), Search{ID: "c1"})
+	if err != nil || len(a.Matches) != 1 || a.Matches[0].Sequence != 1 {
+		t.Errorf("search() = %+v, %v; want message 1 only", a, err)
+	}
+}
+
+// A client reads what is behind Through: it would give twice what an answer had of that.
+func TestIndex_AnswersWithNothingNewerThanItSays(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	x := begunIndex(t, s.JS)
+	for n := range uint64(2) {
+		anEvent(t, s.JS, fmt.Sprintf("msg_%d", n+1), "c1", "")
+		x.index.addNewer(n+1, time.Now(), []string{"c1"})
+	}
+	x.index.through = 1 // as when message 2 comes after the answer has begun
+	a, err := x.search(t.Context(), Search{ID: "c1"})
+	if err != nil || a.Through != 1 || len(a.Matches) != 1 || a.Matches[0].Sequence != 1 {
+		t.Errorf("search() = %+v, %v; want message 1 only", a, err)
+	}
+}
+
+// An answer ends in time when most of what it looks for was erased, and says where to go on.
+func TestIndex_AnswersInTimeWhenEventsWereErased(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	x := begunIndex(t, s.JS)
+	x.atMost = 0
+	anEvent(t, s.JS, "msg_1", "c1", "")
+	for n := range uint64(searchAtOnce + 2) { // of which none but the first is stored
+		x.index.addNewer(n+1, time.Now(), []string{"c1"})
+	}
+	a, err := x.search(t.Context(), Search{ID: "c1"})
+	if err != nil || len(a.Matches) != 0 || a.Next != 3 {
+		t.Errorf("search() = %+v, %v; want no match, and that it goes on before 3", a, err)
+	}
+	a, err = x.search(t.Context(), Search{ID: "c1", Before: a.Next})
+	if err != nil || len(a.Matches) != 1 {
+		t.Errorf("search() = %+v, %v; want the match", a, err)
+	}
+}
+
+// While it searches, an index may drop messages or begin again.
+func TestIndex_AnswersWithWhatItStillKnows(t *testing.T) {
+	t.Parallel()
+	created, later := time.Unix(1, 0), time.Unix(2, 0)
+	a := indexAnswer{Created: created, From: 5, Oldest: created, Through: 9}
+	if got, err := a.at(indexAnswer{Created: created, From: 7, Oldest: later}); err != nil || got.From != 7 || !got.Oldest.Equal(later) {
+		t.Errorf("of an index that has dropped some: %+v, %v; want from 7", got, err)
+	}
+	if got, err := a.at(indexAnswer{Created: created, From: 1}); err != nil || got.From != 5 || !got.Oldest.Equal(created) {
+		t.Errorf("of an index that knows more: %+v, %v; want from 5", got, err)
+	}
+	if _, err := a.at(indexAnswer{Created: later, From: 5}); !errors.Is(err, stream.ErrRemade) {
+		t.Errorf("of an index that has begun again: %v; want ErrRemade", err)
+	}
+}
+
+// An index drops what has expired, and ends when the stream has lost what it knows.
+func TestIndex_DropsWhatHasExpired(t *testing.T) {
+	t.Parallel()
+	s := streamtest.Empty(t)
+	_, err := s.JS.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: source.Stream(), Subjects: []string{string(source) + ".>"}, FirstSeq: 2*blockSize + 1, AllowDirect: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	anEvent(t, s.JS, "msg_1", "c1", "")
+	info := infoOf(t, s.JS)
+	x := NewIndex(s.JS, source, MinIndexBytes)
+	x.begin(info)
+	for block := range uint64(3) {
+		x.index.addNewer(block*blockSize+1, time.Now(), []string{"c1"})
+	}
+	x.index.from = 1
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := x.trim(ctx, info); err != nil {
+			t.Errorf("trim() = %v", err)
+		}
+	})
+	streamtest.Wait(t, func() bool { return x.covers().From == 2*blockSize }, "the blocks before the first message are dropped")
+	cancel()
+	running.Wait()
+
+	x.index.addNewer(info.State.LastSeq+1, time.Now(), []string{"c1"})
+	if err := x.trim(t.Context(), info); !errors.Is(err, stream.ErrRemade) {
+		t.Errorf("trim() of a stream that has lost a message = %v; want ErrRemade", err)
+	}
+}
+
+// Requests that wait do not take memory as a client wants: one may be as large as the server takes.
+func TestIndex_HasNoAnswerToALargeRequest(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	_, stop := keepIndex(s.JS, MinIndexBytes)
+	t.Cleanup(stop)
+	small, large := []byte(`{"id":"x"}`), []byte(`{"id":"`+strings.Repeat("x", waitingBytes)+`"}`)
+	answered := func() bool {
+		_, err := s.NC.Request(source.FindSubject(), small, time.Minute)
+		return err == nil
+	}
+	streamtest.Wait(t, answered, "an answer")
+	inbox, err := s.NC.SubscribeSync(nats.NewInbox())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.NC.PublishRequest(source.FindSubject(), inbox.Subject, large); err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // more than are answered at once
+		streamtest.Wait(t, answered, "an answer to what comes after a large request")
+	}
+	if n, _, err := inbox.Pending(); n != 0 || err != nil {
+		t.Errorf("a request of %d bytes has %d answers, %v; want none", len(large), n, err)
+	}
+}
+
+// A range that cannot be read is said, and does not end the index: what is newer is found.
+func TestIndex_SaysWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	anEvent(t, s.JS, "msg_1", "c1", "")
+	x := NewIndex(s.JS, source, MinIndexBytes)
+	info := infoOf(t, s.JS)
+	x.begin(info)
+	if err := s.JS.DeleteStream(t.Context(), source.Stream()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var said []error
+	err := x.build(ctx, info, func(err error) {
+		said = append(said, err)
+		cancel()
+	})
+	if err != nil || len(said) != 1 || !errors.Is(said[0], jetstream.ErrStreamNotFound) {
+		t.Errorf("build() = %v, and says %v; want that there is no stream, once", err, said)
+	}
+}
+
+func TestRetry_WaitsLongerEachTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r retry
+		for _, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
+			began := time.Now()
+			if r.wait(t.Context()); time.Since(began) != want*time.Second {
+				t.Errorf("it waits for %v; want %v", time.Since(began), want*time.Second)
+			}
+		}
+	})
 }

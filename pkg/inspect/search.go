@@ -216,6 +216,7 @@ type indexAnswer struct {
 	Through uint64    `json:"through"`
 	Oldest  time.Time `json:"oldest,omitzero"` // when the message at From was stored
 	Matches []Match   `json:"matches"`         // newest first
+	size    int       // of the matches, in bytes
 	// Next is Before of the request for what follows. Zero: there is no more.
 	Next  uint64 `json:"next,omitempty"`
 	Error string `json:"error,omitempty"`
