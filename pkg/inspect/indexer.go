@@ -279,11 +279,11 @@ func (x *Index) collect(ctx context.Context, q Search, a *indexAnswer) error {
 // read adds those of some messages that match, and reports whether an answer needs no more.
 func (x *Index) read(ctx context.Context, q Search, some []uint64, a *indexAnswer) (enough bool, err error) {
 	err = stream.GetAll(ctx, x.js, x.source.Stream(), some, func(m *jetstream.RawStreamMsg) bool {
-		if m.Time.Before(q.Since) {
+		if m.Time.Before(q.oldest()) {
 			enough = true // what is older was stored before
 			return false
 		}
-		if hit, ok := match(x.source, m, q.ID); ok {
+		if hit, ok := match(x.source, m, q.ID); ok && !m.Time.Before(q.Since) {
 			a.Matches = append(a.Matches, hit)
 			a.size += hit.size()
 		}

@@ -261,7 +261,7 @@ func TestFindEvents_ReadsOnlyWhatIsOlderThanTheIndex(t *testing.T) {
 		if m, err = st.GetMsg(t.Context(), 4-n); err != nil {
 			t.Fatal(err)
 		}
-		x.index.addOlder(m.Sequence, m.Time, x.index.postings(nil, m.Sequence, m.Time, idsOf(NewEvent(source, m), m.Data)))
+		x.index.addOlder(m.Sequence, m.Time.Add(-time.Hour), x.index.postings(nil, m.Sequence, m.Time, idsOf(NewEvent(source, m), m.Data)))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -567,4 +567,44 @@ func TestRetry_WaitsLongerEachTime(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The clock of the leader of a stream may be behind that of the leader before it.
+func TestFindEvents_FindsWhatWasStoredSinceByAnotherClock(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	for i := range 3 {
+		anEvent(t, s.JS, fmt.Sprintf("msg_%d", i+1), "c1", "")
+	}
+	all, _ := mustFind(t, s.JS, Search{ID: "c1"}) // newest first
+	st, err := s.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := st.GetMsg(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Search{ID: "c1", Since: m.Time, Limit: maxAnswer}
+	var a indexAnswer
+	if _, err := begunIndex(t, s.JS).read(t.Context(), q, []uint64{3, 1, 2}, &a); err != nil { // as if 2 was stored before 1
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(all[:2], a.Matches); diff != "" {
+		t.Errorf("an answer (-want +got):\n%s", diff)
+	}
+
+	a = indexAnswer{Created: st.CachedInfo().Created, From: 3, Through: 3, Oldest: q.Since.Add(-clockStep / 2), Matches: all[:1]}
+	sub, err := s.NC.Subscribe(source.FindSubject(), func(m *nats.Msg) {
+		body, _ := json.Marshal(a)
+		_ = m.Respond(body)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	found, _ := mustFind(t, s.JS, q)
+	if diff := cmp.Diff(all[:2], found); diff != "" {
+		t.Errorf("FindEvents (-want +found):\n%s", diff)
+	}
 }

@@ -33,6 +33,18 @@ type Search struct {
 	Progress func(done, of uint64) `json:"-"`
 }
 
+// clockStep is by how much a message may have an earlier time than one before it: the next leader of a stream has another clock.
+const clockStep = time.Minute
+
+// oldest returns a time before which no message was stored that it chooses, and none that comes before one that it chooses. It is
+// zero when it chooses messages of all times.
+func (q Search) oldest() time.Time {
+	if q.Since.IsZero() {
+		return q.Since
+	}
+	return q.Since.Add(-clockStep)
+}
+
 // An IDKind says which id of a message it was found by.
 type IDKind string
 
@@ -144,7 +156,7 @@ func (f *search) searchIndex(ctx context.Context) (done bool, reason, err error)
 		if n := len(page.Matches); n > 0 { // the index may have dropped it meanwhile
 			f.Before = min(f.Before, page.Matches[n-1].Sequence)
 		}
-		if f.Before <= max(f.info.State.FirstSeq, 1) || page.Oldest.Before(f.Since) && !page.Oldest.IsZero() {
+		if f.Before <= max(f.info.State.FirstSeq, 1) || page.Oldest.Before(f.oldest()) && !page.Oldest.IsZero() {
 			return true, nil, nil
 		}
 		return false, errors.New("the index of headgate watch does not go back to the oldest event"), nil
@@ -170,7 +182,7 @@ func (f *search) scan(ctx context.Context, after, through uint64) error {
 		return nil
 	}
 	var found []Match
-	o := stream.ReadOptions{After: after, Through: through, Created: f.info.Created, Since: f.Since, Progress: f.Progress}
+	o := stream.ReadOptions{After: after, Through: through, Created: f.info.Created, Since: f.oldest(), Progress: f.Progress}
 	_, err := stream.Read(ctx, f.js, f.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
 		hit, ok := match(f.source, m, f.ID)
 		if !ok || m.Time.Before(f.Since) {
