@@ -5,8 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/docker/go-units"
 
 	"github.com/headgate/headgate/pkg/process"
 )
@@ -57,5 +61,37 @@ func TestDeploy_SetsVariablesThatAProgramReads(t *testing.T) {
 	}
 	if seen == 0 {
 		t.Errorf("no file of %d sets a variable", len(files))
+	}
+}
+
+// docs/operate.md says how much memory headgate watch needs: as much as its index and 96 MiB.
+func TestDeploy_HasMemoryForTheIndexOfWatch(t *testing.T) {
+	t.Parallel()
+	flags, err := process.Flags(new(watchCmd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(flags, func(f *kong.Flag) bool { return f.Name == "index-memory" })
+	index, err := units.RAMInBytes(flags[at].Default)
+	if err != nil || index != serveIndex {
+		t.Fatalf("the default of --index-memory is %s, %v; want that of headgate serve, %d bytes", flags[at].Default, err, serveIndex)
+	}
+	for file, limit := range map[string]string{
+		"../../docker-compose.yml":                    `\n  watch:\n(?:    .*\n)*?    mem_limit: (\d+[mg])`,
+		"../../deploy/k8s/base/watch/deployment.yaml": `limits: \{ memory: (\d+[MG])i`,
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(limit).FindStringSubmatch(string(text))
+		if found == nil {
+			t.Errorf("%s has no limit of the memory of watch", file)
+			continue
+		}
+		n, err := units.RAMInBytes(found[1])
+		if want := index + 96<<20; err != nil || n < want {
+			t.Errorf("%s gives watch %s, %v; want %d bytes or more", file, found[1], err, want)
+		}
 	}
 }
