@@ -30,8 +30,8 @@ const (
 	searchAtOnce = 64          // sequences that are read before an answer looks at the time
 	answerBytes  = 512 << 10   // of the matches in an answer, before the last one
 	maxAnswer    = 200         // matches in an answer
-	waiting      = 64          // requests that wait, and
-	waitingBytes = 256 << 10   // their bytes: a request may be as large as the server takes
+	maxRequest   = 4 << 10     // bytes
+	waiting      = 64          // requests that wait
 )
 
 // An Index finds the stored messages of a source by their ids. It is built newest first, by reading the stream in ranges, and
@@ -170,21 +170,22 @@ func (x *Index) trim(ctx context.Context, _ *jetstream.StreamInfo) error {
 }
 
 // Answer answers the requests on the source's FindSubject until ctx ends, in a queue group with other processes that keep an
-// index. It answers two at once; 64 wait, or 256 KiB of them, and others have no answer.
+// index. It answers two at once; 64 wait, and others are told so.
 func (x *Index) Answer(ctx context.Context, nc *nats.Conn) error {
-	sub, err := nc.QueueSubscribeSync(x.source.FindSubject(), "find")
+	requests := make(chan *nats.Msg, waiting)
+	sub, err := nc.QueueSubscribe(x.source.FindSubject(), "find", func(m *nats.Msg) { enqueue(requests, m) })
 	if err != nil {
-		return err
-	}
-	if err := sub.SetPendingLimits(waiting, waitingBytes); err != nil {
 		return err
 	}
 	var running sync.WaitGroup
 	for range answerers {
 		running.Go(func() {
-			for ctx.Err() == nil && sub.IsValid() {
-				if m, err := sub.NextMsgWithContext(ctx); err == nil { // otherwise ctx has ended, or some did not fit
+			for {
+				select {
+				case m := <-requests:
 					x.respond(ctx, m)
+				case <-ctx.Done():
+					return
 				}
 			}
 		})
@@ -194,6 +195,19 @@ func (x *Index) Answer(ctx context.Context, nc *nats.Conn) error {
 		return nil
 	}
 	return sub.Unsubscribe()
+}
+
+// enqueue refuses a request that does not fit: it may be as large as the server takes, and its client reads the stream itself.
+func enqueue(requests chan<- *nats.Msg, m *nats.Msg) {
+	if len(m.Data) > maxRequest {
+		respond(m, indexAnswer{Error: "the request is too long"})
+		return
+	}
+	select {
+	case requests <- m:
+	default:
+		respond(m, indexAnswer{Error: "too many requests wait"})
+	}
 }
 
 func (x *Index) respond(ctx context.Context, m *nats.Msg) {
@@ -207,7 +221,11 @@ func (x *Index) respond(ctx context.Context, m *nats.Msg) {
 	if err != nil {
 		answer = indexAnswer{Error: err.Error()}
 	}
-	if body, err := json.Marshal(answer); err == nil {
+	respond(m, answer)
+}
+
+func respond(m *nats.Msg, a indexAnswer) {
+	if body, err := json.Marshal(a); err == nil {
 		_ = m.Respond(body) // without an answer, the client reads the stream itself
 	}
 }

@@ -506,30 +506,31 @@ func TestIndex_DropsWhatHasExpired(t *testing.T) {
 	}
 }
 
-// Requests that wait do not take memory as a client wants: one may be as large as the server takes.
-func TestIndex_HasNoAnswerToALargeRequest(t *testing.T) {
+// Requests that wait do not take memory as a client wants.
+func TestIndex_RefusesWhatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	s := streamtest.New(t)
-	_, stop := keepIndex(s.JS, MinIndexBytes)
-	t.Cleanup(stop)
-	small, large := []byte(`{"id":"x"}`), []byte(`{"id":"`+strings.Repeat("x", waitingBytes)+`"}`)
-	answered := func() bool {
-		_, err := s.NC.Request(source.FindSubject(), small, time.Minute)
-		return err == nil
-	}
-	streamtest.Wait(t, answered, "an answer")
-	inbox, err := s.NC.SubscribeSync(nats.NewInbox())
-	if err != nil {
+	requests := make(chan *nats.Msg, 1)
+	if _, err := s.NC.Subscribe(source.FindSubject(), func(m *nats.Msg) { enqueue(requests, m) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.NC.PublishRequest(source.FindSubject(), inbox.Subject, large); err != nil {
+	if err := s.NC.Publish(source.FindSubject(), []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	for range 8 { // more than are answered at once
-		streamtest.Wait(t, answered, "an answer to what comes after a large request")
+	for _, tt := range []struct{ id, want string }{
+		{strings.Repeat("x", maxRequest), "too long"},
+		{"x", "too many requests wait"},
+	} {
+		_, err := requestIndex(t.Context(), s.NC, source, Search{ID: tt.id})
+		for errors.Is(err, context.DeadlineExceeded) { // the machine is slow
+			_, err = requestIndex(t.Context(), s.NC, source, Search{ID: tt.id})
+		}
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("a request of %d bytes: %v; want %q", len(tt.id), err, tt.want)
+		}
 	}
-	if n, _, err := inbox.Pending(); n != 0 || err != nil {
-		t.Errorf("a request of %d bytes has %d answers, %v; want none", len(large), n, err)
+	if len(requests) != 1 {
+		t.Errorf("%d requests wait; want the first", len(requests))
 	}
 }
 
