@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -429,7 +430,7 @@ func TestIndex_AnswersWithNothingNewerThanItSays(t *testing.T) {
 		x.index.addNewer(n+1, time.Now(), []string{"c1"})
 	}
 	x.index.through = 1 // as when message 2 comes after the answer has begun
-	a, err := x.search(t.Context(), Search{ID: "c1"})
+	a, err := x.search(t.Context(), Search{ID: "c1", Before: math.MaxUint64})
 	if err != nil || a.Through != 1 || len(a.Matches) != 1 || a.Matches[0].Sequence != 1 {
 		t.Errorf("search() = %+v, %v; want message 1 only", a, err)
 	}
