@@ -328,7 +328,7 @@ func (c *Collector) workers(ctx context.Context, now *collection, names []string
 	if info == nil {
 		return nil
 	}
-	instances, err := readInstances(ctx, c.js, c.source, info)
+	instances, err := readInstances(ctx, c.js, c.source, info, c.timeout)
 	if err != nil {
 		return fmt.Errorf("running workers: %w", err)
 	}

@@ -38,14 +38,16 @@ func Instances(ctx context.Context, js jetstream.JetStream, s stream.Source) ([]
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", s.WorkersBucket(), err)
 	}
-	return readInstances(ctx, js, s, info)
+	return readInstances(ctx, js, s, info, requestTimeout)
 }
 
-// readInstances reads the entries of the workers bucket that its stream counts in info.
-func readInstances(ctx context.Context, js jetstream.JetStream, s stream.Source, info *jetstream.StreamInfo) ([]Instance, error) {
+// readInstances reads the entries of the workers bucket that its stream counts in info, each within timeout.
+func readInstances(ctx context.Context, js jetstream.JetStream, s stream.Source, info *jetstream.StreamInfo, timeout time.Duration) ([]Instance, error) {
 	var all []Instance
 	for subject := range info.State.Subjects {
-		i, err := readInstance(ctx, js, bucketStream(s.WorkersBucket()), subject)
+		asking, cancel := context.WithTimeout(ctx, timeout)
+		i, err := readInstance(asking, js, bucketStream(s.WorkersBucket()), subject)
+		cancel()
 		if err != nil {
 			return nil, fmt.Errorf("bucket %s: %w", s.WorkersBucket(), err)
 		}
@@ -60,8 +62,6 @@ func readInstances(ctx context.Context, js jetstream.JetStream, s stream.Source,
 }
 
 func readInstance(ctx context.Context, js jetstream.JetStream, bucket, subject string) (i Instance, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	m, err := js.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bucket+"."+subject, nil)
 	if err != nil || len(m.Data) == 0 {
 		return i, err

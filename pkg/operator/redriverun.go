@@ -137,7 +137,7 @@ func (r *redriveRun) turn(ctx context.Context, read *readLetter) {
 		}
 		r.unchecked = 0
 	}
-	if alone := known || letter.NoBody; alone { // it may be a duplicate of one that is published now
+	if known || letter.NoBody { // it may be a duplicate of one that is published now
 		r.publishing.Wait()
 		if !r.failed() {
 			r.publish(ctx, read.number, letter)
