@@ -1,0 +1,115 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/stream"
+)
+
+// Options say what a console shows and who may see it. JS, Source, Access and Log are required.
+type Options struct {
+	// JS is the connection by which everything is read. It stays the caller's.
+	JS     jetstream.JetStream
+	Source stream.Source
+	// Access decides who may see a page, and with which rights.
+	Access Access
+	Log    *zap.Logger
+	// Version is that of the program, for the foot of each page.
+	Version string
+	// Monitors are monitoring addresses of NATS servers, such as http://nats-1:8222; without them, no page says whether a server
+	// writes to its disk before it acknowledges.
+	Monitors []string
+	// Operator carries out actions and keeps their record. Without it the console acts on nothing, and shows no body.
+	Operator *operator.Operator
+	// Now is the time; time.Now if nil.
+	Now func() time.Time
+}
+
+// A Console serves the pages of one source. Run keeps its live values.
+type Console struct {
+	Options
+
+	pages   map[string]page
+	handler http.Handler
+}
+
+// contentPolicy allows what the console serves itself, and nothing else: no inline script or style, no frame around it, and no text
+// that becomes markup but through the policy of console.js.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'; trusted-types headgate"
+
+// New returns a console. Its error names an option that is missing.
+func New(o Options) (*Console, error) {
+	switch {
+	case o.JS == nil:
+		return nil, errors.New("console: no connection to NATS")
+	case o.Access == nil:
+		return nil, errors.New("console: nothing says who may see it")
+	case o.Log == nil:
+		return nil, errors.New("console: no log")
+	}
+	if err := o.Source.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	pages, err := readPages()
+	if err != nil {
+		return nil, err
+	}
+	c := &Console{Options: o, pages: pages}
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1<<10), gzhttp.RandomJitter(32, 0, false))
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /static/", staticFiles())
+	mux.Handle("/", compress(o.Access.Protect(c.routes())))
+	c.handler = secure(http.NewCrossOriginProtection().Handler(mux))
+	return c, nil
+}
+
+// ServeHTTP serves the pages. Every answer has the headers that keep a browser from running or framing what is not the console's.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
+
+// Run keeps the live values until ctx ends.
+func (c *Console) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// routes are the pages that Access protects.
+func (c *Console) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", c.servePath)
+	mux.HandleFunc("/", c.notFound)
+	return mux
+}
+
+// secure sets the headers that every answer has.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", contentPolicy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		// Browsers send Origin: null with a form where no referrer is sent at all.
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (c *Console) notFound(w http.ResponseWriter, r *http.Request) {
+	c.fail(w, r, problem{Status: http.StatusNotFound, Title: "No such page", Text: "Nothing is at this address.", Cure: "The pages are listed above."})
+}
