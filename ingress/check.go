@@ -56,15 +56,15 @@ func (s *Settings) security() (string, error) {
 		return "HTTP", nil
 	}
 	c := s.certificates()
-	if _, err := c.load(); err != nil {
+	if _, err := c.Load(); err != nil {
 		return "", err
 	}
-	if err := c.check(time.Now()); err != nil {
+	if err := c.Check(time.Now()); err != nil {
 		return "", err
 	}
-	leaf := c.leaf()
+	leaf := c.Leaf()
 	text := fmt.Sprintf("HTTPS as %s until %s", strings.Join(leaf.DNSNames, " "), leaf.NotAfter.UTC().Format(time.DateOnly))
-	if c.clientCA != "" {
+	if c.ClientCA != "" {
 		text += ", client certificates required"
 	}
 	return text, nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/headgate/headgate/pkg/tlsfiles"
 	"github.com/headgate/headgate/pkg/watchfile"
 )
 
@@ -63,8 +64,8 @@ func TestCertificates_LoadFilesWithAByteOrderMark(t *testing.T) {
 		return name
 	}
 	chain := file("CERTIFICATE", cert)
-	c := &certificates{cert: chain, key: file("PRIVATE KEY", key), clientCA: chain}
-	if _, err := c.load(); err != nil {
-		t.Errorf("load = %v; want no error", err)
+	c := &tlsfiles.Certificates{Cert: chain, Key: file("PRIVATE KEY", key), ClientCA: chain}
+	if _, err := c.Load(); err != nil {
+		t.Errorf("Load = %v; want no error", err)
 	}
 }

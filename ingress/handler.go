@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/headgate/headgate/ingress/connlimit"
+	"github.com/headgate/headgate/pkg/clientip"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
@@ -150,7 +151,7 @@ func (h *handler) compare(r *request, body []byte) {
 
 // identify finds out which client sent a request.
 func (s *server) identify(req *http.Request, r *request) {
-	r.client = clientIP(req, s.proxies)
+	r.client = clientip.Of(req, s.proxies)
 	r.class = classOf(r.client)
 }
 
@@ -172,7 +173,7 @@ func (h *handler) checkAccess(req *http.Request, r *request) error {
 	if req.Method != http.MethodPost && req.Method != http.MethodPut {
 		return echo.ErrMethodNotAllowed
 	}
-	if len(h.Allow) > 0 && !networks(h.Allow).contains(r.client) {
+	if len(h.Allow) > 0 && !clientip.Networks(h.Allow).Contains(r.client) {
 		return errAddress
 	}
 	if h.clientCertificates && (req.TLS == nil || len(req.TLS.VerifiedChains) == 0) {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/headgate/headgate/pkg/clientip"
 )
 
 // maxLimited is the number of addresses that a limiter remembers at least, and half of the number that it remembers at
@@ -33,7 +35,7 @@ func (l *limiter) limited(a netip.Addr, now time.Time) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	one := l.lookup(limitKey(a))
+	one := l.lookup(clientip.Client(a))
 	return one != nil && one.TokensAt(now) < 1
 }
 
@@ -42,7 +44,7 @@ func (l *limiter) record(a netip.Addr, now time.Time) {
 	if l.perSecond == 0 || !a.IsValid() {
 		return
 	}
-	a = limitKey(a)
+	a = clientip.Client(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.lookup(a)
@@ -61,12 +63,4 @@ func (l *limiter) lookup(a netip.Addr) *rate.Limiter {
 		return one
 	}
 	return l.previous[a]
-}
-
-// limitKey returns what is limited together: an IPv4 address, or the /64 network of an IPv6 address, which one client has.
-func limitKey(a netip.Addr) netip.Addr {
-	if a.Is4() {
-		return a
-	}
-	return netip.PrefixFrom(a, 64).Masked().Addr()
 }

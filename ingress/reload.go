@@ -12,6 +12,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
+	"github.com/headgate/headgate/pkg/tlsfiles"
 	"github.com/headgate/headgate/pkg/watchfile"
 )
 
@@ -95,7 +96,7 @@ func (s *source) use(keys []signature.Key, values []credential) (changed bool) {
 // A reloader reads the files of keys, credentials and certificates again when they change.
 type reloader struct {
 	sources      []*source
-	certificates *certificates // nil without TLS
+	certificates *tlsfiles.Certificates // nil without TLS
 	metrics      *serverMetrics
 	log          *zap.Logger
 
@@ -110,9 +111,9 @@ func (r *reloader) paths() []string {
 		names = slices.Concat(names, s.SecretFiles, s.AuthorizationFiles)
 	}
 	if c := r.certificates; c != nil {
-		names = append(names, c.cert, c.key)
-		if c.clientCA != "" {
-			names = append(names, c.clientCA)
+		names = append(names, c.Cert, c.Key)
+		if c.ClientCA != "" {
+			names = append(names, c.ClientCA)
 		}
 	}
 	return names
@@ -133,14 +134,14 @@ func (r *reloader) reload() {
 			zap.Strings("keys", s.fingerprints), zap.Int("authorizations", s.credentials.count()))
 	})
 	if c := r.certificates; c != nil {
-		switch changed, err := c.load(); {
+		switch changed, err := c.Load(); {
 		case err != nil:
 			problems = append(problems, err)
 		case changed:
-			r.metrics.setCertificateEnd(c.leaf().NotAfter)
-			r.log.Info("certificate reloaded", zap.Time("ends", c.leaf().NotAfter))
+			r.metrics.setCertificateEnd(c.Leaf().NotAfter)
+			r.log.Info("certificate reloaded", zap.Time("ends", c.Leaf().NotAfter))
 		}
-		if err := c.check(time.Now()); err != nil {
+		if err := c.Check(time.Now()); err != nil {
 			problems = append(problems, err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/ingress/connlimit"
+	"github.com/headgate/headgate/pkg/clientip"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
 )
@@ -37,7 +38,7 @@ func Run(ctx context.Context, s *Settings, p *process.Process) error {
 	if err != nil {
 		return process.Misconfigured(err)
 	}
-	proxies, err := parseNetworks(s.Proxies)
+	proxies, err := clientip.Parse(s.Proxies)
 	if err != nil {
 		return process.Misconfigured(err)
 	}
@@ -113,12 +114,12 @@ func (s *Settings) listen(server *server, files *reloader) (*publicListener, err
 	}
 	if s.TLSCert != "" {
 		certificates := s.certificates()
-		if _, err := certificates.load(); err != nil {
+		if _, err := certificates.Load(); err != nil {
 			return nil, process.Misconfigured(err)
 		}
-		m.setCertificateEnd(certificates.leaf().NotAfter)
+		m.setCertificateEnd(certificates.Leaf().NotAfter)
 		files.certificates = certificates
-		options.TLS, scheme = certificates.config(), "https"
+		options.TLS, scheme = certificates.Config(), "https"
 	}
 	tcp, err := process.Listen("--listen", s.Listen)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/headgate/headgate/ingress/connlimit"
+	"github.com/headgate/headgate/pkg/clientip"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 )
@@ -35,7 +36,7 @@ type serverOptions struct {
 
 // A server is the public side of the ingress: a handler for each source, and what they share.
 type server struct {
-	proxies            networks
+	proxies            clientip.Networks
 	clientCertificates bool
 	budgets            [numClasses]*budget
 	slots              [numClasses]*signature.SlotPool
@@ -129,7 +130,7 @@ func (s *server) recordUnrouted(client netip.Addr, at time.Time) {
 
 // incomplete counts and logs a connection that closed without a complete HTTP request.
 func (s *server) incomplete(remote net.Addr, err error) {
-	if addr, parseErr := netip.ParseAddrPort(remote.String()); parseErr == nil && !s.proxies.contains(addr.Addr().Unmap()) {
+	if addr, parseErr := netip.ParseAddrPort(remote.String()); parseErr == nil && !s.proxies.Contains(addr.Addr().Unmap()) {
 		s.recordUnrouted(addr.Addr().Unmap(), time.Now())
 	}
 	s.shared.incomplete.Inc()

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/headgate/headgate/pkg/clientip"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
+	"github.com/headgate/headgate/pkg/tlsfiles"
 )
 
 // Settings are the settings of the ingress.
@@ -80,7 +82,7 @@ func (s *Settings) Validate() error {
 	if err := s.validateNotEmpty(); err != nil {
 		return err
 	}
-	if _, err := parseNetworks(s.Proxies); err != nil {
+	if _, err := clientip.Parse(s.Proxies); err != nil {
 		return fmt.Errorf("--trusted-proxy: %w", err)
 	}
 	if s.MaxConnections < 1 {
@@ -92,11 +94,11 @@ func (s *Settings) Validate() error {
 	if err := s.validateTimeouts(); err != nil {
 		return err
 	}
-	if err := s.certificates().validate(); err != nil {
+	if err := s.certificates().Validate(); err != nil {
 		return err
 	}
 	if s.TLSCert != "" {
-		if _, err := s.certificates().load(); err != nil {
+		if _, err := s.certificates().Load(); err != nil {
 			return err
 		}
 	}
@@ -148,8 +150,8 @@ func (s *Settings) validateNotEmpty() error {
 	return nil
 }
 
-func (s *Settings) certificates() *certificates {
-	return &certificates{cert: s.TLSCert, key: s.TLSKey, clientCA: s.TLSClientCA}
+func (s *Settings) certificates() *tlsfiles.Certificates {
+	return &tlsfiles.Certificates{Cert: s.TLSCert, Key: s.TLSKey, ClientCA: s.TLSClientCA}
 }
 
 // Keys returns the keys of a single source, from the settings and their files. An error names the setting or file and the

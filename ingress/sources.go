@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/headgate/headgate/pkg/clientip"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
@@ -147,7 +148,7 @@ func (s *sourceSettings) validate() error {
 // A source is a Codat instance, with the current content of its files.
 type source struct {
 	sourceSettings
-	allow        networks
+	allow        clientip.Networks
 	secretFiles  watchfile.Lines[signature.Key]
 	valueFiles   watchfile.Lines[credential]
 	values       []credential // not from files

@@ -150,9 +150,9 @@ var ingressMutants = []mutant{
 		"ingress TestHandler_RequiresAnAllowedAddress",
 	},
 	{
-		3, "trusting named proxies only", "ingress clientIP",
-		nth(1, drop("!p.contains(c)")),
-		"ingress TestClientIP",
+		3, "trusting named proxies only", "pkg/clientip Of",
+		nth(1, drop("!p.Contains(c)")),
+		"pkg/clientip TestOf",
 	},
 	{
 		3, "keeping the keys of two sources apart", "ingress sharedKey",

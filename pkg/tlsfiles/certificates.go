@@ -1,4 +1,5 @@
-package ingress
+// Package tlsfiles has the certificates of a listener, which are files that are read again when they change.
+package tlsfiles
 
 import (
 	"bytes"
@@ -14,40 +15,40 @@ import (
 	"github.com/headgate/headgate/pkg/watchfile"
 )
 
-// certificates are the certificate that the public listener presents, and the CAs that it accepts client certificates
-// from. Reloading them does not affect open connections.
-type certificates struct {
-	cert, key, clientCA string // file names, clientCA may be empty
+// Certificates are the certificate that a listener presents, and the CAs that it accepts client certificates from. Its errors
+// name the flags --tls-cert, --tls-key and --tls-client-ca. Loading them again does not affect open connections.
+type Certificates struct {
+	Cert, Key, ClientCA string // file names in PEM; ClientCA may be empty
 
 	current atomic.Pointer[tls.Config]
 }
 
-// load reads the files. It reports whether they changed. With an error the previous certificates stay in use.
-func (c *certificates) load() (changed bool, err error) {
-	chain, err := watchfile.ReadFile(c.cert)
+// Load reads the files. It reports whether they changed. With an error the previous certificates stay in use.
+func (c *Certificates) Load() (changed bool, err error) {
+	chain, err := watchfile.ReadFile(c.Cert)
 	if err != nil {
-		return false, fmt.Errorf("--tls-cert %s: %w", c.cert, err)
+		return false, fmt.Errorf("--tls-cert %s: %w", c.Cert, err)
 	}
-	key, err := watchfile.ReadFile(c.key)
+	key, err := watchfile.ReadFile(c.Key)
 	if err != nil {
-		return false, fmt.Errorf("--tls-key %s: %w", c.key, err)
+		return false, fmt.Errorf("--tls-key %s: %w", c.Key, err)
 	}
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
-		return false, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", c.cert, c.key, err)
+		return false, fmt.Errorf("--tls-cert %s, --tls-key %s: %w", c.Cert, c.Key, err)
 	}
 	config := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		NextProtos:   []string{"http/1.1"},
 		Certificates: []tls.Certificate{pair},
 	}
-	if c.clientCA != "" {
-		text, err := watchfile.ReadFile(c.clientCA)
+	if c.ClientCA != "" {
+		text, err := watchfile.ReadFile(c.ClientCA)
 		if err != nil {
-			return false, fmt.Errorf("--tls-client-ca %s: %w", c.clientCA, err)
+			return false, fmt.Errorf("--tls-client-ca %s: %w", c.ClientCA, err)
 		}
 		if config.ClientCAs, err = parseCertificates(text); err != nil {
-			return false, fmt.Errorf("--tls-client-ca %s: %w", c.clientCA, err)
+			return false, fmt.Errorf("--tls-client-ca %s: %w", c.ClientCA, err)
 		}
 		// A client without a certificate gets an HTTP response and a log line.
 		config.ClientAuth = tls.VerifyClientCertIfGiven
@@ -121,22 +122,22 @@ func sameCertificates(a, b *tls.Config) bool {
 	return true
 }
 
-// leaf returns the certificate that is presented.
-func (c *certificates) leaf() *x509.Certificate { return c.current.Load().Certificates[0].Leaf }
+// Leaf returns the certificate that is presented.
+func (c *Certificates) Leaf() *x509.Certificate { return c.current.Load().Certificates[0].Leaf }
 
-// check returns an error when clients will not accept the certificate because of its dates.
-func (c *certificates) check(now time.Time) error {
-	switch leaf := c.leaf(); {
+// Check returns an error when clients will not accept the certificate because of its dates.
+func (c *Certificates) Check(now time.Time) error {
+	switch leaf := c.Leaf(); {
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("--tls-cert %s: it expired at %s", c.cert, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("--tls-cert %s: it expired at %s", c.Cert, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("--tls-cert %s: it is not valid before %s", c.cert, leaf.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("--tls-cert %s: it is not valid before %s", c.Cert, leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// config returns the configuration of a listener. Each connection uses the certificates that were loaded last.
-func (c *certificates) config() *tls.Config {
+// Config returns the configuration of a listener. Each connection uses the certificates that were loaded last.
+func (c *Certificates) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -145,12 +146,12 @@ func (c *certificates) config() *tls.Config {
 	}
 }
 
-// validate reports files that do not belong together.
-func (c *certificates) validate() error {
+// Validate reports files that do not belong together.
+func (c *Certificates) Validate() error {
 	switch {
-	case (c.cert == "") != (c.key == ""):
+	case (c.Cert == "") != (c.Key == ""):
 		return errors.New("--tls-cert and --tls-key must be set together: set both or neither")
-	case c.clientCA != "" && c.cert == "":
+	case c.ClientCA != "" && c.Cert == "":
 		return errors.New("--tls-client-ca needs --tls-cert and --tls-key: clients present certificates over TLS only")
 	}
 	return nil

@@ -1,42 +1,14 @@
-package ingress
+package clientip
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"testing"
 )
 
-func TestParseNetworks(t *testing.T) {
+func TestOf(t *testing.T) {
 	t.Parallel()
-	tests := []struct {
-		text string
-		want string // "" for an error
-	}{
-		{"10.0.0.0/8", "[10.0.0.0/8]"},
-		{" 192.0.2.7 ", "[192.0.2.7/32]"},
-		{"2001:db8::/32", "[2001:db8::/32]"},
-		{"::1", "[::1/128]"},
-		{"codat", "[4.159.114.108/32 20.117.190.191/32]"},
-		{"0.0.0.0/0", "[0.0.0.0/0]"},
-		{"10.0.0.1/8", ""},
-		{"::ffff:10.0.0.1", ""},
-		{"fe80::1%eth0", ""},
-		{"example.com", ""},
-		{"svix", ""},
-		{"", ""},
-	}
-	for _, tt := range tests {
-		got, err := parseNetworks([]string{tt.text})
-		if (err != nil) != (tt.want == "") || err == nil && fmt.Sprint(got) != tt.want {
-			t.Errorf("parseNetworks(%q) = %v, %v; want %s", tt.text, got, err, tt.want)
-		}
-	}
-}
-
-func TestClientIP(t *testing.T) {
-	t.Parallel()
-	proxies, err := parseNetworks([]string{"10.0.0.0/8", "fd00::/8"})
+	proxies, err := Parse([]string{"10.0.0.0/8", "fd00::/8"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,21 +38,21 @@ func TestClientIP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := clientIP(&http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.forwarded}}, proxies)
+			got := Of(&http.Request{RemoteAddr: tt.peer, Header: http.Header{"X-Forwarded-For": tt.forwarded}}, proxies)
 			if text := got.String(); got.IsValid() && text != tt.want || !got.IsValid() && tt.want != "" {
-				t.Errorf("clientOf = %v; want %q", got, tt.want)
+				t.Errorf("Of = %v; want %q", got, tt.want)
 			}
 		})
 	}
 }
 
-func FuzzClientIP(f *testing.F) {
+func FuzzOf(f *testing.F) {
 	f.Add("10.0.0.1:1", "4.159.114.108, 10.2.2.2", "6.6.6.6")
 	f.Add("10.0.0.1:1", "[::1]:1,,:,", "::ffff:1.2.3.4%x")
-	proxies := networks{netip.MustParsePrefix("10.0.0.0/8")}
+	proxies := Networks{netip.MustParsePrefix("10.0.0.0/8")}
 	f.Fuzz(func(t *testing.T, peer, one, other string) {
 		req := &http.Request{RemoteAddr: peer, Header: http.Header{"X-Forwarded-For": {one, other}}}
-		if direct := peerIP(req); !proxies.contains(direct) && clientIP(req, proxies) != direct {
+		if direct := Peer(req); !proxies.Contains(direct) && Of(req, proxies) != direct {
 			t.Errorf("X-Forwarded-For of an untrusted peer was used: %q %q %q", peer, one, other)
 		}
 	})

@@ -1,4 +1,5 @@
-package ingress
+// Package clientip tells the address of the client of a request, also behind proxies.
+package clientip
 
 import (
 	"fmt"
@@ -8,54 +9,19 @@ import (
 	"strings"
 )
 
-// codatAddresses are the addresses from which Codat sends, as its documentation says. They are the same in all regions.
-var codatAddresses = networks{netip.MustParsePrefix("4.159.114.108/32"), netip.MustParsePrefix("20.117.190.191/32")}
+// Networks are ranges of addresses.
+type Networks []netip.Prefix
 
-// presets are networks with a name.
-var presets = map[string]networks{"codat": codatAddresses}
-
-// A clientClass is a group of clients with limits of its own, by the address of the client.
-type clientClass int
-
-const (
-	classPublic clientClass = iota // every address that is not Codat's
-	classCodat                     // Codat's own addresses
-	numClasses  = iota
-)
-
-// classOf returns the class of a client's address.
-func classOf(client netip.Addr) clientClass {
-	if codatAddresses.contains(client) {
-		return classCodat
-	}
-	return classPublic
-}
-
-// String returns the name of the class, as metrics have it.
-func (c clientClass) String() string {
-	if c == classCodat {
-		return "codat"
-	}
-	return "public"
-}
-
-// networks are ranges of addresses.
-type networks []netip.Prefix
-
-// parseNetworks parses addresses, ranges (CIDR) and names of presets.
-func parseNetworks(texts []string) (networks, error) {
-	var all networks
+// Parse parses addresses and ranges (CIDR).
+func Parse(texts []string) (Networks, error) {
+	var all Networks
 	for _, text := range texts {
 		text = strings.TrimSpace(text)
-		if preset, ok := presets[text]; ok {
-			all = append(all, preset...)
-			continue
-		}
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
 			one, errOne := netip.ParseAddr(text)
 			if errOne != nil || one.Zone() != "" {
-				return nil, fmt.Errorf("%q is not a network: give an address, a range like 10.0.0.0/8, or codat for Codat's own addresses", text)
+				return nil, fmt.Errorf("%q is not a network: give an address, or a range like 10.0.0.0/8", text)
 			}
 			prefix = netip.PrefixFrom(one, one.BitLen())
 		}
@@ -70,8 +36,8 @@ func parseNetworks(texts []string) (networks, error) {
 	return all, nil
 }
 
-// contains reports whether an address is in one of the networks. The zero Addr is in none.
-func (n networks) contains(a netip.Addr) bool {
+// Contains reports whether an address is in one of the networks. The zero Addr is in none.
+func (n Networks) Contains(a netip.Addr) bool {
 	for _, prefix := range n {
 		if prefix.Contains(a) {
 			return true
@@ -80,12 +46,12 @@ func (n networks) contains(a netip.Addr) bool {
 	return false
 }
 
-// clientIP returns the address of the client that sent a request. A trusted proxy appends to X-Forwarded-For the address
+// Of returns the address of the client that sent a request. A trusted proxy appends to X-Forwarded-For the address
 // that it received the request from: the client is the right-most address that is not a trusted proxy. It returns the zero
 // Addr when that text is not an address.
-func clientIP(req *http.Request, proxies networks) netip.Addr {
-	client := peerIP(req)
-	if !proxies.contains(client) {
+func Of(req *http.Request, proxies Networks) netip.Addr {
+	client := Peer(req)
+	if !proxies.Contains(client) {
 		return client
 	}
 	lines := req.Header["X-Forwarded-For"]
@@ -102,7 +68,7 @@ func clientIP(req *http.Request, proxies networks) netip.Addr {
 				continue
 			}
 			client = parseForwarded(one)
-			if !proxies.contains(client) {
+			if !proxies.Contains(client) {
 				return client
 			}
 		}
@@ -110,8 +76,8 @@ func clientIP(req *http.Request, proxies networks) netip.Addr {
 	return client
 }
 
-// peerIP returns the address of the other end of the connection.
-func peerIP(req *http.Request) netip.Addr {
+// Peer returns the address of the other end of the connection.
+func Peer(req *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(req.RemoteAddr)
 	if err != nil {
 		return netip.Addr{}
@@ -133,4 +99,12 @@ func parseForwarded(text string) netip.Addr {
 		return netip.Addr{}
 	}
 	return a.Unmap().WithZone("")
+}
+
+// Client returns what limits count as one client: an IPv4 address, or the /64 network of an IPv6 address, which one client has.
+func Client(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	return netip.PrefixFrom(a, 64).Masked().Addr()
 }
