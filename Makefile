@@ -72,7 +72,7 @@ check-bench: ## check and test the benchmark
 profile: ## write cmd/ingress/default.pgo, the profile by which the compiler optimizes the ingress
 	cd bench && go run . --only profile
 
-e2e: ## build the images and stop compose services under load; about 15 minutes; needs a Docker engine
+e2e: ## stop compose services under load, run the systemd unit; about 15 minutes; needs a Docker engine and mmdebstrap
 	go test -tags e2e -count 1 -timeout 30m $(TESTFLAGS) ./test/e2e/...
 
 e2e-k8s: ## apply the manifests to a Kubernetes control plane; about 4 minutes, and 15 once to build it; no Docker

@@ -1,9 +1,6 @@
 package deploy_test
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -41,44 +38,6 @@ func TestServe_ComposeHasOneServiceAndOneVolume(t *testing.T) {
 	if !strings.HasPrefix(strings.Join(s.Volumes, " "), "data:/var/lib/headgate ") ||
 		!strings.Contains(text(t, "Dockerfile"), "COPY --from=build --chown=65532:65532 /lib-headgate/ /var/lib/\n") {
 		t.Errorf("the volumes are %q; want data on the folder that the image has for its user", s.Volumes)
-	}
-}
-
-func TestServe_ComposeIsTakenByDockerCompose(t *testing.T) {
-	command := []string{"docker-compose"}
-	if _, err := exec.LookPath(command[0]); err != nil {
-		if exec.Command("docker", "compose", "version").Run() != nil {
-			t.Skip("there is no Compose on this machine")
-		}
-		command = []string{"docker", "compose"}
-	}
-	args := append(command[1:], "-f", "serve/compose.yml", "config", "-q")
-	if out, err := exec.Command(command[0], args...).CombinedOutput(); err != nil {
-		t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// systemd takes the unit, and finds little that the process could do beyond its task.
-func TestServe_UnitIsTakenBySystemd(t *testing.T) {
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Skip("there is no systemd on this machine")
-	}
-	self, err := os.Executable() // the program must exist
-	if err != nil {
-		t.Fatal(err)
-	}
-	unit := strings.Replace(text(t, "deploy/serve/headgate.service"), "ExecStart=/usr/local/bin/headgate ", "ExecStart="+self+" ", 1)
-	name := filepath.Join(t.TempDir(), "headgate.service")
-	if err := os.WriteFile(name, []byte(unit), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("systemd-analyze", "verify", "--man=no", name).CombinedOutput()
-	if err != nil || strings.Contains(string(out), "headgate.service") {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
-	}
-	// 20 is an exposure of 2.0 of 10; systemd calls up to 4.9 OK.
-	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", name).CombinedOutput(); err != nil {
-		t.Errorf("systemd-analyze security: %v\n%s", err, out)
 	}
 }
 

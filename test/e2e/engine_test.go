@@ -3,7 +3,8 @@
 // Package e2e runs the real Dockerfile and the real docker-compose.yml on a Docker engine, without a registry, and
 // breaks what runs there while events come. At the end every event that was answered 2xx is stored once and done once,
 // by the audit of Headgate and by a count of our own. Then it runs the commands that docs/operate.md, docs/subscribe.md and
-// docs/own-worker.md have for Compose, and those of deploy/serve/compose.yml, as they stand there. What it makes is gone when it ends.
+// docs/own-worker.md have for Compose, and those of deploy/serve/compose.yml, as they stand there. TestServe_UnderSystemd installs
+// the unit of deploy/serve in a container in which systemd is process 1. What the tests make is gone when they end.
 package e2e
 
 import (
@@ -230,7 +231,8 @@ func (e *engine) wait(what string, cond func() bool) {
 		select {
 		case <-tick.C:
 		case <-late:
-			e.t.Fatalf("not within three minutes: %s\n%s", what, e.up("ps"))
+			running, _ := e.try("docker", "ps", "-a")
+			e.t.Fatalf("not within three minutes: %s\n%s", what, running)
 		case <-e.ctx.Done():
 			e.t.Fatalf("out of time while waiting for %s", what)
 		}
