@@ -73,8 +73,8 @@ func New(o Options) (*Console, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", staticFiles())
-	mux.Handle("/", compress(o.Access.Protect(c.routes())))
-	c.handler = secure(http.NewCrossOriginProtection().Handler(mux))
+	mux.Handle("/", compress(c.routes()))
+	c.handler = secure(http.NewCrossOriginProtection().Handler(o.Access.Protect(mux)))
 	return c, nil
 }
 

@@ -11,7 +11,12 @@ type User struct {
 	Name string
 	// View allows the pages, Payload the bodies of events, and Operate the actions.
 	View, Payload, Operate bool
+
+	session bool // a cookie tells the user
 }
+
+// LogsOut reports whether the user has logged in here, and can log out.
+func (u User) LogsOut() bool { return u.session }
 
 // Role says in a word what the user may do.
 func (u User) Role() string {
