@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,8 +37,10 @@ const (
 	byScan       = "by company, the last day, without an index"
 	byCompanyAll = "by company, all, index warm"
 	byCommand    = "by company, the newest 50, headgate find from its start to its end"
-	listLetters  = "dead list, the first 50"
-	lastLetters  = "dead list, the last 50"
+	listLetters  = "dead list, the newest 50"
+	midLetters   = "dead list, 50 in the middle"
+	lastLetters  = "dead list, the oldest 50, which were given again"
+	scanLetters  = "dead list, the newest 50, without an index"
 
 	indexBuilt = "index"
 )
@@ -73,10 +76,8 @@ func findPart(ctx context.Context, b *bench) error {
 	if err := events.bury(ctx, servers, letters); err != nil {
 		return err
 	}
-	for range b.rounds {
-		if err := b.listLetters(ctx, servers, letters); err != nil {
-			return err
-		}
+	if err := b.findLetters(ctx, servers, letters); err != nil {
+		return err
 	}
 	return servers.Stop()
 }
@@ -132,7 +133,9 @@ func (f *findEvents) store(ctx context.Context, servers *lab.NATS) error {
 		case i > f.count/3 && f.somePush == "":
 			f.somePush = e.Head.PushOperation
 		case i == f.count-f.count/findDays:
-			f.lastDay = time.Now()
+			if err := f.dayBegins(ctx, servers); err != nil {
+				return err
+			}
 		}
 		f.someCompany = e.Head.Company
 		if err := publishAsync(servers, m); err != nil {
@@ -146,6 +149,21 @@ func (f *findEvents) store(ctx context.Context, servers *lab.NATS) error {
 	record := fmt.Appendf(nil, `{"state":"done","seq":%d,"attempts":1}`, f.someSeq)
 	_, err := servers.JS.Publish(ctx, "$KV."+bucket+"."+claims.Key{WebhookID: f.someID}.String(), record)
 	return err
+}
+
+// dayBegins begins the last day, longer after what was stored before than the clocks of two servers may differ: a search since then
+// reads that little of the day before.
+func (f *findEvents) dayBegins(ctx context.Context, servers *lab.NATS) error {
+	if err := published(ctx, servers); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(65 * time.Second):
+		f.lastDay = time.Now()
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func publishAsync(servers *lab.NATS, m *nats.Msg) error {
@@ -163,8 +181,16 @@ func published(ctx context.Context, servers *lab.NATS) error {
 	}
 }
 
-// bury stores dead letters of events that are like the others.
+// asyncPublisher does not wait for the acknowledgement.
+type asyncPublisher struct{ servers *lab.NATS }
+
+func (p asyncPublisher) Publish(_ context.Context, m *nats.Msg) (stream.Receipt, error) {
+	return stream.Receipt{}, publishAsync(p.servers, m)
+}
+
+// bury stores dead letters of events that are like the others. The older half was given again, and is done.
 func (f *findEvents) bury(ctx context.Context, servers *lab.NATS, letters int) error {
+	r := deadletter.Redriver{JS: servers.JS, Publisher: asyncPublisher{servers}, Source: workerSource}
 	for i := range letters {
 		m, e, err := f.message()
 		if err != nil {
@@ -179,8 +205,28 @@ func (f *findEvents) bury(ctx context.Context, servers *lab.NATS, letters int) e
 		if err := publishAsync(servers, m); err != nil {
 			return err
 		}
+		if i >= letters/2 {
+			continue
+		}
+		given := deadletter.Letter{Worker: findWorker, Type: e.Head.Type, WebhookID: e.ID, Sequence: uint64(i + 1), Header: m.Header, Body: m.Data}
+		if _, err := r.Redrive(ctx, "monday", given); err != nil {
+			return err
+		}
+		key := "$KV." + workerSource.ClaimsBucket(findWorker) + "." + claims.Key{WebhookID: e.ID, Redrive: "monday"}.String()
+		if err := publishAsync(servers, &nats.Msg{Subject: key, Data: []byte(`{"state":"done","attempts":1}`)}); err != nil {
+			return err
+		}
 	}
-	return published(ctx, servers)
+	if err := published(ctx, servers); err != nil {
+		return err
+	}
+	o, err := operator.New(servers.JS, workerSource)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	e := operator.Entry{Command: "dead replay", Step: operator.StepEnd, Redrive: "monday", Given: letters / 2, Letters: fmt.Sprintf("1-%d", letters/2)}
+	return o.Record(ctx, e)
 }
 
 // findOnce measures everything once.
@@ -189,23 +235,14 @@ func (b *bench) findOnce(ctx context.Context, servers *lab.NATS, f *findEvents) 
 	if err := b.search(ctx, servers, byScan, day, 1); err != nil {
 		return err
 	}
-	indexing, cancel := context.WithCancel(ctx)
-	index := inspect.NewIndex(servers.JS, workerSource, 1<<30)
-	ended := make(chan error, 2)
 	began := time.Now()
-	go func() {
-		index.Run(indexing, func(err error) { b.progress("find: the index: %v", err) })
-		ended <- nil
-	}()
-	go func() { ended <- index.Answer(indexing, servers.NC) }()
-	defer func() { <-ended; <-ended }()
-	defer cancel()
-	answers := func() bool {
-		_, err := servers.NC.RequestWithContext(ctx, workerSource.FindSubject(), nil)
-		return err == nil
+	index, stop := b.keepIndex(ctx, servers)
+	defer stop()
+	known := func() bool {
+		s := index.State()
+		return !s.Oldest.IsZero() && s.Oldest.Before(f.lastDay.Add(-time.Minute))
 	}
-	known := func() bool { s := index.State(); return !s.Oldest.IsZero() && s.Oldest.Before(f.lastDay) }
-	if err := b.await(ctx, func() bool { return known() && answers() }); err != nil {
+	if err := b.await(ctx, func() bool { return known() && answers(ctx, servers) }); err != nil {
 		return err
 	}
 	if err := b.search(ctx, servers, byCold, day, 0); err != nil {
@@ -218,6 +255,26 @@ func (b *bench) findOnce(ctx context.Context, servers *lab.NATS, f *findEvents) 
 	b.add(findCase(b.ids), indexBuilt, "built s", time.Since(began).Seconds())
 	b.add(findCase(b.ids), indexBuilt, "MB", float64(index.State().Bytes)/1e6)
 	return b.findWarm(ctx, servers, f)
+}
+
+// keepIndex keeps an index that answers until the returned function is called.
+func (b *bench) keepIndex(ctx context.Context, servers *lab.NATS) (*inspect.Index, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	index := inspect.NewIndex(servers.JS, workerSource, 1<<30)
+	var running sync.WaitGroup
+	running.Go(func() { index.Run(ctx, func(err error) { b.progress("find: the index: %v", err) }) })
+	running.Go(func() {
+		if err := index.Answer(ctx, servers.NC); err != nil {
+			b.progress("find: the index: %v", err)
+		}
+	})
+	return index, func() { cancel(); running.Wait() }
+}
+
+// answers reports whether an index answers.
+func answers(ctx context.Context, servers *lab.NATS) bool {
+	_, err := servers.NC.RequestWithContext(ctx, workerSource.FindSubject(), nil)
+	return err == nil
 }
 
 // findWarm measures what an index knows all of.
@@ -285,24 +342,47 @@ func (b *bench) await(ctx context.Context, cond func() bool) error {
 	return nil
 }
 
-// listLetters measures two pages of the dead letters.
-func (b *bench) listLetters(ctx context.Context, servers *lab.NATS, letters int) error {
-	for _, p := range []struct {
-		name  string
-		after int
-	}{{listLetters, 0}, {lastLetters, letters - findPage}} {
-		began, seen := time.Now(), 0
-		err := operator.Letters(ctx, servers.JS, workerSource, deadletter.Filter{}, func(operator.Letter) error {
-			if seen++; seen == p.after+findPage {
-				return errPage
-			}
-			return nil
-		})
-		if err != nil && err != errPage {
+// findLetters measures pages of the dead letters.
+func (b *bench) findLetters(ctx context.Context, servers *lab.NATS, letters int) error {
+	for range b.rounds {
+		if err := b.listLetters(ctx, servers, letters, scanLetters, operator.LettersQuery{}); err != nil {
 			return err
 		}
-		b.add(lettersCase(letters), p.name, findMs, millis(time.Since(began)))
 	}
+	_, stop := b.keepIndex(ctx, servers)
+	defer stop()
+	q := operator.LettersQuery{}
+	for scanned := true; scanned; { // while the index is built
+		scanned = false
+		q.Scanning = func(string) { scanned = true }
+		if err := operator.Letters(ctx, servers.JS, workerSource, q, func(operator.Letter) error { return errPage }); err != errPage {
+			return err
+		}
+	}
+	for range b.rounds {
+		for name, before := range map[string]uint64{listLetters: 0, midLetters: uint64(letters / 2), lastLetters: findPage + 1} {
+			q := operator.LettersQuery{Before: before, Scanning: func(reason string) { b.progress("find: %s: %s", name, reason) }}
+			if err := b.listLetters(ctx, servers, letters, name, q); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// listLetters measures one page.
+func (b *bench) listLetters(ctx context.Context, servers *lab.NATS, letters int, name string, q operator.LettersQuery) error {
+	began, seen := time.Now(), 0
+	err := operator.Letters(ctx, servers.JS, workerSource, q, func(operator.Letter) error {
+		if seen++; seen == findPage {
+			return errPage
+		}
+		return nil
+	})
+	if err != errPage {
+		return fmt.Errorf("%s: %d letters, %w; want %d", name, seen, err, findPage)
+	}
+	b.add(lettersCase(letters), name, findMs, millis(time.Since(began)))
 	return nil
 }
 

@@ -75,10 +75,10 @@ var targets = []struct {
 	{"1,000,000 stored events: find by company, the last day, index cold, ms", true, 1000, 0, func(r *report) float64 {
 		return r.median(findCase(1_000_000), byCold, findMs)
 	}},
-	{"100,000 dead letters: the first page of dead list, ms", true, 50, 0, func(r *report) float64 {
+	{"100,000 dead letters: the newest page of dead list, ms", true, 50, 0, func(r *report) float64 {
 		return r.median(lettersCase(100_000), listLetters, findMs)
 	}},
-	{"100,000 dead letters: the last page of dead list, ms", true, 50, 0, func(r *report) float64 {
+	{"100,000 dead letters: the oldest page of dead list, ms", true, 50, 0, func(r *report) float64 {
 		return r.median(lettersCase(100_000), lastLetters, findMs)
 	}},
 	{"binary of the ingress, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "ingress", "MB") }},

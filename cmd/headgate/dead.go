@@ -17,7 +17,7 @@ import (
 
 // deadCmd holds the commands on dead letters.
 type deadCmd struct {
-	List   deadListCmd   `cmd:"" help:"List the open dead letters, oldest first: those that were not given again."`
+	List   deadListCmd   `cmd:"" help:"List the open dead letters, newest first: those that were not given again."`
 	Show   deadShowCmd   `cmd:"" help:"Show one dead letter: its cause, errors, attempts and host, and what came of it."`
 	Replay deadReplayCmd `cmd:"" help:"Give open dead letters to their workers again. They stay in the archive."`
 }
@@ -63,8 +63,13 @@ func (f letterFlags) Validate() error {
 type deadListCmd struct {
 	letterFlags  `embed:""`
 	All          bool `name:"all" env:"-" help:"List also the dead letters that are not open, with the state of each: when it was given again, by whom, and what came of it."`
-	listFlags    `embed:""`
+	pageFlags    `embed:""`
 	connectFlags `embed:""`
+}
+
+// Help says where dead list reads.
+func (*deadListCmd) Help() string {
+	return `It asks the index that headgate watch keeps for what came of each dead letter. Where no index answers, it reads the whole archive before its first line.`
 }
 
 // Run lists the open dead letters, or all.
@@ -74,13 +79,21 @@ func (c *deadListCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer nc.close()
+	progress := newProgressBar(t)
+	defer progress.clear()
+	q := operator.LettersQuery{
+		Filter: c.filter(), Before: c.Before,
+		Scanning: scanning(t, "the archive"),
+		Progress: func(done, of uint64) { progress.show("dead letters", done, of) },
+	}
 	closed := 0
-	err = letterListing(c.All).print(t, c.listFlags, func(each func(operator.Letter) error) error {
-		return operator.Letters(ctx, nc, nc.source, c.filter(), func(l operator.Letter) error {
+	err = letterListing(c.All).print(t, c.page(t), func(each func(operator.Letter) error) error {
+		return operator.Letters(ctx, nc, nc.source, q, func(l operator.Letter) error {
 			if !c.All && l.State != operator.LetterOpen {
 				closed++
 				return nil
 			}
+			progress.clear()
 			return each(l)
 		})
 	})
@@ -109,8 +122,9 @@ func letterListing(states bool) listing[operator.Letter] {
 			column[operator.Letter]{name: "BY", cell: func(l operator.Letter) cell { return textCell(given(l).By) }})
 	}
 	return listing[operator.Letter]{
-		noun: "dead letter",
-		id:   func(l operator.Letter) string { return strconv.FormatUint(l.Number, 10) },
+		noun:   "dead letter",
+		id:     func(l operator.Letter) string { return strconv.FormatUint(l.Number, 10) },
+		number: func(l operator.Letter) uint64 { return l.Number },
 		columns: append(columns,
 			column[operator.Letter]{name: "WORKER", cell: func(l operator.Letter) cell { return textCell(l.Worker) }},
 			column[operator.Letter]{name: "TYPE", cell: func(l operator.Letter) cell { return textCell(l.Type) }},
@@ -253,12 +267,17 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 		return errors.New("the input has no number of a dead letter")
 	}
 	return c.asOperator(ctx, t, func(o *operator.Operator, _ *client) error {
-		opts := operator.LettersOptions{Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID}
+		progress := newProgressBar(t)
+		opts := operator.LettersOptions{
+			Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID,
+			Progress: func(done, of uint64) { progress.show("dead letters read", done, of) },
+		}
 		preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
 		if c.DryRun {
 			opts.Preview = preview.write
 		}
 		s, err := o.SelectLetters(ctx, opts)
+		progress.clear()
 		if err := errors.Join(err, preview.flush()); err != nil {
 			return err
 		}

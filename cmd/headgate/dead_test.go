@@ -70,18 +70,19 @@ func TestDeadList_FiltersLetters(t *testing.T) {
 	tests := []struct {
 		name, args, want string
 	}{
-		{"all", "", "1 2 3 4"},
-		{"of a worker", "--worker connections", "1 2 4"},
-		{"of a type", "--type connection.connected", "1 4"},
-		{"of a company", "--company c-1", "1 3"},
+		{"all", "", "4 3 2 1"},
+		{"of a worker", "--worker connections", "4 2 1"},
+		{"of a type", "--type connection.connected", "4 1"},
+		{"of a company", "--company c-1", "3 1"},
 		{"of a connection", "--connection x-4", "4"},
-		{"of a cause", "--cause attempts", "1 2 3 4"},
+		{"of a cause", "--cause attempts", "4 3 2 1"},
 		{"of another cause", "--cause panic", ""},
-		{"of events", "--id msg_1 --id msg_3", "1 3"},
+		{"of events", "--id msg_1 --id msg_3", "3 1"},
 		{"of all three", "--worker connections --type connection.connected --company c-2", "4"},
-		{"since a time", "--since " + middle.Format(time.RFC3339Nano), "3 4"},
-		{"until a time", "--until " + middle.Format(time.RFC3339Nano), "1 2"},
-		{"since some time ago", "--since 3d", "1 2 3 4"},
+		{"since a time", "--since " + middle.Format(time.RFC3339Nano), "4 3"},
+		{"until a time", "--until " + middle.Format(time.RFC3339Nano), "2 1"},
+		{"since some time ago", "--since 3d", "4 3 2 1"},
+		{"before a number", "--before 3", "2 1"},
 		{"until long ago", "--until 2000-01-01", ""},
 		{"of a worker without any", "--worker nobody", ""},
 	}
@@ -103,7 +104,7 @@ func TestDeadList_FiltersLetters(t *testing.T) {
 		})
 	}
 	c := r.headgate(0, "dead", "list")
-	contains(t, c.out.lines()[0], "1\t", "\tconnections\tconnection.connected\tc-1\tmsg_1\tattempts\tledger is still closed")
+	contains(t, c.out.lines()[3], "1\t", "\tconnections\tconnection.connected\tc-1\tmsg_1\tattempts\tledger is still closed")
 	contains(t, r.headgate(0, "dead", "list", "-o", "wide").out.lines()[0], "\t12\tattempts\t")
 	if strings.Contains(c.out.String(), "payload") {
 		t.Errorf("it prints a payload: %s", &c.out)
@@ -115,7 +116,7 @@ func TestDeadList_ListsOpenLettersOnly(t *testing.T) {
 	r := newBrokerWithLetters(t)
 	r.headgate(0, "dead", "replay", "1", "3", "--redrive-id", "monday")
 	c := r.headgate(0, "dead", "list")
-	if got := c.out.lines(); len(got) != 2 || !strings.Contains(got[0], "msg_2") || !strings.Contains(got[1], "msg_4") {
+	if got := c.out.lines(); len(got) != 2 || !strings.Contains(got[0], "msg_4") || !strings.Contains(got[1], "msg_2") {
 		t.Errorf("dead list prints %q; want the letters of msg_2 and msg_4", got)
 	}
 	contains(t, c.err.String(), "2 dead letters", "2 more were given again: --all shows them")
@@ -127,10 +128,38 @@ func TestDeadList_ListsOpenLettersOnly(t *testing.T) {
 	if len(got) != 4 {
 		t.Fatalf("dead list --all prints %q; want four letters", got)
 	}
-	contains(t, got[0], "msg_1", "\tgiven: waiting\t", "\t"+printable(by)+"\t", time.Now().UTC().Format("2006-"))
-	contains(t, got[1], "msg_2", "\topen\t")
+	contains(t, got[3], "msg_1", "\tgiven: waiting\t", "\t"+printable(by)+"\t", time.Now().UTC().Format("2006-"))
+	contains(t, got[2], "msg_2", "\topen\t")
 	contains(t, r.headgate(0, "dead", "show", "3").out.String(), "given: waiting", "given again", "by "+printable(by)+", redrive monday: waiting")
-	contains(t, r.headgate(0, "dead", "list", "--all", "--json").out.lines()[2], `"state":"given"`, `"given":[{"redrive":"monday"`, `"outcome":"waiting"`)
+	contains(t, r.headgate(0, "dead", "list", "--all", "--json").out.lines()[1], `"state":"given"`, `"given":[{"redrive":"monday"`, `"outcome":"waiting"`)
+}
+
+// A terminal gets a page, and the number before which the next begins; a file gets all.
+func TestDeadList_PrintsPages(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, stream.WorkerSpec{Name: "connections"})
+	for i := range pageSize + 2 {
+		r.bury("connections", "connection.connected", "c-1", fmt.Sprintf("msg_%d", i+1))
+	}
+	if got := r.headgate(0, "dead", "list").out.lines(); len(got) != pageSize+2 {
+		t.Errorf("dead list prints %d lines into a file; want all %d letters", len(got), pageSize+2)
+	}
+	list := func(args ...string) (out, err *screen) {
+		t.Helper()
+		out, err = new(screen), new(screen)
+		terminal := &terminal{out: out, err: err, width: 100, now: time.Now}
+		if code := run(t.Context(), append([]string{"dead", "list", "--nats-url", r.URL}, args...), terminal); code != 0 {
+			t.Fatalf("dead list %q exits with %d: %s", args, code, err)
+		}
+		return out, err
+	}
+	out, said := list()
+	contains(t, said.String(), fmt.Sprintf("%d dead letters, and more: --before 3 lists them", pageSize))
+	if got := out.lines(); len(got) != pageSize+1 {
+		t.Errorf("dead list prints %d lines on a terminal; want a header and %d letters", len(got), pageSize)
+	}
+	_, said = list("--before", "3")
+	contains(t, said.String(), "2 dead letters\n")
 }
 
 func TestDeadShow_PrintsPayloadOnRequest(t *testing.T) {
@@ -249,7 +278,7 @@ func TestDeadReplay_TakesNumbersFromTheInput(t *testing.T) {
 		return begin(t, input, append([]string{"dead", "replay", "-", "--nats-url", r.URL}, args...)...).exit(want)
 	}
 	ids := r.headgate(0, "dead", "list", "--worker", "connections", "-o", "id").out.String()
-	if ids != "1\n2\n4\n" {
+	if ids != "4\n2\n1\n" {
 		t.Fatalf("dead list -o id prints %q; want the numbers of three letters", ids)
 	}
 	contains(t, replay(0, ids).out.String(), "3 dead letters of 3 given again")

@@ -111,9 +111,14 @@ func eventSearch(t *terminal, id string) (inspect.Search, func()) {
 	progress := newProgressBar(t)
 	return inspect.Search{
 		ID:       id,
-		Scanning: func(reason string) { fmt.Fprintf(t.err, "%s: reading the stream\n", reason) },
+		Scanning: scanning(t, "the stream"),
 		Progress: func(done, of uint64) { progress.show("events", done, of) },
 	}, progress.clear
+}
+
+// scanning returns a function that says why all of something is read.
+func scanning(t *terminal, what string) func(reason string) {
+	return func(reason string) { fmt.Fprintf(t.err, "%s: reading %s\n", reason, what) }
 }
 
 // errOneEvent ends a list that is that of one event.

@@ -67,6 +67,24 @@ type listFlags struct {
 	Limit       limitFlag `name:"limit" env:"-" placeholder:"N" help:"List at most N, in the order of the list. Default: all."`
 }
 
+// pageFlags are the flags of a list that is printed newest first, page by page.
+type pageFlags struct {
+	outputFlags `embed:""`
+	Limit       limitFlag `name:"limit" env:"-" placeholder:"N" help:"List at most N, the newest. Default: 50 on a terminal, and otherwise all."`
+	Before      uint64    `name:"before" env:"-" placeholder:"NUMBER" help:"List only what is before this number, as the last line of a list that has more says."`
+}
+
+// pageSize is how many records a page on a terminal has.
+const pageSize = 50
+
+// page returns the flags with the limit that they have by default.
+func (f pageFlags) page(t *terminal) listFlags {
+	if f.Limit == 0 && t.width > 0 && f.forPeople() {
+		f.Limit = pageSize
+	}
+	return listFlags{outputFlags: f.outputFlags, Limit: f.Limit}
+}
+
 // A limitFlag is a number of records on the command line, at least 1; without the flag it is 0. A limit of 0 that means all would turn
 // the empty result of a calculation into everything.
 type limitFlag int
@@ -116,7 +134,8 @@ type listing[T any] struct {
 	noun    string // of one record, as "dead letter"
 	id      func(T) string
 	columns []column[T]
-	member  *member // of the JSON document beside its records; nil for none
+	member  *member        // of the JSON document beside its records; nil for none
+	number  func(T) uint64 // for --before; nil without that flag
 }
 
 // A member is a member of a JSON document.
@@ -138,12 +157,14 @@ func (l listing[T]) live(t *terminal, f outputFlags) recordWriter[T] {
 // function and returns it. A JSON document that an error ends is incomplete, so that it is not taken for the whole list.
 func (l listing[T]) print(t *terminal, f listFlags, scan func(each func(T) error) error) error {
 	w := l.writer(t, f.outputFlags)
-	n := 0
+	n, last := 0, uint64(0)
 	err := scan(func(v T) error {
 		if f.Limit > 0 && n == int(f.Limit) {
 			return errLimit
 		}
-		n++
+		if n++; l.number != nil {
+			last = l.number(v)
+		}
 		return w.write(v)
 	})
 	more := errors.Is(err, errLimit)
@@ -154,7 +175,10 @@ func (l listing[T]) print(t *terminal, f listFlags, scan func(each func(T) error
 		return err
 	}
 	said := plural(n, l.noun)
-	if more {
+	switch {
+	case more && l.number != nil:
+		said += fmt.Sprintf(", and more: --before %d lists them", last)
+	case more:
 		said += ", and more: --limit was reached"
 	}
 	fmt.Fprintln(t.err, said)

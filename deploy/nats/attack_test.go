@@ -393,7 +393,7 @@ func requests(pattern string) []*nats.Msg {
 		// The answer is that of a pause which is over.
 		return bodies(strings.Replace(pattern, "*", "connections", 1), "", `{"pause_until":"0001-01-01T00:00:00Z"}`)
 	case pattern == "codat.find":
-		return bodies(pattern, "", `{"id":"x"}`)
+		return bodies(pattern, "", `{"id":"x"}`, `{"ids":["x"]}`)
 	case strings.HasPrefix(pattern, "codat.plans."):
 		return bodies(strings.Replace(pattern, "*", "submit", 1), "", "{}")
 	case strings.HasPrefix(pattern, "$JS.ACK.*"):

@@ -226,9 +226,14 @@ func (f Filter) Match(l Letter) bool {
 // List calls each with every letter that f chooses and that was buried before List began, oldest first,
 // until each returns an error, which List then returns.
 func List(ctx context.Context, js jetstream.JetStream, s stream.Source, f Filter, each func(Letter) error) error {
-	o := stream.ReadOptions{Since: f.Since, Filters: []string{s.DeadSubject(cmp.Or(f.Worker, "*"), string(cmp.Or(f.Type, ">")))}}
+	return f.Read(ctx, js, s, stream.ReadOptions{Since: f.Since}, each)
+}
+
+// Read does what List does, with those letters among the messages of the archive that o chooses. It sets o.Filters.
+func (f Filter) Read(ctx context.Context, js jetstream.JetStream, s stream.Source, o stream.ReadOptions, each func(Letter) error) error {
+	o.Filters = []string{s.DeadSubject(cmp.Or(f.Worker, "*"), string(cmp.Or(f.Type, ">")))}
 	_, err := stream.Read(ctx, js, s.DeadStream(), o, func(m *jetstream.RawStreamMsg) error {
-		if l := open(s, m); f.Match(l) {
+		if l := Open(s, m); f.Match(l) {
 			return each(l)
 		}
 		return nil
@@ -248,16 +253,16 @@ func Get(ctx context.Context, js jetstream.JetStream, s stream.Source, number ui
 	if err != nil {
 		return Letter{}, fmt.Errorf("dead letter %d: %w", number, err)
 	}
-	return open(s, m), nil
+	return Open(s, m), nil
 }
 
 // Read is the letter that Bury published as m. Buried and Number are zero: they are the archive's.
 func Read(s stream.Source, m *nats.Msg) Letter {
-	return open(s, &jetstream.RawStreamMsg{Subject: m.Subject, Header: m.Header, Data: m.Data})
+	return Open(s, &jetstream.RawStreamMsg{Subject: m.Subject, Header: m.Header, Data: m.Data})
 }
 
-// open reads a letter back. A header that cannot be read leaves its field zero.
-func open(s stream.Source, m *jetstream.RawStreamMsg) Letter {
+// Open is the letter that was read from the archive as m. A header that cannot be read leaves its field zero.
+func Open(s stream.Source, m *jetstream.RawStreamMsg) Letter {
 	h, e := m.Header, s.OpenRaw(m)
 	attempts, _ := strconv.Atoi(h.Get(HeaderAttempts))
 	first, _ := time.Parse(time.RFC3339Nano, h.Get(HeaderFirstAttempt))

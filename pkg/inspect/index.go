@@ -39,6 +39,11 @@ func (b *block) sequences(to []uint64, hash uint32) []uint64 {
 			to = append(to, b.number*blockSize+v&(blockSize-1))
 		}
 	}
+	return b.sorted(to, hash)
+}
+
+// sorted appends those of a block that is sorted.
+func (b *block) sorted(to []uint64, hash uint32) []uint64 {
 	i := sort.Search(len(b.hashes), func(i int) bool { return b.hashes[i] >= hash })
 	for ; i < len(b.hashes) && b.hashes[i] == hash; i++ {
 		to = append(to, b.number*blockSize+uint64(b.places[i]))
@@ -204,6 +209,31 @@ func (x *index) sequences(id string, before uint64, atLeast int) (all []uint64, 
 		}
 	}
 	return all, false
+}
+
+// places returns the messages that may have one of some ids, sorted, each once.
+func (x *index) places(ids []string) (all []uint64) {
+	hashes := make([]uint32, len(ids))
+	for i, id := range ids {
+		hashes[i] = x.hash(id)
+	}
+	slices.Sort(hashes)
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, b := range x.blocks {
+		for _, v := range b.open { // once for all: they are in no order
+			if _, found := slices.BinarySearch(hashes, uint32(v>>16)); found {
+				all = append(all, b.number*blockSize+v&(blockSize-1))
+			}
+		}
+		for _, hash := range hashes {
+			all = b.sorted(all, hash)
+		}
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	from, _ := slices.BinarySearch(all, x.from)
+	return all[from:]
 }
 
 // IndexState says what an Index holds.

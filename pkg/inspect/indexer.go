@@ -34,32 +34,68 @@ const (
 	waiting      = 64          // requests that wait
 )
 
-// An Index finds the stored messages of a source by their ids. It is built newest first, by reading the stream in ranges, and
-// kept by following the stream; it is in memory only. It holds hashes of ids and places, no text of an event, and reads each
-// message that it answers with, so that it never answers with one that is not stored. It is safe for concurrent use.
+// An Index finds the stored messages of a source by their ids, and the dead letters by their webhook-ids. It is built newest
+// first, by reading the streams in ranges, and kept by following them; it is in memory only. It holds hashes of ids and places, no
+// text of an event. It is safe for concurrent use.
 type Index struct {
+	indexer // of the events
+	letters indexer
+	source  stream.Source
+	atMost  time.Duration // searchTime
+}
+
+// lettersPart is which part of the memory of an Index the dead letters have.
+const lettersPart = 8
+
+// NewIndex returns an index of at most limit bytes, which is at least MinIndexBytes. About 25 MB hold a million events; of more than
+// fit, it holds the newest. An eighth of the limit is for dead letters: a million in 8 MB. It needs the permissions of stream.Read and
+// stream.Follow on the streams of the source's events and dead letters.
+func NewIndex(js jetstream.JetStream, s stream.Source, limit int) *Index {
+	events := func(m *jetstream.RawStreamMsg) []string { return idsOf(NewEvent(s, m), m.Data) }
+	letters := func(m *jetstream.RawStreamMsg) []string { return []string{s.OpenRaw(m).ID} }
+	return &Index{
+		indexer: indexer{js: js, stream: s.Stream(), ids: events, index: newIndex(limit - limit/lettersPart), ranges: rangeSize},
+		letters: indexer{js: js, stream: s.DeadStream(), ids: letters, index: newIndex(limit / lettersPart), ranges: rangeSize},
+		source:  s, atMost: searchTime,
+	}
+}
+
+// State says what the index holds now of the events. Bytes are those of the dead letters too.
+func (x *Index) State() IndexState {
+	s := x.index.state()
+	s.Bytes += x.letters.index.state().Bytes
+	return s
+}
+
+// Run builds and keeps the index until ctx ends. It begins again when a stream was made again, and tries again after an error,
+// which it gives to failed each time, one after the other. Between two tries it waits for 2 s, and up to a minute while they fail.
+func (x *Index) Run(ctx context.Context, failed func(error)) {
+	var one sync.Mutex
+	inTurn := func(err error) {
+		one.Lock()
+		defer one.Unlock()
+		failed(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { x.letters.keep(ctx, inTurn) })
+	x.keep(ctx, inTurn)
+	running.Wait()
+}
+
+// An indexer builds and keeps the index of one stream.
+type indexer struct {
 	js     jetstream.JetStream
-	source stream.Source
+	stream string
+	ids    func(*jetstream.RawStreamMsg) []string
 	index  *index
-	ranges uint64        // rangeSize
-	atMost time.Duration // searchTime
+	ranges uint64 // rangeSize
 
 	mu      sync.Mutex
 	created time.Time // of the stream that it knows; zero before it knows one
 }
 
-// NewIndex returns an index of at most limit bytes, which is at least MinIndexBytes. About 25 MB hold a million events; of more than
-// fit, it holds the newest. It needs the permissions of stream.Read and stream.Follow on the source's stream.
-func NewIndex(js jetstream.JetStream, s stream.Source, limit int) *Index {
-	return &Index{js: js, source: s, index: newIndex(limit), ranges: rangeSize, atMost: searchTime}
-}
-
-// State says what the index holds now.
-func (x *Index) State() IndexState { return x.index.state() }
-
-// Run builds and keeps the index until ctx ends. It begins again when the stream was made again, and tries again after an error,
-// which it gives to failed each time, one after the other. Between two tries it waits for 2 s, and up to a minute while they fail.
-func (x *Index) Run(ctx context.Context, failed func(error)) {
+// keep does what Index.Run says, for one stream.
+func (x *indexer) keep(ctx context.Context, failed func(error)) {
 	var again retry
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -76,10 +112,10 @@ func (x *Index) Run(ctx context.Context, failed func(error)) {
 }
 
 // run follows one stream until it ends or is no longer the same.
-func (x *Index) run(ctx context.Context, failed func(error)) error {
-	info, err := streamInfo(ctx, x.js, x.source.Stream(), "")
+func (x *indexer) run(ctx context.Context, failed func(error)) error {
+	info, err := streamInfo(ctx, x.js, x.stream, "")
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", x.source.Stream(), err)
+		return fmt.Errorf("stream %s: %w", x.stream, err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -99,7 +135,7 @@ func (x *Index) run(ctx context.Context, failed func(error)) error {
 	return context.Cause(ctx)
 }
 
-func (x *Index) begin(info *jetstream.StreamInfo) {
+func (x *indexer) begin(info *jetstream.StreamInfo) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.created = info.Created
@@ -107,17 +143,17 @@ func (x *Index) begin(info *jetstream.StreamInfo) {
 }
 
 // follow adds what is stored from now on.
-func (x *Index) follow(ctx context.Context, info *jetstream.StreamInfo) error {
+func (x *indexer) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 	o := stream.ReadOptions{After: info.State.LastSeq, Created: info.Created}
-	return stream.Follow(ctx, x.js, x.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
-		x.index.addNewer(m.Sequence, m.Time, idsOf(NewEvent(x.source, m), m.Data))
+	return stream.Follow(ctx, x.js, x.stream, o, func(m *jetstream.RawStreamMsg) error {
+		x.index.addNewer(m.Sequence, m.Time, x.ids(m))
 		return nil
 	})
 }
 
 // build adds what was stored before, newest first, until it has all, or all that fits. It reads a range again after an
 // error, which it gives to failed.
-func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo, failed func(error)) error {
+func (x *indexer) build(ctx context.Context, info *jetstream.StreamInfo, failed func(error)) error {
 	var again retry
 	for ctx.Err() == nil {
 		from := x.covers().From
@@ -128,11 +164,11 @@ func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo, failed fu
 		var all []posting
 		var stored time.Time
 		o := stream.ReadOptions{After: after, Through: from - 1, Created: info.Created}
-		_, err := stream.Read(ctx, x.js, x.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
+		_, err := stream.Read(ctx, x.js, x.stream, o, func(m *jetstream.RawStreamMsg) error {
 			if stored.IsZero() {
 				stored = m.Time
 			}
-			all = x.index.postings(all, m.Sequence, m.Time, idsOf(NewEvent(x.source, m), m.Data))
+			all = x.index.postings(all, m.Sequence, m.Time, x.ids(m))
 			return nil
 		})
 		switch {
@@ -141,7 +177,7 @@ func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo, failed fu
 		case errors.Is(err, stream.ErrRemade):
 			return err
 		case err != nil:
-			failed(fmt.Errorf("messages before %d: %w", from, err))
+			failed(fmt.Errorf("messages of %s before %d: %w", x.stream, from, err))
 			again.wait(ctx)
 			continue
 		case !x.index.addOlder(after+1, stored, all):
@@ -154,12 +190,12 @@ func (x *Index) build(ctx context.Context, info *jetstream.StreamInfo, failed fu
 
 // trim drops what has expired, and ends when the stream has lost messages that the index knows: a server that makes a stream
 // anew, because it has lost its disk and had the only copy, keeps the time at which it was made and counts from 1.
-func (x *Index) trim(ctx context.Context, _ *jetstream.StreamInfo) error {
+func (x *indexer) trim(ctx context.Context, _ *jetstream.StreamInfo) error {
 	for ctx.Err() == nil {
 		through := x.covers().Through
-		info, err := streamInfo(ctx, x.js, x.source.Stream(), "")
+		info, err := streamInfo(ctx, x.js, x.stream, "")
 		if err == nil && info.State.LastSeq < through {
-			return fmt.Errorf("stream %s has lost messages: %w", x.source.Stream(), stream.ErrRemade)
+			return fmt.Errorf("stream %s has lost messages: %w", x.stream, stream.ErrRemade)
 		}
 		if err == nil {
 			x.index.trim(info.State.FirstSeq)
@@ -213,10 +249,14 @@ func enqueue(requests chan<- *nats.Msg, m *nats.Msg) {
 func (x *Index) respond(ctx context.Context, m *nats.Msg) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	var q Search
+	var q indexRequest
 	answer, err := indexAnswer{}, json.Unmarshal(m.Data, &q)
-	if err == nil {
-		answer, err = x.search(ctx, q)
+	switch {
+	case err != nil:
+	case len(q.IDs) > 0:
+		answer, err = x.places(q.IDs)
+	default:
+		answer, err = x.search(ctx, q.Search)
 	}
 	if err != nil {
 		answer = indexAnswer{Error: err.Error()}
@@ -263,7 +303,7 @@ func (a indexAnswer) at(now indexAnswer) (indexAnswer, error) {
 }
 
 // covers returns an answer without matches.
-func (x *Index) covers() indexAnswer {
+func (x *indexer) covers() indexAnswer {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	a := indexAnswer{Created: x.created}
@@ -296,7 +336,7 @@ func (x *Index) collect(ctx context.Context, q Search, a *indexAnswer) error {
 
 // read adds those of some messages that match, and reports whether an answer needs no more.
 func (x *Index) read(ctx context.Context, q Search, some []uint64, a *indexAnswer) (enough bool, err error) {
-	err = stream.GetAll(ctx, x.js, x.source.Stream(), some, func(m *jetstream.RawStreamMsg) bool {
+	err = stream.GetAll(ctx, x.js, x.stream, some, func(m *jetstream.RawStreamMsg) bool {
 		if m.Time.Before(q.oldest()) {
 			enough = true // what is older was stored before
 			return false

@@ -522,9 +522,9 @@ func TestIndex_RefusesWhatDoesNotFit(t *testing.T) {
 		{strings.Repeat("x", maxRequest), "too long"},
 		{"x", "too many requests wait"},
 	} {
-		_, err := requestIndex(t.Context(), s.NC, source, Search{ID: tt.id})
+		_, err := requestIndex(t.Context(), s.NC, source, indexRequest{Search: Search{ID: tt.id}})
 		for errors.Is(err, context.DeadlineExceeded) { // the machine is slow
-			_, err = requestIndex(t.Context(), s.NC, source, Search{ID: tt.id})
+			_, err = requestIndex(t.Context(), s.NC, source, indexRequest{Search: Search{ID: tt.id}})
 		}
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("a request of %d bytes: %v; want %q", len(tt.id), err, tt.want)

@@ -206,7 +206,7 @@ func (f *search) askIndex(ctx context.Context) (indexAnswer, error) {
 	if q.Limit > 0 {
 		q.Limit -= f.found
 	}
-	page, err := requestIndex(ctx, f.js.Conn(), f.source, q)
+	page, err := requestIndex(ctx, f.js.Conn(), f.source, indexRequest{Search: q})
 	if err == nil && (!page.Created.Equal(f.info.Created) || page.Through > f.info.State.LastSeq && f.isStale(ctx, page)) {
 		err = errors.New("the index of headgate watch is that of an earlier stream")
 	}
@@ -232,10 +232,20 @@ type indexAnswer struct {
 	// Next is Before of the request for what follows. Zero: there is no more.
 	Next  uint64 `json:"next,omitempty"`
 	Error string `json:"error,omitempty"`
+
+	// Events and Letters answer a request with IDs.
+	Events  *Places `json:"events,omitempty"`
+	Letters *Places `json:"letters,omitempty"`
+}
+
+// indexRequest is a request to the index: a Search, or IDs, of which it asks where their messages are.
+type indexRequest struct {
+	Search
+	IDs []string `json:"ids,omitempty"`
 }
 
 // requestIndex asks once. The error says why there is no answer.
-func requestIndex(ctx context.Context, nc *nats.Conn, s stream.Source, q Search) (indexAnswer, error) {
+func requestIndex(ctx context.Context, nc *nats.Conn, s stream.Source, q indexRequest) (indexAnswer, error) {
 	body, err := json.Marshal(q)
 	if err != nil {
 		return indexAnswer{}, err

@@ -1,15 +1,13 @@
 package operator
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/stream"
@@ -68,24 +66,93 @@ const (
 // clockSkew is by how much the clocks of the servers and of the operators may differ.
 const clockSkew = 5 * time.Second
 
-// Letters calls each with every dead letter that f chooses and that was stored before Letters began, oldest first, without
-// its headers and its body, until each returns an error, which Letters then returns. What came of a letter is read from the
-// redrives in the source's stream, the operators' records and the claims: all in batches, none for each letter. Letters that
-// were stored before f.Since are not read, so that Replaces does not name them.
-func Letters(ctx context.Context, js jetstream.JetStream, s stream.Source, f deadletter.Filter, each func(Letter) error) error {
-	b, err := readBook(ctx, js, s, f)
+// A LettersQuery chooses dead letters. The zero value chooses all.
+type LettersQuery struct {
+	deadletter.Filter
+	// Before chooses only letters with a lower number. Zero: all.
+	Before uint64
+	// Scanning is called before all letters are read at once, because the index of headgate watch does not tell what came of
+	// them, with the reason. May be nil.
+	Scanning func(reason string)
+	// Progress is called while letters are read, with how many of about how many are done. May be nil.
+	Progress func(done, of uint64)
+}
+
+const (
+	firstRange   = 64   // numbers of the archive that are read first
+	largestRange = 2048 // numbers that are read at once
+)
+
+// Letters calls each with every dead letter that q chooses and that was stored before Letters began, newest first, without
+// its headers and its body, until each returns an error, which Letters then returns. It reads the archive in ranges. What came of
+// the letters of a range is read from the redrives in the source's stream, the operators' records and the claims; the index of
+// headgate watch tells where the redrives and the other letters of their events are. Where no index answers, all letters of the worker
+// and the type of q are read at once: the result is the same, but letters that were stored before q.Since are not read then, so that
+// Replaces does not name them.
+func Letters(ctx context.Context, js jetstream.JetStream, s stream.Source, q LettersQuery, each func(Letter) error) error {
+	r := letterReader{js: js, source: s, filter: q.Filter, scanning: q.Scanning, progress: q.Progress}
+	after, through, err := q.bounds(ctx, js, s)
 	if err != nil {
 		return err
 	}
-	for _, l := range b.letters {
-		if !f.Match(l.Letter) {
-			continue
-		}
-		if err := each(*l); err != nil {
+	all := through - min(after, through)
+	for size := uint64(firstRange); through > after; size = min(2*size, largestRange) {
+		from := max(after, through-min(size, through))
+		var some []hashedLetter
+		err := q.Read(ctx, js, s, stream.ReadOptions{After: from, Through: through}, func(l deadletter.Letter) error {
+			some = append(some, hashLetter(l))
+			return nil
+		})
+		if err != nil {
 			return err
+		}
+		letters, err := r.read(ctx, some)
+		if err != nil {
+			return err
+		}
+		for _, l := range slices.Backward(letters) {
+			if err := each(l); err != nil {
+				return err
+			}
+		}
+		if through = from; q.Progress != nil {
+			q.Progress(all-(through-after), all)
 		}
 	}
 	return nil
+}
+
+// clockStep is by how much a letter may have an earlier time than one before it: the next leader of the archive has another clock.
+const clockStep = time.Minute
+
+// bounds returns between which numbers all letters are that q chooses, as far as that is known without reading them.
+func (q LettersQuery) bounds(ctx context.Context, js jetstream.JetStream, s stream.Source) (after, through uint64, err error) {
+	st, err := js.Stream(ctx, s.DeadStream())
+	if err != nil {
+		return 0, 0, fmt.Errorf("stream %s: %w", s.DeadStream(), err)
+	}
+	state := st.CachedInfo().State
+	after, through = max(state.FirstSeq, 1)-1, state.LastSeq
+	if q.Before != 0 {
+		through = min(through, q.Before-1)
+	}
+	for at, bound := range map[time.Time]*uint64{q.Since.Add(-clockStep): &after, q.Until.Add(clockStep): &through} {
+		if bound == &after && q.Since.IsZero() || bound == &through && q.Until.IsZero() {
+			continue
+		}
+		n, err := stream.SequenceAt(ctx, js, s.DeadStream(), at)
+		switch {
+		case err != nil:
+			return 0, 0, err
+		case bound == &after && n == 0: // all are older
+			after = through
+		case bound == &after:
+			after = max(after, n-1)
+		case n != 0:
+			through = min(through, n-1)
+		}
+	}
+	return after, through, nil
 }
 
 // ReadLetter returns the dead letter of a number, with its headers and its body. It returns deadletter.ErrNotFound when the
@@ -95,21 +162,20 @@ func ReadLetter(ctx context.Context, js jetstream.JetStream, s stream.Source, nu
 	if err != nil {
 		return Letter{}, err
 	}
-	b, err := readBook(ctx, js, s, deadletter.Filter{Worker: l.Worker, Type: codat.Pattern(l.Type)})
+	r := letterReader{js: js, source: s, filter: deadletter.Filter{Worker: l.Worker, Type: codat.Pattern(l.Type)}}
+	letters, err := r.read(ctx, []hashedLetter{hashLetter(l)})
 	if err != nil {
 		return Letter{}, err
 	}
-	read := Letter{Letter: l, State: LetterOpen} // when it was stored after the reading began
-	if i, ok := b.find(number); ok {
-		read = *b.letters[i]
-		read.Letter = l
-	}
+	read := letters[0]
+	read.Letter = l
 	return read, nil
 }
 
-// lettersOf returns the letters of the numbers, in their order.
+// lettersOf returns the letters of the numbers, in the order of the archive.
 func lettersOf(ctx context.Context, js jetstream.JetStream, s stream.Source, numbers []uint64) ([]Letter, error) {
-	letters := make([]Letter, len(numbers))
+	numbers = slices.Compact(slices.Sorted(slices.Values(numbers)))
+	letters := make([]hashedLetter, len(numbers))
 	workers := map[string]bool{}
 	var f deadletter.Filter
 	for i, n := range numbers {
@@ -117,9 +183,8 @@ func lettersOf(ctx context.Context, js jetstream.JetStream, s stream.Source, num
 		if err != nil {
 			return nil, err
 		}
-		l.Header, l.Body = nil, nil
-		letters[i] = Letter{Letter: l, State: LetterOpen} // when it was stored after the reading below began
-		if since := l.Buried.Add(-clockSkew); f.Since.IsZero() || since.Before(f.Since) {
+		letters[i] = hashLetter(l)
+		if since := l.Buried.Add(-clockStep); f.Since.IsZero() || since.Before(f.Since) {
 			f.Since = since
 		}
 		f.Worker, workers[l.Worker] = l.Worker, true
@@ -127,202 +192,20 @@ func lettersOf(ctx context.Context, js jetstream.JetStream, s stream.Source, num
 	if len(workers) > 1 {
 		f.Worker = ""
 	}
-	b, err := readBook(ctx, js, s, f)
-	for i, n := range numbers {
-		if at, ok := b.find(n); ok {
-			letters[i] = *b.letters[at]
+	r := letterReader{js: js, source: s, filter: f}
+	var all []Letter
+	for some := range slices.Chunk(letters, largestRange) {
+		read, err := r.read(ctx, some)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, read...)
 	}
-	return letters, err
+	return all, nil
 }
 
 // toGive reports whether a redrive gives a letter: an open one, or one that the same redrive has given before.
 func (l Letter) toGive(redrive string) bool {
 	n := len(l.Given)
 	return l.State == LetterOpen || l.State != LetterReplaced && redrive != "" && l.Given[n-1].Redrive == redrive
-}
-
-// A book holds dead letters, by event.
-type book struct {
-	js      jetstream.JetStream
-	source  stream.Source
-	filter  deadletter.Filter // without Until and Cause: a newer letter replaces an older one
-	letters []*Letter         // by number
-	events  map[eventKey][]*deadEvent
-}
-
-// An eventKey identifies an event of a worker. Only with the body is it unique: an early version named events by their
-// sequence, and a stream that is made again counts from 1.
-type eventKey struct {
-	worker, id string
-	sequence   uint64
-}
-
-// A deadEvent is an event with its dead letters of one worker.
-type deadEvent struct {
-	sum     [sha256.Size]byte // of the body
-	noBody  bool
-	letters []*Letter // oldest first
-	givings map[string]*giving
-}
-
-// giving is a redrive on its way into a Letter.
-type giving struct {
-	Giving
-	named uint64 // the number of the newest letter that a record names
-}
-
-// readBook reads letters and what came of them. A redrive is stored after its letter, and a claim is written after its
-// redrive, so it reads in this order: what moves meanwhile looks older than it is, and nothing looks done that is not.
-func readBook(ctx context.Context, js jetstream.JetStream, s stream.Source, f deadletter.Filter) (*book, error) {
-	b := &book{js: js, source: s, filter: f, events: map[eventKey][]*deadEvent{}}
-	b.filter.Until, b.filter.Cause = time.Time{}, ""
-	err := deadletter.List(ctx, js, s, b.filter, func(l deadletter.Letter) error {
-		b.add(l)
-		return nil
-	})
-	if err != nil || len(b.letters) == 0 {
-		return b, err
-	}
-	if err := b.readRedrives(ctx); err != nil {
-		return b, err
-	}
-	if err := b.readRecords(ctx); err != nil {
-		return b, err
-	}
-	var asked []openGiving
-	for _, events := range b.events {
-		for _, e := range events {
-			asked = append(asked, e.assign()...)
-		}
-	}
-	if err := b.readOutcomes(ctx, asked); err != nil {
-		return b, err
-	}
-	for _, l := range b.letters {
-		l.judge()
-	}
-	return b, nil
-}
-
-// add adds a letter, without what it does not need.
-func (b *book) add(l deadletter.Letter) {
-	key, sum := eventKey{l.Worker, l.WebhookID, l.Sequence}, sha256.Sum256(l.Body)
-	l.Header, l.Body = nil, nil
-	e := b.event(key, sum, l.NoBody)
-	if e == nil {
-		e = &deadEvent{sum: sum, noBody: l.NoBody}
-		b.events[key] = append(b.events[key], e)
-	}
-	letter := &Letter{Letter: l}
-	if n := len(e.letters); n > 0 {
-		older := e.letters[n-1]
-		older.ReplacedBy, letter.Replaces = l.Number, older.Number
-	}
-	e.letters = append(e.letters, letter)
-	b.letters = append(b.letters, letter)
-}
-
-// event returns the event with this body, or nil. A letter without a body may be of any.
-func (b *book) event(key eventKey, sum [sha256.Size]byte, noBody bool) *deadEvent {
-	for _, e := range b.events[key] {
-		if e.sum == sum || e.noBody || noBody {
-			return e
-		}
-	}
-	return nil
-}
-
-// find returns the place of a number among the letters, or where it would be.
-func (b *book) find(number uint64) (int, bool) {
-	return slices.BinarySearchFunc(b.letters, number, func(l *Letter, n uint64) int { return cmp.Compare(l.Number, n) })
-}
-
-// since is when the oldest letter was stored, and a little before.
-func (b *book) since() time.Time {
-	oldest := b.letters[0].Buried // a server's clock may have been set back since
-	for _, l := range b.letters {
-		if l.Buried.Before(oldest) {
-			oldest = l.Buried
-		}
-	}
-	return oldest.Add(-clockSkew)
-}
-
-// giving returns the redrive of an event that has this ID.
-func (e *deadEvent) giving(id string) *giving {
-	if e.givings == nil {
-		e.givings = map[string]*giving{}
-	}
-	g := e.givings[id]
-	if g == nil {
-		g = &giving{Giving: Giving{Redrive: id}}
-		e.givings[id] = g
-	}
-	return g
-}
-
-// readRedrives reads the redrives of the letters' events from the source's stream, which keeps them as long as events.
-func (b *book) readRedrives(ctx context.Context) error {
-	o := stream.ReadOptions{Since: b.since(), Filters: []string{b.source.RedriveFilter(cmp.Or(b.filter.Worker, "*"))}}
-	_, err := stream.Read(ctx, b.js, b.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
-		opened := b.source.OpenRaw(m)
-		key := eventKey{b.source.WorkerOf(m.Subject), opened.ID, opened.Sequence}
-		if len(b.events[key]) == 0 {
-			return nil
-		}
-		if e := b.event(key, sha256.Sum256(m.Data), false); e != nil {
-			g := e.giving(opened.Redrive)
-			g.At, g.sequence = m.Time, m.Sequence
-		}
-		return nil
-	})
-	return err
-}
-
-// assign gives each redrive to the letter that it was made of, and returns those whose outcome is not known.
-func (e *deadEvent) assign() (unknown []openGiving) {
-	for _, g := range e.givings {
-		last := len(e.letters) - 1
-		for i, l := range e.letters {
-			if l.Redrive == g.Redrive {
-				last, g.Outcome = i-1, OutcomeDead
-				break
-			}
-		}
-		for ; last >= 0; last-- {
-			if l := e.letters[last]; l.Number == g.named || g.At.After(l.Buried.Add(-clockSkew)) {
-				l.Given = append(l.Given, g.Giving)
-				break
-			}
-		}
-	}
-	for _, l := range e.letters {
-		slices.SortFunc(l.Given, func(x, y Giving) int { return x.At.Compare(y.At) })
-		for i := range l.Given {
-			if l.Given[i].Outcome == "" {
-				key := claims.Key{WebhookID: l.WebhookID, Redrive: l.Given[i].Redrive}
-				unknown = append(unknown, openGiving{&l.Given[i], l.Worker, key.String()})
-			}
-		}
-	}
-	return unknown
-}
-
-// judge sets the state of a letter whose redrives have outcomes.
-func (l *Letter) judge() {
-	last := OutcomeDead
-	if n := len(l.Given); n > 0 {
-		last = l.Given[n-1].Outcome
-	}
-	switch {
-	case l.ReplacedBy != 0:
-		l.State = LetterReplaced
-	case last == OutcomeDone:
-		l.State = LetterDone
-	case last == OutcomeDead: // never given, or the newer letter was removed from the archive
-		l.State = LetterOpen
-	default:
-		l.State = LetterGiven
-	}
 }

@@ -59,7 +59,7 @@ func redrive(t testing.TB, o *Operator, id string, opts LettersOptions) RedriveR
 func wantStates(t testing.TB, o *Operator, f deadletter.Filter, want ...string) {
 	t.Helper()
 	var got []string
-	err := Letters(t.Context(), o.js, source, f, func(l Letter) error {
+	err := Letters(t.Context(), o.js, source, LettersQuery{Filter: f}, func(l Letter) error {
 		line := fmt.Sprintf("%d %s", l.Number, l.State)
 		if l.ReplacedBy > 0 {
 			line += fmt.Sprintf(" by %d", l.ReplacedBy)
@@ -70,7 +70,7 @@ func wantStates(t testing.TB, o *Operator, f deadletter.Filter, want ...string) 
 		for _, g := range l.Given {
 			line += fmt.Sprintf(", %s: %s", g.Redrive, g.Outcome)
 		}
-		got = append(got, line)
+		got = append([]string{line}, got...)
 		return nil
 	})
 	if err != nil || !slices.Equal(got, want) {
@@ -181,7 +181,7 @@ func TestLetters_IgnoreOlderRecords(t *testing.T) {
 	t.Parallel()
 	o, _ := newOperator(t)
 	b := &book{source: source, events: map[eventKey][]*deadEvent{}}
-	b.add(deadletter.Letter{Worker: "bookkeeper", WebhookID: "msg_1", Number: 1, Buried: time.Now()})
+	b.add(hashLetter(deadletter.Letter{Worker: "bookkeeper", WebhookID: "msg_1", Number: 1, Buried: time.Now()}))
 	b.name(Entry{Redrive: "old", At: time.Now().Add(-time.Hour)}, 1, 9)
 	if got := b.of(b.letters[0]).givings; len(got) != 0 {
 		t.Errorf("letter 1 was given by %v; want nothing, because it is newer than the record", got)

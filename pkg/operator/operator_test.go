@@ -242,10 +242,15 @@ func TestLettersOptions_RecordsSomeOfManyNumbers(t *testing.T) {
 	}
 }
 
-func TestDistinct_KeepsTheOrder(t *testing.T) {
+func TestOperator_SelectsEachNumberOnceOldestFirst(t *testing.T) {
 	t.Parallel()
-	if got := distinct([]uint64{3, 1, 3, 2, 1}); !slices.Equal(got, []uint64{3, 1, 2}) {
-		t.Errorf("distinct = %v; want 3, 1 and 2", got)
+	o, _ := newOperator(t)
+	for _, id := range []string{"msg_1", "msg_2", "msg_3"} {
+		bury(t, o, id, "", id)
+	}
+	s, err := o.SelectLetters(t.Context(), LettersOptions{Numbers: []uint64{3, 1, 3, 2, 1}, Limit: 2})
+	if err != nil || !slices.Equal(s.numbers, []uint64{1, 2}) {
+		t.Errorf("SelectLetters = %v, %v; want 1 and 2, as dead list prints the newest first", s.numbers, err)
 	}
 }
 

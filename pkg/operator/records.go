@@ -76,10 +76,13 @@ func splitNumbers(s string, each func(first, last uint64)) {
 	}
 }
 
+// longestRun is how long before a letter was stored a redrive may have begun that gives it.
+const longestRun = 24 * time.Hour
+
 // readRecords reads who gave which letters. A record names letters for longer than the source's stream has the redrive.
 func (b *book) readRecords(ctx context.Context) error {
 	byRedrive := map[string][]Entry{}
-	o := stream.ReadOptions{Since: b.since()}
+	o := stream.ReadOptions{Since: b.since().Add(-longestRun)}
 	_, err := stream.Read(ctx, b.js, b.source.OperatorStream(), o, func(m *jetstream.RawStreamMsg) error {
 		var e Entry
 		if json.Unmarshal(m.Data, &e) != nil || e.Redrive == "" {
@@ -119,7 +122,7 @@ func (b *book) name(e Entry, first, last uint64) {
 
 // of returns the event of a letter.
 func (b *book) of(l *Letter) *deadEvent {
-	for _, e := range b.events[eventKey{l.Worker, l.WebhookID, l.Sequence}] {
+	for _, e := range b.events[keyOf(l.Letter)] {
 		if slices.Contains(e.letters, l) {
 			return e
 		}

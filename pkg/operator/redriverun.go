@@ -45,10 +45,14 @@ func newRedriveRun(o *Operator, s *Selection, opts RedriveOptions, e Entry) *red
 		window = 1
 	}
 	return &redriveRun{
-		operator: o, selection: s, opts: opts, redriver: deadletter.Redriver{JS: o.js, Publisher: o.publisher, Source: o.source},
+		operator: o, selection: s, opts: opts, redriver: o.redriver(),
 		bodies: map[string]sentBody{}, unchecked: spaceInterval, slots: make(chan struct{}, window),
 		log: &givenLog{operator: o, entry: e}, left: leftOut{noun: s.noun},
 	}
+}
+
+func (o *Operator) redriver() deadletter.Redriver {
+	return deadletter.Redriver{JS: o.js, Publisher: o.publisher, Source: o.source}
 }
 
 // A readLetter is a message that is read, or is being read: done is closed afterwards.

@@ -98,9 +98,11 @@ type LettersOptions struct {
 	Redrive string
 	// Preview is called with each chosen letter; it may be nil.
 	Preview func(Letter) error
+	// Progress is called while letters are read that a filter chooses, with how many of about how many are done; it may be nil.
+	Progress func(done, of uint64)
 }
 
-// SelectLetters chooses dead letters, oldest first when a filter chooses. It returns deadletter.ErrNotFound when a
+// SelectLetters chooses dead letters, oldest first. It returns deadletter.ErrNotFound when a
 // number does not exist, an error when the worker of a letter is not provisioned, and the error of Preview.
 func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Selection, error) {
 	f := opts.Filter
@@ -135,16 +137,10 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 		}
 		return opts.Preview(letter)
 	}
-	if len(opts.Numbers) == 0 {
-		if len(s.chosen) == 0 {
-			s.chosen["all"] = true
-		}
-		if err := Letters(ctx, o.js, o.source, f, each); err != nil && !errors.Is(err, errEnough) {
-			return s, err
-		}
-		return s, nil
+	if len(s.chosen) == 0 {
+		s.chosen["all"] = true
 	}
-	letters, err := lettersOf(ctx, o.js, o.source, distinct(opts.Numbers))
+	letters, err := o.lettersFor(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -152,20 +148,28 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 		if err := each(letter); errors.Is(err, errEnough) {
 			break
 		} else if err != nil {
-			return nil, err
+			return s, err
 		}
 	}
 	return s, nil
 }
 
-// distinct returns each number once, in the order of the first ones.
-func distinct(numbers []uint64) []uint64 {
-	seen := make(map[uint64]bool, len(numbers))
-	return slices.DeleteFunc(slices.Clone(numbers), func(n uint64) bool {
-		again := seen[n]
-		seen[n] = true
-		return again
-	})
+// lettersFor returns the letters of the numbers, or those that the filter chooses, in every state, oldest first.
+func (o *Operator) lettersFor(ctx context.Context, opts LettersOptions) ([]Letter, error) {
+	if len(opts.Numbers) > 0 {
+		return lettersOf(ctx, o.js, o.source, opts.Numbers)
+	}
+	b, err := readBook(ctx, o.js, o.source, opts.Filter, opts.Progress)
+	if err != nil {
+		return nil, err
+	}
+	var letters []Letter
+	for _, l := range b.letters {
+		if opts.Filter.Match(l.Letter) {
+			letters = append(letters, *l)
+		}
+	}
+	return letters, nil
 }
 
 // maxRecorded is how many of the chosen numbers a record has: a record of all could be larger than a message may be. Its count says how

@@ -122,7 +122,7 @@ type reader struct {
 func (r *reader) readTo(ctx context.Context, last uint64, each func(*jetstream.RawStreamMsg) error) (more bool, err error) {
 	var msgs []*jetstream.RawStreamMsg
 	err = request(ctx, r.js, r.name, func(ctx context.Context) (err error) {
-		msgs, err = r.batch(ctx)
+		msgs, err = r.batch(ctx, int(min(readMessages, last-r.After)))
 		return err
 	})
 	if err != nil {
@@ -189,8 +189,8 @@ func (r *reader) filter() string {
 	return ">"
 }
 
-// batch returns the next messages, none when a replica has no more. Of a batch that is cut off it returns what arrived.
-func (r *reader) batch(ctx context.Context) ([]*jetstream.RawStreamMsg, error) {
+// batch returns at most so many of the next messages, none when a replica has no more. Of a batch that is cut off it returns what arrived.
+func (r *reader) batch(ctx context.Context, atMost int) ([]*jetstream.RawStreamMsg, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	opts := []jetstreamext.GetBatchOpt{jetstreamext.GetBatchSubject(r.filter()), jetstreamext.GetBatchMaxBytes(r.size.Bytes())}
@@ -201,7 +201,7 @@ func (r *reader) batch(ctx context.Context) ([]*jetstream.RawStreamMsg, error) {
 	}
 	began, received := time.Now(), 0
 	defer func() { r.size.Received(received, time.Since(began)) }()
-	all, err := jetstreamext.GetBatch(ctx, r.js, r.name, readMessages, opts...)
+	all, err := jetstreamext.GetBatch(ctx, r.js, r.name, atMost, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -319,6 +319,17 @@ func get(ctx context.Context, js jetstream.JetStream, st jetstream.Stream, seque
 	return m, nil
 }
 
+// SequenceAt returns the sequence of the first message of a stream that was stored at a time or later, as the leader of the stream
+// knows it, and 0 without one. It needs permission for STREAM.MSG.GET on the stream.
+func SequenceAt(ctx context.Context, js jetstream.JetStream, name string, at time.Time) (uint64, error) {
+	r := reader{js: js, name: name, ReadOptions: ReadOptions{Since: at}}
+	sequence, err := r.nextSequence(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading stream %s: %w", name, err)
+	}
+	return sequence, nil
+}
+
 // fromLeader asks the leader of a stream for a message. It returns jetstream.ErrMsgNotFound when the leader does not have it.
 func fromLeader(ctx context.Context, js jetstream.JetStream, name string, ask map[string]any) (*jetstream.RawStreamMsg, error) {
 	body, err := json.Marshal(ask)
@@ -368,7 +379,7 @@ func (r *reader) next(ctx context.Context) ([]*jetstream.RawStreamMsg, error) {
 	if err := r.isOf(info); err != nil {
 		return nil, err
 	}
-	return r.batch(ctx)
+	return r.batch(ctx, readMessages)
 }
 
 // final reports whether an error of next does not go away by itself: the user may not read the stream, or it is not the
