@@ -50,7 +50,16 @@ func (f connectFlags) connect(ctx context.Context, t *terminal) (*client, error)
 
 // asOperator connects, and does something as an operator of the source.
 func (f connectFlags) asOperator(ctx context.Context, t *terminal, do func(*operator.Operator, *client) error) error {
-	nc, err := f.connect(ctx, t)
+	return f.as(ctx, t, "headgate", do)
+}
+
+// asAdmin connects as the role that may delete, and does something to the source.
+func (f connectFlags) asAdmin(ctx context.Context, t *terminal, do func(*operator.Operator, *client) error) error {
+	return f.as(ctx, t, "admin", do)
+}
+
+func (f connectFlags) as(ctx context.Context, t *terminal, name string, do func(*operator.Operator, *client) error) error {
+	nc, err := f.connectAs(ctx, t, name)
 	if err != nil {
 		return err
 	}
@@ -68,6 +77,7 @@ func (f connectFlags) connectAs(ctx context.Context, t *terminal, name string) (
 	if err := f.check(); err != nil {
 		return nil, process.Misconfigured(err)
 	}
+	t.role = roleOf(name)
 	log, err := process.Settings{LogLevel: "warn", LogFormat: "console"}.Logger(t.err)
 	if err != nil {
 		return nil, err
@@ -95,6 +105,14 @@ func (f connectFlags) connectAs(ctx context.Context, t *terminal, name string) (
 		return nil, err
 	}
 	return &client{js, nc, f.Source, t.connectionClosed}, nil
+}
+
+// roleOf returns the role that connects under a name.
+func roleOf(name string) string {
+	if name == "headgate" {
+		return "operator"
+	}
+	return name
 }
 
 // unreachable says why there is no connection, and the cure; why may be nil.

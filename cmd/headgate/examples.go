@@ -56,6 +56,7 @@ var helpExamples = map[string][2]string{
 	"provision":           {"headgate provision --dry-run", "headgate provision --replicas 3"},
 	"backup":              {"headgate backup backup-1", "headgate backup backup-1 --nats-nkey key"},
 	"restore":             {"headgate restore docs", "headgate restore docs --replicas 1"},
+	"erase":               {"headgate erase 3f2a9c1e-5b1d-4f0e-9a57-2c1f7e0d4b11 --dry-run", "headgate erase 3f2a9c1e-5b1d-4f0e-9a57-2c1f7e0d4b11 --yes --json"},
 	"types":               {"headgate types", "headgate types --drift http://127.0.0.1:9090/metrics"},
 	"workers":             {"headgate workers", "headgate workers --worker writes -o wide"},
 	"pause":               {"headgate pause writes", "headgate pause writes --until 2h"},

@@ -271,7 +271,8 @@ type terminal struct {
 	width    int      // in columns, of the terminal that out is; 0 for a file or a pipe
 	color    bool
 	now      func() time.Time
-	denied   error // what NATS did not permit; nil for nothing
+	denied   error  // what NATS did not permit; nil for nothing
+	role     string // whose permissions the command needs; "" before it connects
 }
 
 // standardStreams returns the streams of this process.
@@ -311,12 +312,20 @@ func (t *terminal) connectionClosed(last error) {
 	}
 }
 
-// explainDenied returns err, with the permission that was missing when err is a request without an answer.
+// explainDenied returns err, with the role that the command needs when a permission is missing, and with the permission when err is a request
+// without an answer.
 func (t *terminal) explainDenied(err error) error {
-	if t.denied == nil || errors.Is(err, nats.ErrPermissionViolation) || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
+	switch {
+	case errors.Is(err, nats.ErrPermissionViolation):
+	case t.denied != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout)):
+		err = fmt.Errorf("%w: %w", err, t.denied)
+	default:
 		return err
 	}
-	return fmt.Errorf("%w: %w: use the key of another role (--nats-creds or --nats-nkey)", err, t.denied)
+	if t.role == "" {
+		return err
+	}
+	return fmt.Errorf("%w: use the key of the role %s (--nats-creds or --nats-nkey)", err, t.role)
 }
 
 // setColor decides about colours by --color, and with auto by the terminal and NO_COLOR (https://no-color.org).

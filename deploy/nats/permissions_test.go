@@ -201,10 +201,38 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, nil, "send", "connection.connected", "--to", to, "--secret-file", key)
 	wait(t, settled, "an event after a reload is settled")
 	headgate(t, operator, "audit", "--secret-file", key)
+	erases(t, in, first, linked.Company)
 	stopWrites()
 	stopReads()
 	stopWorker()
 	stopDoor()
+	headgate(t, operator, "audit", "--secret-file", key)
+}
+
+// erases erases a company, of which there is some of nearly everything, as admin.
+func erases(t *testing.T, in installation, n *node, company string) {
+	t.Helper()
+	if text := headgate(t, in.as(n, "admin"), "erase", company, "--dry-run"); !strings.Contains(text, "CODAT_reads") || !strings.Contains(text, "CODAT_plans") {
+		t.Errorf("headgate erase --dry-run prints\n%s\nwant what is in the streams and the buckets", text)
+	}
+	wait(t, func() bool { // a worker may still write about what it handles
+		text := headgate(t, in.as(n, "admin"), "erase", company, "--yes")
+		return strings.Contains(text, "nothing is stored of this company")
+	}, "nothing is left of the company")
+}
+
+// Another role may not delete, and is told which one may.
+func TestAdmin_IsNamedToOtherRoles(t *testing.T) {
+	t.Parallel()
+	in, nodes := servers(t, 1)
+	headgate(t, in.as(nodes[0], "provision"), "provision")
+	for _, role := range []string{"ingress", "operator", "provision", "watch", "support", "connections"} {
+		text, err := tryHeadgate(t, in.as(nodes[0], role), "erase", "c-1", "--yes")
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(text, "use the key of the role admin") {
+			t.Errorf("headgate erase as %s = %v, and prints\n%s\nwant exit code 4, and the role that it needs", role, err, text)
+		}
+	}
 }
 
 // startCodat starts a stand-in for Codat, and returns the settings with which a program calls it.
@@ -382,10 +410,14 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 	n := nodes[0]
 	headgate(t, in.as(n, "provision"), "provision")
 
-	everyone := []forbidden{
+	removal := []forbidden{ // which admin may
 		{"delete the events", "pub $JS.API.STREAM.DELETE.CODAT"},
 		{"purge the events", "pub $JS.API.STREAM.PURGE.CODAT"},
 		{"delete one event", "pub $JS.API.STREAM.MSG.DELETE.CODAT"},
+		{"move the events to another leader", "pub $JS.API.STREAM.LEADER.STEPDOWN.CODAT"},
+		{"delete a worker's consumer", "pub $JS.API.CONSUMER.DELETE.CODAT.connections"},
+	}
+	everyone := []forbidden{
 		{"hear everything", "sub >"},
 		{"hear events beside the stream", "sub codat.events.>"},
 		{"read the answers to all others", "sub _INBOX.>"},
@@ -450,9 +482,27 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"give an event again", "pub codat.redrive.connections.company.created"},
 			{"read an event", "pub $JS.API.DIRECT.GET.CODAT"},
 			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
-			{"delete a worker's consumer", "pub $JS.API.CONSUMER.DELETE.CODAT.connections"},
 			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
 			{"submit a write plan", "pub codat.plans.submit"},
+		}},
+		{"admin", "admin", []forbidden{
+			{"store an event", "pub codat.events.company.created"},
+			{"quarantine", "pub codat.quarantine"},
+			{"give an event again", "pub codat.redrive.connections.company.created"},
+			{"make a dead letter", "pub codat.dead.connections.company.created"},
+			{"park an event", "pub codat.parked.connections.company.created"},
+			{"make a stream", "pub $JS.API.STREAM.CREATE.MINE"},
+			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
+			{"make a consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.mine"},
+			{"make a consumer, the oldest way", "pub $JS.API.CONSUMER.DURABLE.CREATE.CODAT.mine"},
+			{"pause a worker", "pub $JS.API.CONSUMER.PAUSE.CODAT.connections"},
+			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
+			{"ack a worker's event", "pub $JS.ACK.CODAT.connections.1.1.1.1.0"},
+			{"remove a server from a stream", "pub $JS.API.STREAM.PEER.REMOVE.CODAT"},
+			{"remove a server", "pub $JS.API.SERVER.REMOVE"},
+			{"move the leader of the cluster", "pub $JS.API.META.LEADER.STEPDOWN"},
+			{"submit a write plan", "pub codat.plans.submit"},
+			{"ask which events are stored", "pub codat.find"},
 		}},
 		{"writes", "writes", []forbidden{
 			{"submit a write plan", "pub codat.plans.submit"},
@@ -523,6 +573,9 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			all := slices.Concat(everyone, tt.too)
 			if tt.role != "provision" {
 				all = append(all, backup...)
+			}
+			if tt.role != "admin" {
+				all = append(all, removal...)
 			}
 			for _, f := range all {
 				if f.op != "sub _INBOX_"+tt.process+".>" { // its own

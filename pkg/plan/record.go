@@ -8,8 +8,12 @@ import (
 )
 
 // StateName is the name of the state of the plans: the bucket is CODAT_plans for the source codat. The worker writes writes
-// it. Its keys are the ids of the plans; keys that begin with "open." are the worker's own.
+// it. Its keys are the ids of the plans; keys that begin with OpenPrefix are the worker's own.
 const StateName = "plans"
+
+// OpenPrefix begins the keys of the worker's lists of open plans, those that go on without an action. The id of a plan has no dot. A list is
+// a JSON object: the ids, and what the worker keeps of each.
+const OpenPrefix = "open."
 
 // A Record is a plan and what became of it so far.
 type Record struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +89,66 @@ func (w *Watchdog) put(ctx context.Context, kv jetstream.KeyValue, key string, v
 	return err
 }
 
+// delete deletes a record, if it is still there: the mark of its deletion would bring back the name of a company that was erased.
 func (w *Watchdog) delete(ctx context.Context, kv jetstream.KeyValue, key string) error {
+	there, err := w.there(ctx, w.stored.bucket, []string{key})
+	if err != nil {
+		return err
+	}
+	if !there[key] {
+		delete(w.stored.all, key)
+		delete(w.stored.at, key)
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return kv.Delete(ctx, key)
+}
+
+// withoutErased returns what was found without what comes from records that headgate erase has removed: it leaves no mark that a follower
+// reads.
+func (w *Watchdog) withoutErased(ctx context.Context, kind state.ExpectedKind, found []state.Expected) ([]state.Expected, error) {
+	f := map[state.ExpectedKind]*follower[state.Expected]{state.OverdueWrite: w.overdue, state.StaleRead: w.reads}[kind]
+	if f == nil || len(found) == 0 {
+		return found, nil
+	}
+	keys := make([]string, len(found))
+	for i, e := range found {
+		key, err := e.Key()
+		if err != nil {
+			continue // an id that no key can have
+		}
+		keys[i] = strings.TrimPrefix(key, string(kind)+".")
+	}
+	there, err := w.there(ctx, f.bucket, slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return k == "" }))
+	if err != nil {
+		return nil, err
+	}
+	var left []state.Expected
+	for i, e := range found {
+		if there[keys[i]] {
+			left = append(left, e)
+			continue
+		}
+		delete(f.all, keys[i])
+		delete(f.at, keys[i])
+	}
+	return left, nil
+}
+
+// there returns which keys of a bucket have a record, or the mark that it was deleted.
+func (w *Watchdog) there(ctx context.Context, bucket string, keys []string) (map[string]bool, error) {
+	prefix := "$KV." + bucket + "."
+	subjects := make([]string, len(keys))
+	for i, key := range keys {
+		subjects[i] = prefix + key
+	}
+	there := map[string]bool{}
+	err := stream.Last(ctx, w.js, "KV_"+bucket, subjects, func(m *jetstream.RawStreamMsg) error {
+		there[strings.TrimPrefix(m.Subject, prefix)] = true
+		return nil
+	})
+	return there, err
 }
 
 // save writes what was learned of each type once an hour, and at once when its silence begins or ends. When another watchdog has

@@ -111,6 +111,9 @@ func (w *Watchdog) Look(ctx context.Context, now time.Time) (Report, error) {
 		state.SilentType: w.silentTypes, state.OverdueWrite: w.overdueWrites, state.StaleRead: w.staleReads,
 	} {
 		found, err := find(ctx, now, &r)
+		if err == nil {
+			found, err = w.withoutErased(ctx, kind, found)
+		}
 		errs = append(errs, err)
 		if err == nil {
 			state.SortExpected(found)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -312,6 +313,46 @@ func TestWatchdog_ListsStaleReadsOfLinkedConnections(t *testing.T) {
 	connection("linked", codat.Deauthorized)
 	s.look(w, now)
 	s.wants()
+}
+
+// What headgate erase has removed leaves no mark in its bucket; the watchdog does not write it again, not even as deleted.
+func TestWatchdog_WritesNothingOfWhatWasErased(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	due := time.Now().UTC().Truncate(time.Second)
+	for _, key := range []string{"erased", "kept", "erased-before-it-is-written"} {
+		s.put(state.WritesName, key, state.Write{PushOperationKey: key, Overdue: due.Add(time.Hour)})
+	}
+	w := New(s.JS, Options{Source: source})
+	erase := func(bucket, key string) {
+		st, err := s.JS.Stream(t.Context(), "KV_"+source.StateBucket(bucket))
+		if err == nil {
+			err = st.Purge(t.Context(), jetstream.WithPurgeSubject("$KV."+source.StateBucket(bucket)+"."+key))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.look(w, due)
+	erase(state.WritesName, "erased-before-it-is-written")
+	erase(state.WritesName, "erased")
+	erase(stream.ExpectedState, "overdue.erased")
+	erase(stream.ExpectedState, "overdue.erased-before-it-is-written")
+	for range 2 {
+		if r := s.look(w, due); r.Missing[state.OverdueWrite] != 1 {
+			t.Errorf("it counts %d; want the one that is left", r.Missing[state.OverdueWrite])
+		}
+		s.wants(state.Expected{Kind: state.OverdueWrite, Due: due.Add(time.Hour), PushOperationKey: "kept"})
+		_, err := stream.Read(t.Context(), s.JS, "KV_"+w.stored.bucket, stream.ReadOptions{}, func(m *jetstream.RawStreamMsg) error {
+			if strings.Contains(m.Subject, "erased") {
+				t.Errorf("the bucket has %s", m.Subject)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // What cannot be read stays as it was, and is not counted.

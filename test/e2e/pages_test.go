@@ -131,6 +131,7 @@ const (
 	provisionCommand = `docker compose run --rm provision provision …`
 	sendCommand      = `docker compose run --rm headgate send TYPE`
 	natsCommand      = `docker compose run --rm nats …`
+	adminCommand     = `docker compose run --rm admin …`
 	auditCommand     = `run --rm -v "$PWD/sent:/sent:ro" headgate audit --expect /sent`
 	saveCommand      = `docker compose run --rm -u "$(id -u):$(id -g)" -v "$PWD:/here" provision backup /here/FOLDER`
 )
@@ -160,29 +161,11 @@ func (e *engine) withCompose(accepted []string, step func(string, ...any)) {
 	e.typed(t.command(provisionCommand, "--replicas 3 --dry-run"))
 	step("the processes are looked at, and the events audited")
 
-	e.typed(t.command(keysCommand, "--team admin"))
-	admin := regexp.MustCompile(`add to the users of HEADGATE in \S+: (\{.*\})`).FindStringSubmatch(e.page("docs/operate.md", "# Operating Headgate"))
-	if admin == nil {
-		e.t.Fatal("docs/operate.md has no line for the user admin")
-	}
-	e.edit(accounts, "users: [\n", "users: [\n"+admin[1]+"\n")
-	e.typed(t.command(reloadCommand, ""))
-	e.wait("the servers know the user admin", func() bool {
-		_, err := e.try("sh", "-c", t.command(natsCommand, "account info"))
-		return err == nil
-	})
-	t.shows("CODAT_DEAD", t.command(natsCommand, "stream ls"))
-	e.typed("mkdir backup\n" + t.command(`run --rm -u "$(id -u):$(id -g)" -v "$PWD/backup:/backup" nats account backup /backup --force`, ""))
-	if _, err := os.Stat(e.path("backup/CODAT")); err != nil {
-		e.t.Error(err)
-	}
-	e.subscribe()
-	e.edit(accounts, admin[1]+"\n", "")
-	if err := os.RemoveAll(e.path("deploy/compose/secrets/admin")); err != nil {
-		e.t.Fatal(err)
-	}
 	e.typed(t.command(keysCommand, "") + "\n" + t.command(reloadCommand, ""))
-	step("an administrator came and went, and a service subscribed")
+	t.shows("CODAT", t.command(adminCommand, "erase c0ffee00-0000-4000-8000-00000000000a --dry-run"))
+	e.subscribe()
+	t.shows("billing", t.command(natsCommand, "consumer info CODAT billing"))
+	step("an administrator looked what there is to erase, and a service subscribed")
 
 	t.shows("CODAT_DEAD", t.command(saveCommand, "saved"))
 	e.restore(t)

@@ -230,8 +230,8 @@ func (p *plans) signal() {
 // An openList is a record that lists open plans: those that can go on without an action. The value is the plan's generation.
 type openList map[string]int
 
-// openKey is the key of the openList that a plan is in. The id of a plan has no dot.
-func openKey(shard uint32) string { return fmt.Sprintf("open.%02d", shard) }
+// openKey is the key of the openList that a plan is in.
+func openKey(shard uint32) string { return fmt.Sprintf("%s%02d", plan.OpenPrefix, shard) }
 
 func shardOf(id string) uint32 {
 	h := fnv.New32a()
