@@ -8,12 +8,12 @@ ARCH      ?= $(shell go env GOARCH)
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 # Tests that take minutes, or start processes or clusters, have one of these build tags. lint checks them too.
-TAGS    = -tags faults,mutants,e2e
+TAGS    = -tags faults,mutants,e2e,browser
 # The packages outside test/ that have tests with the tag faults. Their names contain Faults_.
 FAULTS  = $(shell grep -rl --include='*_test.go' '^//go:build faults' . | grep -v ^./test/ | xargs -n1 dirname | sort -u)
 LDFLAGS = -s -w -X github.com/headgate/headgate/pkg/process.version=$(VERSION)
 
-.PHONY: help dev generate test race lint fuzz faults mutants bench check-bench profile e2e e2e-k8s check-deploy build images clean
+.PHONY: help dev generate test race lint fuzz faults mutants bench check-bench profile browser e2e e2e-k8s check-deploy build images clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s  %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ check-bench: ## check and test the benchmark
 
 profile: ## write cmd/ingress/default.pgo, the profile by which the compiler optimizes the ingress
 	cd bench && go run . --only profile
+
+browser: ## look at the console in Chromium (Debian package chromium); pictures in build/screenshots; about 3 minutes
+	go test -tags browser -count 1 -timeout 15m $(TESTFLAGS) ./test/browser
 
 e2e: ## stop compose services under load, run the systemd unit; about 15 minutes; needs a Docker engine and mmdebstrap
 	go test -tags e2e -count 1 -timeout 30m $(TESTFLAGS) ./test/e2e/...

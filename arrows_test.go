@@ -28,7 +28,7 @@ func (l listed) at() string { return strings.TrimPrefix(strings.TrimPrefix(l.Imp
 // list lists all packages of the module, also those that only tests of minutes have.
 func list(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-pgo=off", "-tags", "faults,mutants,e2e", "-json=ImportPath,Doc,GoFiles,Imports,TestImports,XTestImports,Deps", "./...")
+	cmd := exec.Command("go", "list", "-pgo=off", "-tags", "faults,mutants,e2e,browser", "-json=ImportPath,Doc,GoFiles,Imports,TestImports,XTestImports,Deps", "./...")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/embedded"
 )
@@ -28,7 +29,7 @@ import (
 // binaries.
 type devCmd struct {
 	Listen      string `name:"listen" default:"127.0.0.1:8080" help:"Address (host:port) of the webhook."`
-	AdminListen string `name:"admin-listen" default:"127.0.0.1:9090" help:"Address (host:port) of /livez, /readyz and /metrics."`
+	AdminListen string `name:"admin-listen" default:"127.0.0.1:9090" help:"Address (host:port) of the console, /livez, /readyz and /metrics."`
 	NATSListen  string `name:"nats-listen" default:"127.0.0.1:4222" help:"Address (host:port) of the NATS server."`
 	NoExamples  bool   `name:"no-examples" env:"-" help:"Do not send example events at the first start, and push no example with --with-codat."`
 	WithCodat   bool   `name:"with-codat" env:"-" help:"Also run a stand-in for Codat's API, whose webhooks come to this ingress, and push an example to it."`
@@ -98,11 +99,7 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	if err = errors.Join(keysErr, err); err != nil {
 		return process.Misconfigured(err)
 	}
-	show := &devLog{out: out, handled: handledTypes(specs), logged: log.Core().Enabled(zap.InfoLevel)}
-	for _, key := range keys {
-		show.keys = append(show.keys, key.Fingerprint())
-	}
-	p.Observer = show
+	p.Observer = &devLog{out: out, handled: handledTypes(specs), logged: log.Core().Enabled(zap.InfoLevel), keys: fingerprints(keys)}
 	admin, err := p.ServeAdmin(d.AdminListen)
 	if err != nil {
 		return err
@@ -118,6 +115,11 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	case err != nil:
 		return err
 	}
+	stopConsole, err := d.startConsole(server, p, admin)
+	if err != nil {
+		return err
+	}
+	defer stopConsole()
 	if err := d.runParts(ctx, p, server.ClientURL(), out, before); err != nil {
 		return err
 	}
@@ -181,6 +183,14 @@ func (d *devCmd) prepare(t *terminal) error {
 	}
 	_, err := d.keys()
 	return process.Misconfigured(err)
+}
+
+func fingerprints(keys []signature.Key) []string {
+	var all []string
+	for _, key := range keys {
+		all = append(all, key.Fingerprint())
+	}
+	return all
 }
 
 func handledTypes(specs []stream.WorkerSpec) []codat.Pattern {
@@ -290,6 +300,7 @@ func (d *devCmd) banner(before uint64) string {
   webhook  %s
   key      %s
   NATS     %s
+  console  http://%s/
   health   http://%s/readyz
   data     %s
   events   %s%s
@@ -299,7 +310,7 @@ Next, in another terminal:
   %s send connection.disconnected%s
   %s tail%s%s
 
-`, d.webhook(), key, d.natsURL(), dialAddress(d.AdminListen), d.Data, stored, d.codatBanner(),
+`, d.webhook(), key, d.natsURL(), dialAddress(d.AdminListen), dialAddress(d.AdminListen), d.Data, stored, d.codatBanner(),
 		program(), d.sendFlags(), program(), d.natsFlags(), d.codatNext())
 	return b.String()
 }

@@ -29,6 +29,9 @@ type Options struct {
 	Monitors []string
 	// Operator carries out actions and keeps their record. Without it the console acts on nothing, and shows no body.
 	Operator *operator.Operator
+	// Processes returns what the ingresses and workers export as metrics; nil when no address of one is known. Then no page says what
+	// the ingresses accept and refuse.
+	Processes func(context.Context) []Process
 	// Now is the time; time.Now if nil.
 	Now func() time.Time
 }
@@ -39,6 +42,8 @@ type Console struct {
 
 	pages   map[string]page
 	handler http.Handler
+	hub     *hub
+	stopped chan struct{} // closed when Run ends
 }
 
 // contentPolicy allows what the console serves itself, and nothing else: no inline script or style, no frame around it, and no text
@@ -66,13 +71,15 @@ func New(o Options) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{Options: o, pages: pages}
+	c := &Console{Options: o, pages: pages, stopped: make(chan struct{})}
+	c.hub = newHub(c)
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1<<10), gzhttp.RandomJitter(32, 0, false))
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", staticFiles())
+	mux.HandleFunc("GET /live", c.serveLive) // compression would hold events back
 	mux.Handle("/", compress(c.routes()))
 	c.handler = secure(http.NewCrossOriginProtection().Handler(o.Access.Protect(mux)))
 	return c, nil
@@ -81,16 +88,17 @@ func New(o Options) (*Console, error) {
 // ServeHTTP serves the pages. Every answer has the headers that keep a browser from running or framing what is not the console's.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
-// Run keeps the live values until ctx ends.
-func (c *Console) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+// Run keeps the live values until ctx ends, and then ends what is sent to viewers. Call it once.
+func (c *Console) Run(ctx context.Context) {
+	defer close(c.stopped)
+	c.hub.run(ctx)
 }
 
 // routes are the pages that Access protects.
 func (c *Console) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", c.servePath)
+	mux.HandleFunc("GET /refused", c.serveRefused)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

@@ -2,7 +2,9 @@ package console
 
 import (
 	"html/template"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -15,6 +17,50 @@ var functions = template.FuncMap{
 	"count": count,
 	"bytes": byteSize,
 	"span":  span,
+	"mark":  mark,
+	"href":  href,
+	"short": shortID,
+	"whole": func(n float64) string { return count(int(n)) },
+	"age":   func(t time.Time) string { return ago(t, time.Now()) },
+}
+
+// href is the address behind a value, and "" when there is no such page.
+func href(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || address == "" {
+		return ""
+	}
+	for _, page := range navigation {
+		if u.Path == page.Path || page.Path != "/" && strings.HasPrefix(u.Path, page.Path+"/") {
+			return address
+		}
+	}
+	return ""
+}
+
+// marks are the shapes of the levels: a disc, a ring, a diamond and a dash.
+var marks = map[level]template.HTML{
+	good:    `<circle class="f" cx="5" cy="5" r="4"/>`,
+	waiting: `<circle class="s" cx="5" cy="5" r="3.6"/>`,
+	alarm:   `<path class="f" d="M5 0 10 5 5 10 0 5Z"/>`,
+	neutral: `<path class="s" d="M1 5H9"/>`,
+}
+
+// mark is the shape and colour of a level. A word stands beside it.
+func mark(l level) template.HTML {
+	shape, ok := marks[l]
+	if !ok {
+		l, shape = neutral, marks[neutral]
+	}
+	return `<svg class="mark ` + template.HTML(l) + `" viewBox="0 0 10 10" aria-hidden="true">` + shape + `</svg>`
+}
+
+// shortID is the beginning and the end of a long id; its element has the whole one in its title.
+func shortID(id string) string {
+	if r := []rune(id); len(r) > 20 {
+		return string(r[:8]) + "…" + string(r[len(r)-6:])
+	}
+	return id
 }
 
 // timeElement is a time for people: in UTC, and with the script in the reader's zone. A time that is zero is a dash.

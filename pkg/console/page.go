@@ -25,6 +25,7 @@ type page struct{ *template.Template }
 // navigation are the pages in the head of each page. A page is in it once it is served.
 var navigation = []struct{ Path, Name string }{
 	{"/", "Path"},
+	{"/refused", "Refused"},
 }
 
 // A frame is what the layout shows; Data is the page's own.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ type Admin struct {
 	server *http.Server
 	ln     net.Listener
 	served sync.WaitGroup
+	other  atomic.Pointer[http.Handler]
 }
 
 // ServeAdmin listens on address and answers /livez (200 while the process lives), /readyz (200 when it is ready, and
@@ -31,15 +33,16 @@ func (p *Process) ServeAdmin(address string) (*Admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Admin{ln: ln, server: &http.Server{
-		Handler:           p.adminHandler(),
+	a := &Admin{ln: ln}
+	a.server = &http.Server{
+		Handler:           p.adminHandler(a.serveOther),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          zap.NewStdLog(p.Log),
-	}}
+	}
 	a.served.Go(func() {
 		if err := a.server.Serve(ln); err != http.ErrServerClosed {
 			p.Log.Error("admin listener", zap.Error(err))
@@ -47,6 +50,17 @@ func (p *Process) ServeAdmin(address string) (*Admin, error) {
 	})
 	p.Log.Info("admin listener", zap.String("address", a.Addr()))
 	return a, nil
+}
+
+// Handle has h answer the requests to all other paths, which are answered 404 without it.
+func (a *Admin) Handle(h http.Handler) { a.other.Store(&h) }
+
+func (a *Admin) serveOther(w http.ResponseWriter, r *http.Request) {
+	if h := a.other.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	http.NotFound(w, r)
 }
 
 // Addr returns the address of the listener, with the port that the system chose for port 0.
@@ -64,7 +78,7 @@ func (a *Admin) Close() error {
 	return err
 }
 
-func (p *Process) adminHandler() http.Handler {
+func (p *Process) adminHandler(other http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "alive")
@@ -75,6 +89,7 @@ func (p *Process) adminHandler() http.Handler {
 		MaxRequestsInFlight: 4,
 		Timeout:             20 * time.Second,
 	}))
+	mux.HandleFunc("/", other)
 	return mux
 }
 
