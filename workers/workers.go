@@ -33,7 +33,7 @@ const maxAckPending = 5000
 // receives every event that it handles.
 type Worker struct {
 	// Name is also the name of the durable consumers, and part of the name of the claims bucket and of the subject of the
-	// dead letters: [a-z][a-z0-9-]{0,30}. A worker with another name is another worker, which begins as Begin says.
+	// dead letters: [a-z][a-z0-9-]{0,30} without a dash at its end. A worker with another name is another worker, which begins as Begin says.
 	Name string
 	// Handlers choose the events that the worker takes. Two of them must not choose the same event.
 	Handlers []Handler

@@ -27,7 +27,7 @@ type newCmd struct {
 
 // newWorkerCmd writes the files of docs/add-a-worker.md under the name of a new worker.
 type newWorkerCmd struct {
-	Name       string `arg:"" help:"Name of the worker, [a-z][a-z0-9-]{0,30}, such as failures. It never changes."`
+	Name       string `arg:"" help:"Name of the worker, [a-z][a-z0-9-]{0,30} without a dash at its end, such as failures. It never changes."`
 	Repository string `name:"repository" env:"-" default:"." placeholder:"FOLDER" help:"Folder of the clone."`
 }
 
@@ -192,12 +192,9 @@ func pageFiles(page string) (files []sourceFile) {
 // packageName is the name of the worker's package: its own without dashes, which no identifier has.
 func (c *newWorkerCmd) packageName() string { return strings.ReplaceAll(c.Name, "-", "") }
 
-// free returns an error for a name that another worker, a state or a user of NATS has, that the code of the files has for
-// something else, and that an image cannot have.
+// free returns an error for a name that another worker, a state or a user of NATS has, and that the code of the files has for
+// something else.
 func (c *newWorkerCmd) free(list string, files []sourceFile) error {
-	if strings.HasSuffix(c.Name, "-") {
-		return fmt.Errorf("the name %q ends with a dash, which no image and no object of Kubernetes does: choose another name", c.Name)
-	}
 	taken := slices.Concat(roles(), reservedNames, []string{state.QuotaName})
 	for _, w := range builtin.Workers() {
 		taken = append(taken, w.Spec.State...)

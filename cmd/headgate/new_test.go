@@ -166,7 +166,7 @@ func TestNewWorker_RefusesNames(t *testing.T) {
 	for name, says := range map[string]string{
 		"Late": "a name is a small letter", "../late": "a name is a small letter", "late\x1b[2J": "a name is a small letter", "": "a name is a small letter",
 		"connections": "exists", "quota": "exists", "provision": "exists", "webhook": "exists", "claims": "choose another", "expected": "choose another",
-		"late-": "ends with a dash", "init": "another meaning", "stream": "another meaning", "con-text": "another meaning", "bucket": "another meaning",
+		"late-": "no dash at its end", "init": "another meaning", "stream": "another meaning", "con-text": "another meaning", "bucket": "another meaning",
 		"func": "another meaning", "main": "another meaning", "documentation": "another meaning", "internal": "another meaning",
 	} {
 		c := headgate(t, 2, "new", "worker", "--repository", folder, "--", name)

@@ -18,7 +18,7 @@ const maxName = 31
 // stream's name. The results of its methods are valid only for a source that Validate accepts.
 type Source string
 
-// Validate returns an error for a name that is not [a-z][a-z0-9-]{0,30}, and for one whose streams could be those of
+// Validate returns an error for a name that is not [a-z][a-z0-9-]{0,30} or ends with a dash, and for one whose streams could be those of
 // another source.
 func (s Source) Validate() error {
 	if err := validateName("source", string(s)); err != nil {
@@ -33,7 +33,8 @@ func (s Source) Validate() error {
 	return nil
 }
 
-// ValidateWorker refuses a name of a worker that is not [a-z][a-z0-9-]{0,30}.
+// ValidateWorker refuses a name of a worker that is not [a-z][a-z0-9-]{0,30}, and one that ends with a dash, which no image and no
+// object of Kubernetes does.
 func ValidateWorker(name string) error {
 	return validateName("worker", name)
 }
@@ -66,13 +67,13 @@ func validateRequest(request string) error {
 }
 
 func validateName(kind, name string) error {
-	bad := name == "" || len(name) > maxName || name[0] < 'a' || name[0] > 'z'
+	bad := name == "" || len(name) > maxName || name[0] < 'a' || name[0] > 'z' || name[len(name)-1] == '-'
 	for i := 0; i < len(name) && !bad; i++ {
 		c := name[i]
 		bad = (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-'
 	}
 	if bad {
-		return fmt.Errorf("%s %q: a name is a small letter followed by up to %d small letters, digits or dashes", kind, name, maxName-1)
+		return fmt.Errorf("%s %q: a name is a small letter followed by up to %d small letters, digits or dashes, and no dash at its end", kind, name, maxName-1)
 	}
 	return nil
 }

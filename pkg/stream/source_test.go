@@ -164,7 +164,7 @@ func TestValidateWorker_Names(t *testing.T) {
 			t.Errorf("ValidateWorker(%q) = %v", name, err)
 		}
 	}
-	for _, name := range []string{"", "Relay", "a.b", "a b", "a>", "a" + strings.Repeat("b", 31)} {
+	for _, name := range []string{"", "Relay", "a.b", "a b", "a>", "a-", "a" + strings.Repeat("b", 31)} {
 		if err := stream.ValidateWorker(name); err == nil {
 			t.Errorf("ValidateWorker(%q) = nil; want it refused", name)
 		}

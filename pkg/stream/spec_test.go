@@ -15,7 +15,7 @@ import (
 func TestParseSpec_ReadsWhatIsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := WorkerSpec{
-			Name:          rapid.StringMatching(`[a-z][a-z0-9-]{0,30}`).Draw(t, "name"),
+			Name:          rapid.StringMatching(`[a-z]([a-z0-9-]{0,29}[a-z0-9])?`).Draw(t, "name"),
 			Types:         []codat.Pattern{rapid.SampledFrom([]codat.Pattern{">", "*.write.successful", "invoices.write.successful"}).Draw(t, "type")},
 			AckWait:       time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "wait")),
 			MaxAckPending: rapid.IntRange(0, 5000).Draw(t, "pending"),

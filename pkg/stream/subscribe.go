@@ -33,7 +33,7 @@ const (
 type Subscription struct {
 	// Source is the Codat instance whose events are taken; "codat" if empty.
 	Source Source
-	// Durable names the consumer in which the server remembers what was taken: [a-z][a-z0-9-]{0,30}. Processes that
+	// Durable names the consumer in which the server remembers what was taken: [a-z][a-z0-9-]{0,30} without a dash at its end. Processes that
 	// share a name share the events. Without a name the subscription is forgotten when Subscribe returns.
 	Durable string
 	// Begin says where a new subscription begins: BeginNew, BeginAll or BeginFrom. An existing durable continues.

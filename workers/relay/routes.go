@@ -94,7 +94,7 @@ func (r Route) validate() error {
 	case r.Name == "":
 		return fmt.Errorf("a route has no name: give each one name, url and secret_files")
 	case stream.ValidateWorker(r.WorkerName()) != nil:
-		return fail("name must be a letter and up to %d more of a-z, 0-9 and -", 31-len(namePrefix)-1)
+		return fail("name must be a letter and up to %d more of a-z, 0-9 and -, and no - at its end", 31-len(namePrefix)-1)
 	case r.URL.URL == nil:
 		return fail("no url: give the address of the endpoint, as https://example.com/webhooks")
 	case r.URL.Scheme == "http" && len(r.AllowPrivate) == 0:

@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/headgate/headgate/pkg/codat"
 )
 
 // What Redact puts in place of a text and of an address.
@@ -21,16 +24,29 @@ const (
 	redactedURL  = "https://redacted.example/"
 )
 
+// enumerations are the types of the members, in lower case, whose values Codat documents: those stay as they are.
+var enumerations = map[string][]reflect.Type{
+	"status":      statuses,
+	"newstatus":   statuses,
+	"oldstatus":   statuses,
+	"accounttype": {reflect.TypeFor[codat.AccountType]()},
+	"datatype":    {reflect.TypeFor[codat.DataType]()},
+	"sourcetype":  {reflect.TypeFor[codat.SourceType]()},
+	"type":        {reflect.TypeFor[codat.WriteType](), reflect.TypeFor[codat.RoutingType](), reflect.TypeFor[codat.AccountType]()},
+}
+
+var statuses = []reflect.Type{
+	reflect.TypeFor[codat.PushStatus](), reflect.TypeFor[codat.ConnectionStatus](), reflect.TypeFor[codat.ConnectionErrorStatus](),
+	reflect.TypeFor[codat.DatasetStatus](), reflect.TypeFor[codat.TransactionStatus](), reflect.TypeFor[codat.SourceAccountStatus](),
+}
+
 var (
-	// words are the members, in lower case, whose values are of a fixed vocabulary: they stay as they are.
-	words = []string{
-		"eventtype", "ruletype", "type", "datatype", "status", "newstatus", "oldstatus", "sourcetype", "accounttype", "currency",
-		"integrationkey", "platformkey",
-	}
 	// counts are the members, in lower case, whose numbers are not of a company.
 	counts = []string{"dailyquota", "quotaremaining", "statuscode"}
 
 	word       = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	currency   = regexp.MustCompile(`^[A-Z]{3}$`)
+	platform   = regexp.MustCompile(`^[a-z]{4}$`)                // a key of Codat's for a platform
 	rule       = regexp.MustCompile(`^[A-Za-z()"'{}, -]{1,64}$`) // the type of a legacy event, a sentence
 	memberName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,63}$`)
 	figures    = regexp.MustCompile(`[0-9]{4}`) // of an account or a card; no word of Codat's has as many
@@ -132,7 +148,7 @@ func (r *redactor) write(v any) error {
 // text returns what is in place of a text of the member with a name in lower case.
 func (r *redactor) text(name, s string) string {
 	switch {
-	case s == "", date.MatchString(s), r.depth == 1 && (name == "ruletype" || name == "type") && rule.MatchString(s), slices.Contains(words, name) && word.MatchString(s) && !figures.MatchString(s) && !anyUUID.MatchString(s):
+	case s == "", date.MatchString(s), r.known(name, s):
 		return s
 	case strings.Contains(s, "://"):
 		return redactedURL
@@ -146,6 +162,22 @@ func (r *redactor) text(name, s string) string {
 		})
 	}
 	return redactedText
+}
+
+// known reports whether a text of the member with a name in lower case is a word of Codat's, and none that people have written.
+func (r *redactor) known(name, s string) bool {
+	switch name {
+	case "eventtype", "ruletype", "type": // of the event itself
+		isWord := word.MatchString(s) && !figures.MatchString(s) && !anyUUID.MatchString(s)
+		if r.depth == 1 && (isWord || name != "eventtype" && rule.MatchString(s)) {
+			return true
+		}
+	case "currency":
+		return currency.MatchString(s)
+	case "integrationkey", "platformkey":
+		return platform.MatchString(s)
+	}
+	return slices.ContainsFunc(enumerations[name], func(t reflect.Type) bool { return slices.Contains(codat.Values(t), s) })
 }
 
 // id returns the new id in place of another one. An id of zeros stays.

@@ -64,6 +64,23 @@ func TestRedact_ReplacesIDsAndFiguresInNamesAndWords(t *testing.T) {
 	}
 }
 
+// A platform passes on what people have written, also where Codat documents values.
+func TestRedact_KeepsOnlyValuesThatCodatDocuments(t *testing.T) {
+	t.Parallel()
+	redacted, err := examples.Redact([]byte(`{"eventType":"x.y","payload":{"type":"Larkspur","eventType":"Larkspur.write.successful","ruleType":"Larkspur","status":"Larkspur","newStatus":"Larkspur",
+		"accountType":"Larkspur","dataType":"Larkspur","sourceType":"Larkspur","currency":"Larkspur","platformKey":"Larkspur","integrationKey":"Larkspur",
+		"a":{"type":"Create","status":"Linked","newStatus":"FetchError","accountType":"Savings","dataType":"invoices","sourceType":"Accounting","currency":"GBP","platformKey":"gbol"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(redacted), "Larkspur") {
+		t.Errorf("Redact keeps what people wrote: %s", redacted)
+	}
+	if kept := `"a":{"type":"Create","status":"Linked","newStatus":"FetchError","accountType":"Savings","dataType":"invoices","sourceType":"Accounting","currency":"GBP","platformKey":"gbol"}`; !strings.Contains(string(redacted), kept) {
+		t.Errorf("Redact = %s; want in it %s", redacted, kept)
+	}
+}
+
 // paths returns a body with each text and number of another one in place of its own.
 func paths(t *testing.T, body []byte) string {
 	t.Helper()
