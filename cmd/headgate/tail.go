@@ -24,7 +24,7 @@ import (
 // tailCmd prints stored events as they arrive.
 type tailCmd struct {
 	Filter     string        `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
-	Resume     string        `name:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it; it says when it has caught up. In a stream that was made again it begins with the first event."`
+	Durable    string        `name:"durable" aliases:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it; it says when it has caught up. No consumer is made on the server. In a stream that was made again it begins with the first event."`
 	Type       codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	Company    string        `name:"company" env:"-" help:"Only events of the company with this id."`
 	Connection string        `name:"connection" env:"-" help:"Only events of the connection with this id."`
@@ -83,7 +83,7 @@ func (c *tailCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", nc.source.Stream(), err)
 	}
-	position, err := newTailPosition(c.Resume, st.CachedInfo())
+	position, err := newTailPosition(c.Durable, st.CachedInfo())
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (c *tailCmd) take(ctx context.Context, t *terminal, nc *client, position *t
 			return err
 		}
 		if c.sender != nil && !c.forward(ctx, t, nc.source, m) {
-			return nil // ctx has ended: the next tail with --resume begins with this event
+			return nil // ctx has ended: the next tail with --durable begins with this event
 		}
 		c.printed++
 		if c.oldest.IsZero() {
@@ -265,11 +265,11 @@ func newTailPosition(file string, info *jetstream.StreamInfo) (*tailPosition, er
 		return end, end.save()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--resume: %w", err)
+		return nil, fmt.Errorf("--durable: %w", err)
 	}
 	kept := &tailPosition{file: file}
 	if err := json.Unmarshal(text, kept); err != nil {
-		return nil, fmt.Errorf("--resume: %s was not written by headgate tail: choose another file: %w", file, err)
+		return nil, fmt.Errorf("--durable: %s was not written by headgate tail: choose another file: %w", file, err)
 	}
 	if !kept.Created.Equal(info.Created) {
 		kept.Created, kept.Sequence = info.Created, 0
@@ -307,10 +307,10 @@ func (p *tailPosition) save() error {
 		return err
 	}
 	if err := os.WriteFile(p.file+".new", text, 0o600); err != nil {
-		return fmt.Errorf("--resume: %w", err)
+		return fmt.Errorf("--durable: %w", err)
 	}
 	if err := os.Rename(p.file+".new", p.file); err != nil {
-		return fmt.Errorf("--resume: %w", err)
+		return fmt.Errorf("--durable: %w", err)
 	}
 	p.saved = time.Now()
 	return nil

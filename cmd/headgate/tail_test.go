@@ -120,7 +120,7 @@ func TestTail_WarnsOfUnknownType(t *testing.T) {
 func TestTail_ResumesBehindWhatItPrinted(t *testing.T) {
 	t.Parallel()
 	r := newBroker(t)
-	args := []string{"connection.*", "--resume", filepath.Join(t.TempDir(), "place"), "--json"}
+	args := []string{"connection.*", "--durable", filepath.Join(t.TempDir(), "place"), "--json"}
 	c := r.tail(args...)
 	r.event("connection.created", "msg_1")
 	c.out.says(t, "msg_1")
@@ -148,7 +148,7 @@ func TestTail_SaysThatItHasCaughtUp(t *testing.T) {
 	r := newBroker(t)
 	w := newWebhook(t, 204)
 	file := filepath.Join(t.TempDir(), "place")
-	args := []string{"connection.*", "--resume", file, "--forward-to", w.URL, "--secret", secret}
+	args := []string{"connection.*", "--durable", file, "--forward-to", w.URL, "--secret", secret}
 	c := r.tail(args...)
 	c.stop()
 	contains(t, c.exit(0).err.String(), "following")
@@ -177,11 +177,11 @@ func TestTail_SaysThatItHasCaughtUp(t *testing.T) {
 	}
 
 	other := filepath.Join(t.TempDir(), "other")
-	c = r.tail("connection.*", "--resume", other)
+	c = r.tail("connection.*", "--durable", other)
 	c.stop()
 	c.exit(0)
 	r.event("company.created", "msg_other_2")
-	c = r.tail("connection.*", "--resume", other)
+	c = r.tail("connection.*", "--durable", other)
 	c.err.says(t, "caught up no events\n")
 	for d, want := range map[time.Duration]string{5 * time.Second: "1 event of the last 5 s", 2 * time.Minute: "1 event of the last 2 min", 75 * time.Hour: "1 event of the last 3 days"} {
 		if got := caughtUp(1, d); got != want {
@@ -198,7 +198,7 @@ func TestTail_BeginsWithTheFirstEventOfAnotherStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.event("company.created", "msg_first")
-	c := r.tail("--resume", file)
+	c := r.tail("--durable", file)
 	c.out.says(t, "msg_first")
 }
 
@@ -208,7 +208,7 @@ func TestTail_ContinuesInAStreamThatWasMadeAgain(t *testing.T) {
 	for i := range 3 {
 		r.event("company.created", fmt.Sprintf("msg_old_%d", i))
 	}
-	c := r.tail("--resume", filepath.Join(t.TempDir(), "place"))
+	c := r.tail("--resume", filepath.Join(t.TempDir(), "place")) // the name before --durable
 	r.event("company.created", "msg_old_3")
 	c.out.says(t, "msg_old_3")
 	if err := r.JS.DeleteStream(t.Context(), source.Stream()); err != nil {
@@ -229,7 +229,7 @@ func TestTail_RefusesAFileOfAnother(t *testing.T) {
 	if err := os.WriteFile(file, []byte("my notes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := begin(r, "", "tail", "--nats-url", r.URL, "--resume", file)
+	c := begin(r, "", "tail", "--nats-url", r.URL, "--durable", file)
 	contains(t, c.exit(1).err.String(), "was not written by headgate tail: choose another file")
 	if text, err := os.ReadFile(file); err != nil || string(text) != "my notes" {
 		t.Errorf("the file holds %q, %v; want it untouched", text, err)

@@ -119,7 +119,7 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 		append(codatArgs, "--reconcile", "1m")...)
 	wait(t, func() bool { return strings.Contains(headgate(t, operator, "workers"), "connections") }, "the worker shows up")
 	wait(t, func() bool { return worker.Health.Ready() == nil }, "the worker is ready")
-	tail, tailSays := begin(t, operator, "tail", "--resume", filepath.Join(t.TempDir(), "place"))
+	tail, tailSays := begin(t, operator, "tail", "--durable", filepath.Join(t.TempDir(), "place"))
 	wait(t, func() bool { return strings.Contains(tailSays.String(), "following") }, "the tail has begun")
 
 	to := fmt.Sprintf("http://127.0.0.1:%d/webhooks/codat", port)
