@@ -41,6 +41,7 @@ var parts = []part{
 	{"serve", true, servePart},
 	{"ordered", true, orderedPart},
 	{"find", true, findPart},
+	{"replay", true, replayPart},
 }
 
 // options are what the flags say.
@@ -58,12 +59,13 @@ type options struct {
 	timeout time.Duration
 	fsyncs  []bool
 	extra   []string
+	others  []string // builds of headgate
 }
 
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve, ordered and find beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve, ordered, find and replay beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")
@@ -79,6 +81,11 @@ func parse(args []string) (options, error) {
 	flags.Func("ingress", "one more ingress to compare, `NAME=[VARIABLE=value ...] [program [argument ...]]`, as gogc400=GOGC=400; can be repeated", func(s string) error {
 		o.extra = append(o.extra, s)
 		return nil
+	})
+	flags.Func("headgate", "one more build of headgate to compare in the part replay, `NAME=PROGRAM`; can be repeated", func(s string) error {
+		_, _, err := parseHeadgate(s)
+		o.others = append(o.others, s)
+		return err
 	})
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -372,6 +372,28 @@ func TestDeadReplay_ReportsInterrupt(t *testing.T) {
 	}
 }
 
+// What no run can give is not left to another one.
+func TestDeadReplay_CountsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, bookkeeper(nil).Spec())
+	for i, body := range []string{"one", "two"} {
+		letter := deadletter.Letter{
+			Worker: "bookkeeper", Type: "company.created", WebhookID: "sequence-7", Sequence: 7, LastAttempt: time.Now().Add(time.Duration(i) * time.Second), Body: []byte(body),
+		}
+		if err := deadletter.Bury(t.Context(), r.publisher, source, letter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := r.headgate(1, "dead", "replay", "--all", "--json")
+	contains(t, c.err.String(), "dead letter 2 was not given: it has the webhook-id and worker of dead letter 1")
+	if strings.Contains(c.err.String(), "To go on") {
+		t.Errorf("it says\n%s\nwant no command that goes on: nothing is left", &c.err)
+	}
+	if got, want := decode[operator.RedriveResult](t, c.out.lines())[0], (operator.RedriveResult{Chosen: 2, Given: 1, NotGiven: 1}); got.Given != want.Given || got.NotGiven != want.NotGiven {
+		t.Errorf("it reports %+v; want %+v", got, want)
+	}
+}
+
 func TestDeadReplay_LeavesRoomForNewEvents(t *testing.T) {
 	t.Parallel()
 	r := newBrokerWithLetters(t)

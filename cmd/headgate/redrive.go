@@ -79,8 +79,8 @@ func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) er
 	result, err := r.operator.Redrive(ctx, r.selection, opts)
 	progress.clear()
 	err = errors.Join(err, r.report(t, result))
-	if rest := result.Chosen - result.Given - result.Before; err != nil && rest > 0 {
-		fmt.Fprintf(t.err, "%d were not given. To go on, run%s\n  %s\n", rest, r.sameInput(), r.again(t.args, opts.ID))
+	if rest := result.Chosen - result.Given - result.Before - result.NotGiven; err != nil && rest > 0 {
+		fmt.Fprintf(t.err, "%d are left. To go on, run%s\n  %s\n", rest, r.sameInput(), r.again(t.args, opts.ID))
 	}
 	return err
 }

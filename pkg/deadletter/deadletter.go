@@ -256,6 +256,16 @@ func Get(ctx context.Context, js jetstream.JetStream, s stream.Source, number ui
 	return Open(s, m), nil
 }
 
+// GetAll calls each with the letters of numbers, in the order that these have, without those that the archive does not have, until each
+// reports that it wants no more. It reads in batches, and is much faster than Get for each.
+func GetAll(ctx context.Context, js jetstream.JetStream, s stream.Source, numbers []uint64, each func(Letter) (more bool)) error {
+	err := stream.GetAll(ctx, js, s.DeadStream(), numbers, func(m *jetstream.RawStreamMsg) bool { return each(Open(s, m)) })
+	if err != nil {
+		return fmt.Errorf("dead letters: %w", err)
+	}
+	return nil
+}
+
 // Read is the letter that Bury published as m. Buried and Number are zero: they are the archive's.
 func Read(s stream.Source, m *nats.Msg) Letter {
 	return Open(s, &jetstream.RawStreamMsg{Subject: m.Subject, Header: m.Header, Data: m.Data})

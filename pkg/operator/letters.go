@@ -175,19 +175,25 @@ func ReadLetter(ctx context.Context, js jetstream.JetStream, s stream.Source, nu
 // lettersOf returns the letters of the numbers, in the order of the archive.
 func lettersOf(ctx context.Context, js jetstream.JetStream, s stream.Source, numbers []uint64) ([]Letter, error) {
 	numbers = slices.Compact(slices.Sorted(slices.Values(numbers)))
-	letters := make([]hashedLetter, len(numbers))
+	letters := make([]hashedLetter, 0, len(numbers))
 	workers := map[string]bool{}
 	var f deadletter.Filter
-	for i, n := range numbers {
-		l, err := deadletter.Get(ctx, js, s, n)
-		if err != nil {
-			return nil, err
+	err := deadletter.GetAll(ctx, js, s, numbers, func(l deadletter.Letter) bool {
+		if l.Number != numbers[len(letters)] {
+			return false // the archive does not have that one
 		}
-		letters[i] = hashLetter(l)
+		letters = append(letters, hashLetter(l))
 		if since := l.Buried.Add(-clockStep); f.Since.IsZero() || since.Before(f.Since) {
 			f.Since = since
 		}
 		f.Worker, workers[l.Worker] = l.Worker, true
+		return true
+	})
+	if err == nil && len(letters) < len(numbers) {
+		err = fmt.Errorf("dead letter %d: %w", numbers[len(letters)], deadletter.ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if len(workers) > 1 {
 		f.Worker = ""

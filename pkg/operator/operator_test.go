@@ -104,7 +104,7 @@ func TestOperator_RedriveNamesExpiredEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
-	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 2}); got != want || err == nil || err.Error() != "event 2 was not given: it has expired since it was chosen" {
+	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 2, NotGiven: 1}); got != want || err == nil || err.Error() != "event 2 was not given: it has expired since it was chosen" {
 		t.Errorf("Redrive = %+v, %v; want %+v, and the event that was not given", got, err, want)
 	}
 	if all := records(t, s.JS); len(all) != 2 || all[1].Given != 2 || all[1].Error == "" {
@@ -153,7 +153,7 @@ func TestOperator_RedriveNamesLettersThatShareAnID(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := o.Redrive(t.Context(), selection, RedriveOptions{ID: "monday", Rate: 1000})
-	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 1, Before: 1}); got != want || err == nil || !strings.Contains(err.Error(), "dead letter 2 was not given: it has the webhook-id and worker of dead letter 1") {
+	if want := (RedriveResult{Redrive: "monday", Chosen: 3, Given: 1, Before: 1, NotGiven: 1}); got != want || err == nil || !strings.Contains(err.Error(), "dead letter 2 was not given: it has the webhook-id and worker of dead letter 1") {
 		t.Errorf("Redrive = %+v, %v; want %+v, and the letter that was not given", got, err, want)
 	}
 }
@@ -265,6 +265,8 @@ func TestRedriveOptions_Validate(t *testing.T) {
 		{"no ID", RedriveOptions{Rate: 1}, false},
 		{"an ID with a colon", RedriveOptions{ID: "a:b", Rate: 1}, false},
 		{"no rate", RedriveOptions{ID: "monday"}, false},
+		{"the smallest rate", RedriveOptions{ID: "monday", Rate: 0.001}, true},
+		{"a rate that would never give the second event", RedriveOptions{ID: "monday", Rate: 1e-300}, false},
 		{"a rate that is no number", RedriveOptions{ID: "monday", Rate: math.NaN()}, false},
 		{"a rate without a limit", RedriveOptions{ID: "monday", Rate: math.Inf(1)}, false},
 	}

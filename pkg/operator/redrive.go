@@ -17,7 +17,7 @@ type RedriveOptions struct {
 	// ID names the redrive. Within one redrive nothing is given twice, so that a redrive that was interrupted goes on
 	// when it is run again under its ID.
 	ID string
-	// Rate is the number of events given in a second at most; it must be positive and finite.
+	// Rate is the number of events given in a second at most; it must be finite, and MinRate or more.
 	Rate float64
 	// Progress is called after each event; it may be nil.
 	Progress func(done, total int)
@@ -25,7 +25,10 @@ type RedriveOptions struct {
 
 var redriveIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// Validate returns an error for an ID that is not [A-Za-z0-9_-]{1,64} and for a rate that is not positive and finite.
+// MinRate is the smallest rate of a redrive, in events a second: one event in 1,000 seconds.
+const MinRate = 0.001
+
+// Validate returns an error for an ID that is not [A-Za-z0-9_-]{1,64} and for a rate that is not finite or less than MinRate.
 func (r RedriveOptions) Validate() error {
 	if err := ValidateRate(r.Rate); err != nil {
 		return fmt.Errorf("rate %w", err)
@@ -33,10 +36,10 @@ func (r RedriveOptions) Validate() error {
 	return ValidateRedriveID(r.ID)
 }
 
-// ValidateRate returns an error, without a subject, for a number of events a second that is not positive and finite.
+// ValidateRate returns an error, without a subject, for a number of events a second that is not finite or less than MinRate.
 func ValidateRate(rate float64) error {
-	if !(rate > 0) || math.IsInf(rate, 0) { // NaN is greater than nothing
-		return fmt.Errorf("must be greater than 0 (got %v)", rate)
+	if !(rate >= MinRate) || math.IsInf(rate, 0) { // NaN is greater than nothing
+		return fmt.Errorf("must be at least %v, one event in 1,000 seconds (got %v)", MinRate, rate)
 	}
 	return nil
 }
@@ -60,9 +63,12 @@ type RedriveResult struct {
 	Redrive string `json:"redrive"`
 	Chosen  int    `json:"chosen"`
 	Given   int    `json:"given"`
-	Before  int    `json:"given_before"`       // given by an earlier run of the same redrive
-	LeftOut int    `json:"left_out,omitempty"` // dead letters that are not open
-	DryRun  bool   `json:"dry_run,omitempty"`  // set by the caller
+	Before  int    `json:"given_before"` // given by an earlier run of the same redrive
+	// NotGiven counts those of Chosen that the error names: each had its turn and could not be given, and another run under the
+	// same ID does not give it either. What an interrupt left over is not among them.
+	NotGiven int  `json:"not_given,omitempty"`
+	LeftOut  int  `json:"left_out,omitempty"` // dead letters that are not open
+	DryRun   bool `json:"dry_run,omitempty"`  // set by the caller
 }
 
 // Redrive gives every message of a selection to its worker again, under a redrive ID that the worker's claims do not
@@ -83,7 +89,7 @@ func (o *Operator) Redrive(ctx context.Context, s *Selection, opts RedriveOption
 	}
 	run := newRedriveRun(o, s, opts, e)
 	err := run.all(ctx)
-	r.Given, r.Before = run.given, run.before
+	r.Given, r.Before, r.NotGiven = run.given, run.before, run.left.count
 	e.Step, e.Given, e.Before, e.Letters = StepEnd, r.Given, r.Before, joinNumbers(run.log.numbers)
 	if err != nil {
 		e.Error = err.Error()

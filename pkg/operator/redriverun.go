@@ -55,12 +55,12 @@ func (o *Operator) redriver() deadletter.Redriver {
 	return deadletter.Redriver{JS: o.js, Publisher: o.publisher, Source: o.source}
 }
 
-// A readLetter is a message that is read, or is being read: done is closed afterwards.
+// A readLetter is a message of the selection that was read.
 type readLetter struct {
-	number uint64
-	done   chan struct{}
-	letter deadletter.Letter
-	err    error
+	number  uint64
+	letter  deadletter.Letter
+	expired bool
+	err     error // why it could not be read
 }
 
 // all redrives the selection. It returns when nothing is on its way.
@@ -79,7 +79,6 @@ func (r *redriveRun) all(ctx context.Context) error {
 			r.stop(number, ctx.Err())
 			break
 		}
-		<-read.done
 		if r.turn(ctx, read); r.failed() {
 			break
 		}
@@ -90,31 +89,42 @@ func (r *redriveRun) all(ctx context.Context) error {
 	return errors.Join(r.err, r.left.err())
 }
 
-// read reads the messages of the selection, some at once, and returns them in their order.
-func (r *redriveRun) read(ctx context.Context) <-chan *readLetter {
-	ahead := make(chan *readLetter, readAhead)
+// read reads the messages of the selection ahead, and returns them in its order.
+func (r *redriveRun) read(ctx context.Context) <-chan readLetter {
+	ahead := make(chan readLetter, readAhead)
+	numbers := r.selection.numbers // that are to come
+	next := func(read readLetter) bool {
+		read.number, numbers = numbers[0], numbers[1:]
+		select {
+		case ahead <- read:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
 	r.reading.Go(func() {
 		defer close(ahead)
-		for _, n := range r.selection.numbers {
-			read := &readLetter{number: n, done: make(chan struct{})}
-			select {
-			case ahead <- read:
-			case <-ctx.Done():
+		err := r.selection.read(ctx, func(number uint64, letter deadletter.Letter) bool {
+			for numbers[0] != number {
+				if !next(readLetter{expired: true}) {
+					return false
+				}
+			}
+			return next(readLetter{letter: letter})
+		})
+		for len(numbers) > 0 && ctx.Err() == nil { // those behind the last that is stored
+			if !next(readLetter{expired: err == nil, err: err}) || err != nil {
 				return
 			}
-			r.reading.Go(func() {
-				defer close(read.done)
-				read.letter, read.err = r.selection.read(ctx, n)
-			})
 		}
 	})
 	return ahead
 }
 
 // turn begins to publish a message whose turn it is, or finds that it is not to be given.
-func (r *redriveRun) turn(ctx context.Context, read *readLetter) {
+func (r *redriveRun) turn(ctx context.Context, read readLetter) {
 	switch {
-	case errors.Is(read.err, errExpired):
+	case read.expired:
 		r.leave(read.number, "it has expired since it was chosen")
 		return
 	case ctx.Err() != nil:

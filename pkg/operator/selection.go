@@ -30,12 +30,10 @@ type Selection struct {
 	last    time.Time // when the last of the numbers was stored
 	// closed counts the dead letters that were left out, by state.
 	closed map[LetterState]int
-	// read returns the letter of a number. It returns errExpired when the message has expired.
-	read func(ctx context.Context, number uint64) (deadletter.Letter, error)
+	// read calls each with the numbers and the letters of the selection, in its order, without the messages that have expired, until
+	// each reports that it wants no more.
+	read func(ctx context.Context, each func(number uint64, l deadletter.Letter) (more bool)) error
 }
-
-// errExpired means that a message of the selection is no longer stored.
-var errExpired = errors.New("expired")
 
 // maxTypes bounds how many types Types tells apart.
 const maxTypes = 1000
@@ -117,7 +115,10 @@ func (o *Operator) SelectLetters(ctx context.Context, opts LettersOptions) (*Sel
 	}
 	s := &Selection{
 		noun: "dead letter", command: "dead replay", letters: true, closed: map[LetterState]int{},
-		chosen: opts.chosen(), read: o.readLetter,
+		chosen: opts.chosen(),
+	}
+	s.read = func(ctx context.Context, each func(uint64, deadletter.Letter) bool) error {
+		return deadletter.GetAll(ctx, o.js, o.source, s.numbers, func(l deadletter.Letter) bool { return each(l.Number, l) })
 	}
 	each := func(letter Letter) error {
 		if s.full(opts.Limit) {
@@ -187,15 +188,6 @@ func (opts LettersOptions) chosen() map[string]any {
 	return chosen
 }
 
-// readLetter returns the dead letter of a number, and errExpired when the archive has it no more.
-func (o *Operator) readLetter(ctx context.Context, number uint64) (deadletter.Letter, error) {
-	letter, err := deadletter.Get(ctx, o.js, o.source, number)
-	if errors.Is(err, deadletter.ErrNotFound) {
-		err = errExpired
-	}
-	return letter, err
-}
-
 // EventsOptions choose stored events that a worker takes. A zero field chooses all.
 type EventsOptions struct {
 	Worker              string   // required
@@ -225,16 +217,11 @@ func (o *Operator) SelectEvents(ctx context.Context, opts EventsOptions) (*Selec
 	s := &Selection{
 		noun: "event", command: "replay", inOrder: w.inOrder(opts.Worker),
 		chosen: opts.chosen(),
-		read: func(ctx context.Context, number uint64) (deadletter.Letter, error) {
-			m, err := stream.Get(ctx, o.js, o.source.Stream(), number)
-			switch {
-			case errors.Is(err, jetstream.ErrMsgNotFound):
-				return deadletter.Letter{}, errExpired
-			case err != nil:
-				return deadletter.Letter{}, err
-			}
-			return letterFor(opts.Worker, o.source, m), nil
-		},
+	}
+	s.read = func(ctx context.Context, each func(uint64, deadletter.Letter) bool) error {
+		return stream.GetAll(ctx, o.js, o.source.Stream(), s.numbers, func(m *jetstream.RawStreamMsg) bool {
+			return each(m.Sequence, letterFor(opts.Worker, o.source, m))
+		})
 	}
 	events := stream.ReadOptions{
 		Filters: []string{o.source.EventFilter(cmp.Or(opts.Type, ">"))}, Since: opts.Since, Progress: opts.Progress,

@@ -263,9 +263,6 @@ func (r *reader) nextSequence(ctx context.Context) (uint64, error) {
 // replica that is behind answers a direct get too. It needs permission for STREAM.INFO, DIRECT.GET and STREAM.MSG.GET on
 // the stream.
 func Get(ctx context.Context, js jetstream.JetStream, name string, sequence uint64) (*jetstream.RawStreamMsg, error) {
-	if sequence == 0 { // the server would take the request for one without a number
-		return nil, fmt.Errorf("message 0 of stream %s: %w", name, jetstream.ErrMsgNotFound)
-	}
 	st, err := openStream(ctx, js, name)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, err)
@@ -273,31 +270,108 @@ func Get(ctx context.Context, js jetstream.JetStream, name string, sequence uint
 	return get(ctx, js, st, sequence)
 }
 
-// getAtOnce is how many messages GetAll asks for at once. Each may have the size of the largest event.
-const getAtOnce = 16
+const (
+	// getAtOnce is how many messages GetAll asks for at once. Each may have the size of the largest event.
+	getAtOnce = 16
+	// batchSpan is up to how many messages for each that is wanted GetAll reads in a batch.
+	batchSpan = 4
+)
 
 // GetAll calls each with the messages of sequences, in the order that these have, without those that the leader of the stream
-// does not have, until each reports that it wants no more. It asks for 16 at once. It needs the permissions of Get.
+// does not have, until each reports that it wants no more. Those that follow each other closely it reads in batches, and of others it
+// asks for 16 at once. It needs the permissions of Get.
 func GetAll(ctx context.Context, js jetstream.JetStream, name string, sequences []uint64, each func(*jetstream.RawStreamMsg) (more bool)) error {
 	st, err := openStream(ctx, js, name)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
 	}
-	for some := range slices.Chunk(sequences, getAtOnce) {
-		msgs, errs := make([]*jetstream.RawStreamMsg, len(some)), make([]error, len(some))
-		var asked sync.WaitGroup
-		for i, sequence := range some {
-			asked.Go(func() { msgs[i], errs[i] = get(ctx, js, st, sequence) })
+	r := reader{js: js, name: name}
+	for len(sequences) > 0 {
+		var msgs []*jetstream.RawStreamMsg
+		if n := together(sequences); n > 1 {
+			msgs, err = r.getBatch(ctx, st, sequences[:n])
+		} else {
+			msgs = make([]*jetstream.RawStreamMsg, min(len(sequences), getAtOnce))
+			err = getMissing(ctx, js, st, sequences, msgs)
 		}
-		asked.Wait()
-		for i, err := range errs {
-			switch {
-			case errors.Is(err, jetstream.ErrMsgNotFound):
-			case err != nil:
-				return err
-			case !each(msgs[i]):
+		if err != nil {
+			return err
+		}
+		for _, m := range msgs {
+			if m != nil && !each(m) {
 				return nil
 			}
+		}
+		sequences = sequences[len(msgs):]
+	}
+	return nil
+}
+
+// together returns how many of the first sequences ascend so closely that one batch is to have them; 0 for none.
+func together(sequences []uint64) int {
+	n := 1
+	for n < len(sequences) && sequences[n] > sequences[n-1] && sequences[n]-sequences[0] < readMessages {
+		n++
+	}
+	if sequences[n-1]-sequences[0] >= uint64(n*batchSpan) || sequences[0] == 0 {
+		return 0
+	}
+	return n
+}
+
+// getBatch returns the messages of the first of ascending sequences, as many as one batch reaches and at least one, nil for each that
+// the leader does not have.
+func (r *reader) getBatch(ctx context.Context, st jetstream.Stream, sequences []uint64) ([]*jetstream.RawStreamMsg, error) {
+	r.After = sequences[0] - 1
+	var batch []*jetstream.RawStreamMsg
+	err := request(ctx, r.js, r.name, func(ctx context.Context) (err error) {
+		batch, err = r.batch(ctx, int(sequences[len(sequences)-1]-r.After))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading stream %s: %w", r.name, err)
+	}
+	found := make(map[uint64]*jetstream.RawStreamMsg, len(batch))
+	for _, m := range batch {
+		found[m.Sequence] = m
+	}
+	if len(batch) > 0 { // what comes after it is in the next batch
+		last := batch[len(batch)-1].Sequence
+		n, exact := slices.BinarySearch(sequences, last)
+		if exact {
+			n++
+		}
+		sequences = sequences[:n]
+	}
+	msgs := make([]*jetstream.RawStreamMsg, len(sequences))
+	for i, sequence := range sequences {
+		msgs[i] = found[sequence]
+	}
+	return msgs, getMissing(ctx, r.js, st, sequences, msgs)
+}
+
+// getMissing sets those of msgs that are nil to the messages of their sequences, 16 at once. They stay nil when the leader does not
+// have them.
+func getMissing(ctx context.Context, js jetstream.JetStream, st jetstream.Stream, sequences []uint64, msgs []*jetstream.RawStreamMsg) error {
+	errs := make([]error, len(msgs))
+	slots := make(chan struct{}, getAtOnce)
+	var asked sync.WaitGroup
+	for i := range msgs {
+		if msgs[i] != nil {
+			continue
+		}
+		slots <- struct{}{}
+		asked.Go(func() {
+			defer func() { <-slots }()
+			if msgs[i], errs[i] = get(ctx, js, st, sequences[i]); errors.Is(errs[i], jetstream.ErrMsgNotFound) {
+				errs[i] = nil
+			}
+		})
+	}
+	asked.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -306,6 +380,9 @@ func GetAll(ctx context.Context, js jetstream.JetStream, name string, sequences 
 // get returns one message of a stream.
 func get(ctx context.Context, js jetstream.JetStream, st jetstream.Stream, sequence uint64) (m *jetstream.RawStreamMsg, err error) {
 	name := st.CachedInfo().Config.Name
+	if sequence == 0 { // the server would take the request for one without a number
+		return nil, fmt.Errorf("message 0 of stream %s: %w", name, jetstream.ErrMsgNotFound)
+	}
 	err = request(ctx, js, name, func(ctx context.Context) error {
 		m, err = st.GetMsg(ctx, sequence)
 		return err

@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -104,6 +106,74 @@ func TestGet_AsksTheLeaderWhereAReplicaIsBehind(t *testing.T) {
 		if _, err := stream.Get(t.Context(), behind, codatSource.Stream(), sequence); !errors.Is(err, jetstream.ErrMsgNotFound) {
 			t.Errorf("Get() of message %d, which no server has, = %v; want %v", sequence, err, jetstream.ErrMsgNotFound)
 		}
+	}
+}
+
+func TestGetAll_ReturnsInTheOrderAskedFor(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	const stored = 2500
+	for i := range stored {
+		m, err := codatSource.Message(stream.Stored{ID: fmt.Sprintf("msg_%d", i+1), Head: codat.Head{Type: "company.created"}, Received: time.Now()}, bytes.Repeat([]byte("x"), 200))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.JS.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-s.JS.PublishAsyncComplete()
+	st, err := s.JS.Stream(t.Context(), codatSource.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := []uint64{1, 7, 8, 1000, stored}
+	for _, sequence := range gone {
+		if err := st.DeleteMsg(t.Context(), sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	every := func(step, from, to uint64) (all []uint64) {
+		for ; from <= to; from += step {
+			all = append(all, from)
+		}
+		return all
+	}
+	down := every(1, 1, 40)
+	slices.Reverse(down)
+	behind := s.Behind(t)
+	for _, tt := range []struct {
+		name      string
+		js        jetstream.JetStream
+		sequences []uint64
+	}{
+		{"all and what no server has", s.JS, every(1, 0, stored+20)},
+		{"every third", s.JS, every(3, 1, stored)},
+		{"every hundredth", s.JS, every(100, 100, stored)},
+		{"newest first", s.JS, down},
+		{"up and down", s.JS, slices.Concat(every(1, 5, 30), every(1, 900, 1100), every(2, 1, 50))},
+		{"from the leader, because a replica is behind", behind, every(1, 1, 50)},
+		{"none", s.JS, nil},
+	} {
+		want := slices.DeleteFunc(slices.Clone(tt.sequences), func(n uint64) bool { return n == 0 || n > stored || slices.Contains(gone, n) })
+		var got []uint64
+		err := stream.GetAll(t.Context(), tt.js, codatSource.Stream(), tt.sequences, func(m *jetstream.RawStreamMsg) bool {
+			got = append(got, m.Sequence)
+			if id := m.Header.Get(stream.HeaderWebhookID); id != fmt.Sprintf("msg_%d", m.Sequence) || len(m.Data) != 200 {
+				t.Errorf("%s: message %d has the id %s and %d bytes", tt.name, m.Sequence, id, len(m.Data))
+			}
+			return true
+		})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: GetAll() = %v with %d messages; want %d:\n%v", tt.name, err, len(got), len(want), got)
+		}
+	}
+	n := 0
+	if err := stream.GetAll(t.Context(), s.JS, codatSource.Stream(), every(1, 2, 40), func(*jetstream.RawStreamMsg) bool { n++; return n < 3 }); err != nil || n != 3 {
+		t.Errorf("GetAll() = %v after %d messages; want it to end with the third", err, n)
+	}
+	if err := stream.GetAll(t.Context(), s.JS, "OTHER", []uint64{1}, nil); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("GetAll() of no stream = %v", err)
 	}
 }
 
