@@ -65,16 +65,22 @@ func (c *doctorCmd) Validate() error {
 			return fmt.Errorf("--bundle: %s exists: give the name of a new file", c.Bundle)
 		}
 	}
-	for flag, addresses := range map[string][]string{"--monitor-url": c.MonitorURL, "--metrics-url": c.MetricsURL} {
-		for _, address := range addresses {
-			u, err := url.Parse(address)
-			if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Contains(u.Path, "@") {
-				return fmt.Errorf("%s must be a URL, such as http://nats-1:8222 or http://ingress:9090/metrics (got %q)", flag, withoutUser(address))
-			}
-		}
+	if err := errors.Join(validateAddresses("--monitor-url", c.MonitorURL), validateAddresses("--metrics-url", c.MetricsURL)); err != nil {
+		return err
 	}
 	_, err := c.layout()
 	return err
+}
+
+// validateAddresses returns an error for an address of a NATS server's monitoring port, or of metrics, that cannot be one.
+func validateAddresses(flag string, addresses []string) error {
+	for _, address := range addresses {
+		u, err := url.Parse(address)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Contains(u.Path, "@") || flag == "--monitor-url" && u.RawQuery+u.Fragment != "" {
+			return fmt.Errorf("%s must be a URL, such as http://nats-1:8222 or http://ingress:9090/metrics (got %q)", flag, withoutUser(address))
+		}
+	}
+	return nil
 }
 
 func (c *doctorCmd) layout() (stream.Layout, error) {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nkeys"
+
+	"github.com/headgate/headgate/pkg/console"
 )
 
 // grammar returns the commands of headgate with their help.
@@ -66,6 +68,10 @@ func TestExamples_AreInTheHelpOfEveryCommand(t *testing.T) {
 	}
 	writeNkey(t, "key")
 	if err := os.WriteFile("webhook-key", []byte("whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := "  - name: anna\n    token: " + console.HashToken("x") + "\n    rights: [view]\n"
+	if err := os.WriteFile("users.yml", []byte("users:\n"+token), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"request.http", "headers.txt", "body.json"} {

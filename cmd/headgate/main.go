@@ -57,6 +57,7 @@ type commands struct {
 	Pause       pauseCmd       `cmd:"" help:"Pause a worker, so that the server delivers it nothing: it needs no running process, and survives restarts."`
 	Resume      resumeCmd      `cmd:"" help:"End the pause of a worker."`
 	Watch       watchCmd       `cmd:"" help:"Export metrics of the streams, consumers and workers to Prometheus, also of workers that do not run."`
+	Console     consoleCmd     `cmd:"" help:"Serve web pages that show the path of events and what needs a person, and act for users with the right to."`
 	New         newCmd         `cmd:"" help:"Write the files of a new worker, in a clone of Headgate's repository."`
 	Keys        keysCmd        `cmd:"" help:"Make the secrets of a deployment: a key for each process, and the configuration with which NATS servers recognise them."`
 	Completion  completionCmd  `cmd:"" help:"Print the script with which a shell completes the commands and flags of headgate."`

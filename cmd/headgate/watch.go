@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,13 +45,7 @@ func (w *watchCmd) Validate() error {
 	if w.IndexMemory != 0 && (w.IndexMemory < inspect.MinIndexBytes || w.IndexMemory > math.MaxInt32) {
 		return fmt.Errorf("--index-memory must be 0, or from 8MiB to 2GiB (got %s)", w.IndexMemory)
 	}
-	for _, address := range w.MonitorURL {
-		u, err := url.Parse(address)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || u.RawQuery+u.Fragment != "" || strings.Contains(u.Path, "@") {
-			return fmt.Errorf("--monitor-url must be a URL, such as http://nats-1:8222 (got %q)", withoutUser(address))
-		}
-	}
-	return nil
+	return validateAddresses("--monitor-url", w.MonitorURL)
 }
 
 // Run exports metrics until ctx ends or a signal stops the process.
