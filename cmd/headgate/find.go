@@ -22,7 +22,7 @@ type findCmd struct {
 	ID           string        `arg:"" help:"A webhook-id (msg_…) or the id in the body of an event, or the id of a company, of a connection or of a push operation."`
 	Type         codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	periodFlags  `embed:"" set:"when=received"`
-	listFlags    `embed:""`
+	pageFlags    `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -30,11 +30,13 @@ type findCmd struct {
 func (c *findCmd) Validate() error { return validateType(c.Type) }
 
 // filtered reports whether a flag chooses among the events, so that a list of them is printed.
-func (c *findCmd) filtered() bool { return c.Type != "" || c.periodFlags != periodFlags{} }
+func (c *findCmd) filtered() bool {
+	return c.Type != "" || c.Before != 0 || c.periodFlags != periodFlags{}
+}
 
 // Help says what find prints.
 func (*findCmd) Help() string {
-	return `Of one event it tells what became of it. Of a company, a connection or a push operation it lists the events, newest first. It asks the index that headgate watch keeps, and reads the stream where no index answers.`
+	return `Of one event it tells what became of it. Of a company, a connection or a push operation it lists the events, newest first. It asks the index that headgate watch keeps. Where no index answers, it reads the stream, newest first, and prints what it finds: --since 1d ends that early.`
 }
 
 // Run prints the story of a webhook-id, and for another id a line for each of its events.
@@ -63,12 +65,12 @@ func (c *findCmd) Run(ctx context.Context, t *terminal) error {
 func (c *findCmd) search(ctx context.Context, t *terminal, nc *client) (one *inspect.Match, err error) {
 	q, clearProgress := eventSearch(t, c.ID)
 	defer clearProgress()
-	q.Since = c.Since.Time
-	n := 0
-	if c.Limit > 0 && c.Type == "" && c.Until.IsZero() {
-		q.Limit = int(min(c.Limit, math.MaxInt32)) + 1 // to know whether there are more
+	q.Since, q.Before = c.Since.Time, c.Before
+	n, page := 0, c.page(t)
+	if page.Limit > 0 && c.Type == "" && c.Until.IsZero() {
+		q.Limit = int(min(page.Limit, math.MaxInt32)) + 1 // to know whether there are more
 	}
-	err = eventListing.print(t, c.listFlags, func(each func(inspect.Event) error) error {
+	err = eventListing.print(t, page, func(each func(inspect.Event) error) error {
 		err := inspect.FindEvents(ctx, nc, nc.source, q, func(m inspect.Match) error {
 			if c.Type != "" && !c.Type.Match(m.Type) || !c.contains(m.Time) {
 				return nil
@@ -138,8 +140,9 @@ func (c *findCmd) notFound(ctx context.Context, t *terminal, nc *client) error {
 }
 
 var eventListing = listing[inspect.Event]{
-	noun: "event",
-	id:   func(e inspect.Event) string { return e.WebhookID },
+	noun:   "event",
+	id:     func(e inspect.Event) string { return e.WebhookID },
+	number: func(e inspect.Event) uint64 { return e.Sequence },
 	columns: []column[inspect.Event]{
 		{name: "SEQUENCE", cell: func(e inspect.Event) cell { return numberCell(e.Sequence) }},
 		{name: "RECEIVED", cell: func(e inspect.Event) cell { return timeCell(e.Time) }},

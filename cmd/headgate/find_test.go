@@ -102,6 +102,7 @@ func TestFind_AsksTheIndexOfWatch(t *testing.T) {
 	asked := [][]string{
 		{"find", company},
 		{"find", company, "--limit", "2"},
+		{"find", company, "--before", "3"},
 		{"find", company, "-o", "id"},
 		{"find", company, "-o", "json"},
 		{"find", company, "--since", "1h"},
@@ -124,13 +125,18 @@ func TestFind_AsksTheIndexOfWatch(t *testing.T) {
 	if strings.Contains(want[1], "msg_2") {
 		t.Errorf("--limit 2 lists\n%s\nwant the two newest", want[1])
 	}
-	const three = "3d1f0e36-7a6a-4cf6-95e3-1f0b8cf0f1a5\nmsg_2\nmsg_1\n"
-	if want[2] != "msg_4\n"+three || want[9] != three || want[8] != "msg_2\n" {
-		t.Errorf("-o id prints %q and %q; want the ids, newest first", want[2], want[8])
+	contains(t, r.headgate(0, "find", company, "--limit", "2").err.String(), "2 events, and more: --before 3 lists them")
+	contains(t, want[2], "msg_2", "msg_1")
+	if strings.Contains(want[2], "3d1f0e36") {
+		t.Errorf("--before 3 lists\n%s\nwant what is older", want[2])
 	}
-	contains(t, want[5], "webhook-id      msg_2", "#2,")
-	contains(t, want[6], "webhook-id      3d1f0e36", "#3,")
-	contains(t, want[10], "webhook-id      msg_4", "#4,")
+	const three = "3d1f0e36-7a6a-4cf6-95e3-1f0b8cf0f1a5\nmsg_2\nmsg_1\n"
+	if want[3] != "msg_4\n"+three || want[10] != three || want[9] != "msg_2\n" {
+		t.Errorf("-o id prints %q and %q; want the ids, newest first", want[3], want[9])
+	}
+	contains(t, want[6], "webhook-id      msg_2", "#2,")
+	contains(t, want[7], "webhook-id      3d1f0e36", "#3,")
+	contains(t, want[11], "webhook-id      msg_4", "#4,")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup

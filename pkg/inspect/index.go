@@ -214,15 +214,21 @@ func (x *index) sequences(id string, before uint64, atLeast int) (all []uint64, 
 // places returns the messages that may have one of some ids, sorted, each once.
 func (x *index) places(ids []string) (all []uint64) {
 	hashes := make([]uint32, len(ids))
+	var low [1 << 10]uint64 // a bit for each 16 lower bits that a hash has: of most postings it tells at once
 	for i, id := range ids {
 		hashes[i] = x.hash(id)
+		low[hashes[i]>>6&(1<<10-1)] |= 1 << (hashes[i] & 63)
 	}
 	slices.Sort(hashes)
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, b := range x.blocks {
 		for _, v := range b.open { // once for all: they are in no order
-			if _, found := slices.BinarySearch(hashes, uint32(v>>16)); found {
+			hash := uint32(v >> 16)
+			if low[hash>>6&(1<<10-1)]&(1<<(hash&63)) == 0 {
+				continue
+			}
+			if _, found := slices.BinarySearch(hashes, hash); found {
 				all = append(all, b.number*blockSize+v&(blockSize-1))
 			}
 		}

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -106,5 +107,25 @@ func TestIndex_StaysWithinItsLimit(t *testing.T) {
 	}
 	if x.addOlder(1, time.Unix(1, 0), nil) {
 		t.Error("addOlder() = true; want no older message in an index that has dropped some")
+	}
+}
+
+// Many ids at once are at the places of each alone, in blocks that are sorted and in those that are not.
+func TestIndex_FindsPlacesOfManyIDs(t *testing.T) {
+	t.Parallel()
+	x := newIndex(1 << 30)
+	x.begin(0)
+	for i := uint64(1); i <= 2*blockSize+9; i++ {
+		x.addNewer(i, time.Now(), []string{fmt.Sprint(i % 1000), "all"})
+	}
+	var want []uint64
+	ids := []string{"7", "999", "none", "7"}
+	for _, id := range ids {
+		some, _ := x.sequences(id, 1<<40, 1<<40)
+		want = append(want, some...)
+	}
+	slices.Sort(want)
+	if got := x.places(ids); len(got) < 262 || !slices.Equal(got, slices.Compact(want)) {
+		t.Errorf("places = %d sequences; want the %d of each alone, sorted", len(got), len(want))
 	}
 }

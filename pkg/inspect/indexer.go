@@ -151,41 +151,50 @@ func (x *indexer) follow(ctx context.Context, info *jetstream.StreamInfo) error 
 	})
 }
 
-// build adds what was stored before, newest first, until it has all, or all that fits. It reads a range again after an
-// error, which it gives to failed.
+// A rangeIndex is what an index adds of a range of messages.
+type rangeIndex struct {
+	postings []posting
+	stored   time.Time // when the first message was; zero without one
+}
+
+// errFull ends the building of an index that has no room for older messages.
+var errFull = errors.New("the index is full")
+
+// build adds what was stored before, newest first, until it has all, or all that fits. It goes on after an error, which it gives to
+// failed.
 func (x *indexer) build(ctx context.Context, info *jetstream.StreamInfo, failed func(error)) error {
-	var again retry
-	for ctx.Err() == nil {
-		from := x.covers().From
-		if from <= max(info.State.FirstSeq, 1) {
-			return nil
-		}
-		after := max(from-1, x.ranges) - x.ranges
-		var all []posting
-		var stored time.Time
-		o := stream.ReadOptions{After: after, Through: from - 1, Created: info.Created}
-		_, err := stream.Read(ctx, x.js, x.stream, o, func(m *jetstream.RawStreamMsg) error {
-			if stored.IsZero() {
-				stored = m.Time
+	read := func(ctx context.Context, after, through uint64) (r rangeIndex, err error) {
+		o := stream.ReadOptions{After: after, Through: through, Created: info.Created}
+		_, err = stream.Read(ctx, x.js, x.stream, o, func(m *jetstream.RawStreamMsg) error {
+			if r.stored.IsZero() {
+				r.stored = m.Time
 			}
-			all = x.index.postings(all, m.Sequence, m.Time, x.ids(m))
+			r.postings = x.index.postings(r.postings, m.Sequence, m.Time, x.ids(m))
 			return nil
 		})
+		return r, err
+	}
+	var again retry
+	take := func(after uint64, r rangeIndex) error {
+		again = 0
+		if !x.index.addOlder(after+1, r.stored, r.postings) {
+			return errFull
+		}
+		return nil
+	}
+	for {
+		from := x.covers().From
+		older := span{after: max(info.State.FirstSeq, 1) - 1, through: from - 1, size: x.ranges, largest: x.ranges}
+		err := readNewestFirst(ctx, older, read, take)
 		switch {
-		case ctx.Err() != nil:
+		case err == nil, ctx.Err() != nil, errors.Is(err, errFull):
 			return nil
 		case errors.Is(err, stream.ErrRemade):
 			return err
-		case err != nil:
-			failed(fmt.Errorf("messages of %s before %d: %w", x.stream, from, err))
-			again.wait(ctx)
-			continue
-		case !x.index.addOlder(after+1, stored, all):
-			return nil
 		}
-		again = 0
+		failed(fmt.Errorf("messages of %s before %d: %w", x.stream, x.covers().From, err))
+		again.wait(ctx)
 	}
-	return nil
 }
 
 // trim drops what has expired, and ends when the stream has lost messages that the index knows: a server that makes a stream

@@ -176,28 +176,45 @@ func (f *search) give(all []Match) error {
 	return nil
 }
 
-// scan reads the messages between two sequences.
+const (
+	firstScan   = 1024 // sequences that a scan reads first
+	largestScan = 8192 // sequences that it reads at once
+)
+
+// scan reads the messages between two sequences, newest first, and gives matches as it finds them.
 func (f *search) scan(ctx context.Context, after, through uint64) error {
-	if through <= after {
+	through = min(through, f.info.State.LastSeq) // what is stored later is no part of the search
+	older := span{after: max(after, max(f.info.State.FirstSeq, 1)-1), through: through, size: firstScan, largest: largestScan}
+	if older.through <= older.after {
 		return nil
 	}
-	var found []Match
-	o := stream.ReadOptions{After: after, Through: through, Created: f.info.Created, Since: f.oldest(), Progress: f.Progress}
-	_, err := stream.Read(ctx, f.js, f.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
-		hit, ok := match(f.source, m, f.ID)
-		if !ok || m.Time.Before(f.Since) {
-			return nil
+	if !f.Since.IsZero() {
+		oldest, err := stream.SequenceAt(ctx, f.js, f.source.Stream(), f.oldest())
+		if err != nil || oldest == 0 {
+			return err
 		}
-		if found = append(found, hit); f.Limit > 0 && len(found) >= 2*f.Limit { // only the newest are given
-			found = append(found[:0], found[len(found)-f.Limit:]...)
+		older.after = max(older.after, oldest-1)
+	}
+	all := older.through - min(older.after, older.through)
+	return readNewestFirst(ctx, older, f.readRange, func(after uint64, found []Match) error {
+		if f.Progress != nil {
+			f.Progress(all-(after-older.after), all)
+		}
+		return f.give(found)
+	})
+}
+
+// readRange returns the matches between two sequences, newest first.
+func (f *search) readRange(ctx context.Context, after, through uint64) (found []Match, err error) {
+	o := stream.ReadOptions{After: after, Through: through, Created: f.info.Created}
+	_, err = stream.Read(ctx, f.js, f.source.Stream(), o, func(m *jetstream.RawStreamMsg) error {
+		if hit, ok := match(f.source, m, f.ID); ok && !m.Time.Before(f.Since) {
+			found = append(found, hit)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	slices.Reverse(found)
-	return f.give(found)
+	return found, err
 }
 
 // askIndex returns what the index knows before Before. The error says why it does not.
