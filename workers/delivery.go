@@ -38,6 +38,7 @@ type runner struct {
 	nc        *nats.Conn
 	claims    claims.Store
 	publish   deadletter.Publisher
+	shares    shares // that publish keeps to
 	log       *zap.Logger
 	sampled   *zap.Logger // for lines of which a sample is enough
 	metrics   *metrics

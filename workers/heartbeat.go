@@ -15,8 +15,8 @@ import (
 // heartbeatInterval is the time between two writes of an instance's entry, which expires after a minute.
 const heartbeatInterval = 20 * time.Second
 
-// heartbeat writes the instance's entry into the workers' bucket until ctx ends, and then deletes it. The entry is for
-// people: when it cannot be written, the worker goes on.
+// heartbeat writes the instance's entry into the workers' bucket and measures the worker's shares until ctx ends, and then
+// deletes the entry. The entry is for people: when it cannot be written, the worker goes on.
 func (r *runner) heartbeat(ctx context.Context, js jetstream.JetStream) {
 	tick := time.NewTicker(heartbeatInterval)
 	defer tick.Stop()
@@ -24,6 +24,7 @@ func (r *runner) heartbeat(ctx context.Context, js jetstream.JetStream) {
 		if err := r.writeInstance(ctx, js); err != nil && ctx.Err() == nil {
 			r.log.Debug("instance entry not written", zap.Error(err))
 		}
+		r.shares.measure(ctx)
 		select {
 		case <-ctx.Done():
 			del := nats.NewMsg(r.instanceSubject())

@@ -23,7 +23,7 @@ import (
 var needed = []string{
 	"$JS.API.CONSUMER.INFO.CODAT.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT.tested", "$JS.ACK.CODAT.tested.>", "$JS.ACK.*.*.CODAT.tested.>",
 	"$JS.API.CONSUMER.INFO.CODAT_PARKED.tested", "$JS.API.CONSUMER.MSG.NEXT.CODAT_PARKED.tested", "$JS.ACK.CODAT_PARKED.tested.>", "$JS.ACK.*.*.CODAT_PARKED.tested.>",
-	"codat.dead.tested.>", "codat.parked.tested.>",
+	"codat.dead.tested.>", "codat.parked.tested.>", "$JS.API.STREAM.INFO.CODAT_PARKED", "$JS.API.STREAM.INFO.CODAT_DEAD",
 	"$JS.API.STREAM.INFO.KV_CODAT_claims_tested", "$JS.API.DIRECT.GET.KV_CODAT_claims_tested.>", "$KV.CODAT_claims_tested.>", "$KV.CODAT_workers.tested.>",
 }
 

@@ -214,10 +214,14 @@ func (st *starter) newRunner(handlers context.Context) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	shared := st.newShares()
+	if err := shared.register(p.Metrics, w.Name); err != nil {
+		return nil, err
+	}
 	m.redrives.WithLabelValues(string(st.settings.Source)) // so that the first one is an increase
 	host, _ := os.Hostname()
 	r := &runner{
-		worker: w, source: st.settings.Source, nc: st.nc, claims: w.Claims, publish: st.publisher,
+		worker: w, source: st.settings.Source, nc: st.nc, claims: w.Claims, publish: sharedPublisher{st.publisher, shared}, shares: shared,
 		log: p.Log, sampled: sample(p.Log), metrics: m, observer: p.Observer, tracer: process.Tracer(p.Traces, tracerName),
 		breaker: b, queues: newKeyQueues(w.Concurrency), calls: newCalls(w.Concurrency + w.parkedSlots()), handlers: handlers,
 		instance: nuid.Next()[nuidSuffix:], host: host, version: p.Version, now: time.Now, jitter: jitter,

@@ -77,6 +77,7 @@ type Worker struct {
 
 	NewStates []string            // the states that no worker before it in the list writes
 	Readers   map[string][]string // the variables of the workers that read a state of another
+	Others    []string            // those of all other workers, of the first worker; nil of the others
 }
 
 // source is that of the deployment's files.
@@ -99,17 +100,24 @@ type export struct {
 }
 
 // Exports are the exports to the worker's account. A state that it only reads is exported with those of the worker that writes
-// it: between two exports of one subject, a server chooses at random.
+// it, and what all workers ask of the streams that they share with those of the first: between two exports of one subject, a server chooses at random.
 func (w Worker) Exports() []export {
 	requests := func(bucket string) []string {
 		return []string{"$JS.API.STREAM.INFO.KV_" + bucket, "$JS.API.DIRECT.GET.KV_" + bucket + ".>"}
 	}
+	shared := []string{"$JS.API.STREAM.INFO." + source.ParkedStream(), "$JS.API.STREAM.INFO." + source.DeadStream()}
 	var all []export
 	for _, subject := range w.Subjects() {
+		if slices.Contains(shared, subject) && w.Others == nil {
+			continue
+		}
 		if slices.ContainsFunc(w.Spec.Reads, func(state string) bool { return slices.Contains(requests(source.StateBucket(state)), subject) }) {
 			continue
 		}
 		e := export{Subject: subject, Stream: strings.HasPrefix(subject, "$JS.API.CONSUMER.MSG.NEXT.")}
+		if slices.Contains(shared, subject) {
+			e.Readers = w.Others
+		}
 		e.Support = slices.Contains(requests(source.ClaimsBucket(w.Spec.Name)), subject)
 		for _, state := range w.Spec.State {
 			if slices.Contains(requests(source.StateBucket(state)), subject) {
@@ -166,6 +174,10 @@ func Workers(root string) ([]Worker, error) {
 			NewStates: newStates,
 			Readers:   readers,
 		})
+	}
+	all[0].Others = []string{}
+	for _, w := range all[1:] {
+		all[0].Others = append(all[0].Others, w.Variable)
 	}
 	return all, nil
 }

@@ -103,6 +103,9 @@ func (w WorkerSpec) Subjects(s Source) []string {
 		)
 	}
 	all = append(all, s.ParkedFilter(w.Name), s.DeadFilter(w.Name))
+	for _, shared := range []string{s.ParkedStream(), s.DeadStream()} {
+		all = append(all, "$JS.API.STREAM.INFO."+shared) // how much of it the worker holds
+	}
 	buckets := []string{s.ClaimsBucket(w.Name)}
 	for _, state := range w.State {
 		buckets = append(buckets, s.StateBucket(state))

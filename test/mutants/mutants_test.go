@@ -32,7 +32,7 @@ type mutant struct {
 }
 
 // mutants is the whole table. Each file table_*_test.go has the mutants of some packages.
-var mutants = slices.Concat(ingressMutants, streamMutants, signatureMutants, claimsMutants, workersMutants, plansMutants, auditMutants)
+var mutants = slices.Concat(ingressMutants, streamMutants, signatureMutants, claimsMutants, workersMutants, plansMutants, auditMutants, relayMutants)
 
 const (
 	root = "../.."

@@ -141,4 +141,9 @@ var workersMutants = []mutant{
 		swap("time.AfterFunc(s.Grace, f)", "time.AfterFunc(0, f)"),
 		"workers TestPromise7_StopFinishesHandlersAndCountsNoAttempt",
 	},
+	{
+		6, "the share of a worker in the streams that all workers share", "workers share.measureLocked",
+		never("h > 0 && h+m > sharePart*(f-m)"),
+		"workers TestShare_KeepsRoomForOtherWorkers",
+	},
 }
