@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	// Processes returns what the ingresses and workers export as metrics; nil when no address of one is known. Then no page says what
 	// the ingresses accept and refuse.
 	Processes func(context.Context) []Process
+	// Keys returns the signing secrets with which the signature over a stored event is verified again; nil without any.
+	Keys func() []signature.Key
 	// Now is the time; time.Now if nil.
 	Now func() time.Time
 }
@@ -98,6 +101,10 @@ func (c *Console) Run(ctx context.Context) {
 func (c *Console) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", c.servePath)
+	mux.HandleFunc("GET /events", c.serveEvents)
+	mux.HandleFunc("GET /events/{sequence}", c.serveEvent)
+	mux.HandleFunc("POST /events/{sequence}/body", c.serveBody)
+	mux.HandleFunc("POST /events/{sequence}/proof", c.serveProof)
 	mux.HandleFunc("GET /refused", c.serveRefused)
 	mux.HandleFunc("/", c.notFound)
 	return mux

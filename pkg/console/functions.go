@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"html/template"
 	"net/url"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
+	"github.com/headgate/headgate/pkg/inspect"
 )
 
 // functions are what templates can call.
@@ -18,6 +21,7 @@ var functions = template.FuncMap{
 	"bytes": byteSize,
 	"span":  span,
 	"mark":  mark,
+	"level": func(state inspect.HandlingState) level { return cmp.Or(handlingLevels[state], neutral) },
 	"href":  href,
 	"short": shortID,
 	"whole": func(n float64) string { return count(int(n)) },

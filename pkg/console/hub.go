@@ -18,6 +18,7 @@ const (
 	measureEvery = time.Second
 	// surveyEvery is the time between two looks at what costs more: streams, servers, states, dead letters and metrics.
 	surveyEvery = 5 * time.Second
+	quickSurveys = 20
 	// history is how many measurements are kept for the trends.
 	history = 60
 	// staleAfter is the age from which values are shown as old.
@@ -207,10 +208,14 @@ func delivered(before, after measurement) (n uint64) {
 // surveys surveys until ctx ends, and closes first after the first time.
 func (h *hub) surveys(ctx context.Context, first chan struct{}) {
 	s := newSurveyor(h.c)
-	tick := time.NewTicker(surveyEvery)
+	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	logged := ""
-	for {
+	// The first ones are close together: what has just been started changes.
+	for n := 0; ; n++ {
+		if n == quickSurveys {
+			tick.Reset(surveyEvery)
+		}
 		found := s.look(ctx)
 		if ctx.Err() != nil {
 			return

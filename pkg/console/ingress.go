@@ -138,7 +138,7 @@ func (h *ingressHistory) keep(r reading) {
 		if age > keepReadings {
 			continue
 		}
-		if age > 5*time.Minute && i > 0 && len(kept) > 0 && p.at.Sub(kept[len(kept)-1].at) < time.Minute-surveyEvery/2 {
+		if age > 5*time.Minute && i > 0 && len(kept) > 0 && p.at.Sub(kept[len(kept)-1].at) < time.Minute-surveyEvery {
 			continue
 		}
 		kept = append(kept, p)

@@ -25,6 +25,7 @@ type page struct{ *template.Template }
 // navigation are the pages in the head of each page. A page is in it once it is served.
 var navigation = []struct{ Path, Name string }{
 	{"/", "Path"},
+	{"/events", "Events"},
 	{"/refused", "Refused"},
 }
 

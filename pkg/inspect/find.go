@@ -169,8 +169,13 @@ func (f *finder) handlings() {
 }
 
 func (f *finder) handling(w *jetstream.ConsumerInfo, e Event) Handling {
-	h := Handling{Worker: w.Name, Redrive: e.Redrive}
 	r, claimed := f.claims[claimKey{w.Name, e.Redrive}]
+	return handlingOf(w, e, r, claimed)
+}
+
+// handlingOf is what became of a message in the worker of a consumer, which has a claim on it or has not.
+func handlingOf(w *jetstream.ConsumerInfo, e Event, r claims.Record, claimed bool) Handling {
+	h := Handling{Worker: w.Name, Redrive: e.Redrive}
 	switch {
 	case claimed:
 		h.State, h.Claim = HandlingState(r.State), &r

@@ -5,6 +5,7 @@ package operator
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -73,12 +74,12 @@ const (
 	StepEnd   = "end"
 )
 
-// Record stores an entry; it sets At, Host and User. It returns nil only when the entry is durable. The end of ctx does
+// Record stores an entry; it sets At, Host and, where it is empty, User. It returns nil only when the entry is durable. The end of ctx does
 // not cut it off: what was done is recorded also after an interrupt.
 func (o *Operator) Record(ctx context.Context, e Entry) error {
 	e.At = time.Now().UTC()
 	e.Host, _ = os.Hostname() // "" when unknown
-	e.User = userName()
+	e.User = cmp.Or(e.User, userName())
 	body, err := encode(e)
 	if err != nil {
 		return fmt.Errorf("record of the operator: %w", err)

@@ -8,13 +8,13 @@ import (
 )
 
 // pages are the pages that need no id.
-var pages = []string{"/", "/refused"}
+var pages = []string{"/", "/events", "/refused"}
 
 // checks are what must hold of every page; each is true when it holds.
 var checks = map[string]string{
 	"no horizontal scrolling of the page":     `document.documentElement.scrollWidth <= innerWidth`,
 	"one h1":                                  `document.querySelectorAll('h1').length === 1`,
-	"one main, one header and one navigation": `['main', 'header', 'nav'].every(n => document.querySelectorAll(n).length === 1)`,
+	"one main, one header, named navigations": `['main', 'header'].every(n => document.querySelectorAll(n).length === 1) && [...document.querySelectorAll('nav')].every(n => n.ariaLabel)`,
 	"every field has a label":                 `[...document.querySelectorAll('input:not([type=hidden]), select, textarea')].every(f => f.labels.length || f.ariaLabel)`,
 	"no id twice":                             `new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size === document.querySelectorAll('[id]').length`,
 	"links and buttons have a name":           `[...document.querySelectorAll('a, button')].every(e => (e.textContent.trim() || e.ariaLabel))`,
@@ -56,7 +56,7 @@ func (b *tab) check(path string) {
 		if low := evaluate[string](b, contrast); low != "" {
 			b.t.Errorf("%s at %s: low contrast: %s", path, suffix, low)
 		}
-		b.screenshot(name(path) + "-" + suffix)
+		b.screenshot(b.t.Name() + "-" + name(path) + "-" + suffix)
 	})
 }
 
@@ -64,6 +64,27 @@ func TestPages_Empty(t *testing.T) {
 	i := start(t, "--no-examples")
 	b := open(t, i)
 	for _, path := range pages {
+		b.check(path)
+	}
+}
+
+// busy sends events until there are some of several types.
+func (i installation) busy(t *testing.T) {
+	t.Helper()
+	for range 8 {
+		for _, typ := range []string{"connection.connected", "read.completed", "invoices.write.successful", "directCosts.write.unsuccessful", "suppliers.write.successful"} {
+			i.send(t, typ)
+		}
+	}
+}
+
+func TestPages_Busy(t *testing.T) {
+	i := start(t)
+	i.busy(t)
+	b := open(t, i)
+	b.goTo("/events")
+	b.wait(`document.querySelectorAll('tbody tr').length > 20`)
+	for _, path := range append(pages, "/events/3") {
 		b.check(path)
 	}
 }
