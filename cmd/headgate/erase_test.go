@@ -69,8 +69,8 @@ func TestErase_RefusesWrongUsage(t *testing.T) {
 	t.Parallel()
 	for args, says := range map[string]string{
 		"erase":                    "the id of a company must have 1 to 512 bytes",
-		"erase c --rate 0":         "--rate must be greater than 0",
-		"erase c --rate NaN":       "--rate must be greater than 0",
+		"erase c --rate 0":         "--rate must be at least 0.001",
+		"erase c --rate NaN":       "--rate must be at least 0.001",
 		"erase c --source CODAT_X": "--source",
 	} {
 		contains(t, headgate(t, 2, strings.Fields(args)...).err.String(), says)

@@ -39,7 +39,7 @@ func (r RedriveOptions) Validate() error {
 // ValidateRate returns an error, without a subject, for a number of events a second that is not finite or less than MinRate.
 func ValidateRate(rate float64) error {
 	if !(rate >= MinRate) || math.IsInf(rate, 0) { // NaN is greater than nothing
-		return fmt.Errorf("must be at least %v, one event in 1,000 seconds (got %v)", MinRate, rate)
+		return fmt.Errorf("must be at least %v, one in 1,000 seconds (got %v)", MinRate, rate)
 	}
 	return nil
 }
