@@ -52,6 +52,9 @@ type commands struct {
 	Backup      backupCmd      `cmd:"" help:"Copy all streams, consumers and buckets to a folder, while everything runs. It needs the key of provision."`
 	Restore     restoreCmd     `cmd:"" help:"Make all streams, consumers and buckets of a backup, on servers that have none of them. It needs the key of provision."`
 	Erase       eraseCmd       `cmd:"" help:"Erase everything that is stored of one company: events, dead letters, records. It needs the key of admin."`
+	Remove      removeCmd      `cmd:"" help:"Remove a worker or a source. It needs the key of admin."`
+	Streams     streamsCmd     `cmd:"" help:"List the streams and buckets: how much they have, which server leads each, and which others have copies."`
+	StepDown    stepDownCmd    `cmd:"" help:"Have another server lead a stream. It needs the key of admin."`
 	Types       typesCmd       `cmd:"" help:"List the event types of the catalog, what an ingress has seen that is not in it, or the differences to an OpenAPI file of Codat's."`
 	Workers     workersCmd     `cmd:"" help:"List the running workers."`
 	Pause       pauseCmd       `cmd:"" help:"Pause a worker, so that the server delivers it nothing: it needs no running process, and survives restarts."`

@@ -23,6 +23,7 @@ type plansCmd struct {
 	Retry  plansRetryCmd  `cmd:"" help:"Push a failed or unknown step again. If it has happened, it happens twice."`
 	Skip   plansSkipCmd   `cmd:"" help:"Go on without a step."`
 	Cancel plansCancelCmd `cmd:"" help:"Start no further step of a plan. What is pushed goes on."`
+	Stop   plansStopCmd   `cmd:"" help:"Let no plan go on by itself, while worker-writes does not run: after a restore, it would push again what it has pushed since the backup. It needs the key of admin."`
 }
 
 type plansListCmd struct {

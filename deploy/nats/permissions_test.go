@@ -86,6 +86,7 @@ func programsWork(t *testing.T, count int) {
 	headgate(t, in.as(nodes[0], "provision"), "backup", saved)
 	other, empty := servers(t, count)
 	headgate(t, other.as(empty[0], "provision"), "restore", saved)
+	removes(t, in, nodes)
 	for _, n := range slices.Concat(nodes, empty) {
 		for _, line := range n.said.about("Violation") {
 			t.Errorf("the server refused: %s", line)
@@ -219,6 +220,22 @@ func erases(t *testing.T, in installation, n *node, company string) {
 		text := headgate(t, in.as(n, "admin"), "erase", company, "--yes")
 		return strings.Contains(text, "nothing is stored of this company")
 	}, "nothing is left of the company")
+}
+
+// removes removes a worker, whose process has ended, and the source, as admin; and with three servers it has another one lead.
+func removes(t *testing.T, in installation, nodes []*node) {
+	t.Helper()
+	admin := in.as(nodes[0], "admin")
+	headgate(t, in.as(nodes[0], "operator"), "streams", "--all")
+	text, err := tryHeadgate(t, admin, "step-down")
+	if moved := err == nil && strings.Contains(text, "leads CODAT"); moved != (len(nodes) > 1) || !moved && !strings.Contains(text, "one copy") {
+		t.Errorf("headgate step-down = %v, and prints\n%s\nwant another leader where there is another server", err, text)
+	}
+	headgate(t, admin, "plans", "stop", "--yes")
+	headgate(t, admin, "remove", "worker", "reads", "--yes", "--allow-loss", "--dead-letters")
+	if text := headgate(t, admin, "remove", "source", "codat", "--yes=codat", "--allow-loss"); !strings.Contains(text, "removed") {
+		t.Errorf("headgate remove source prints\n%s", text)
+	}
 }
 
 // Another role may not delete, and is told which one may.

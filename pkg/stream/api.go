@@ -90,7 +90,7 @@ func explain(err error) error {
 		case codeReplicasNotSupported:
 			cure = "more than one replica needs a cluster of servers"
 		case codeSubjectOverlap:
-			cure = "another stream takes these subjects already: nats stream ls --subjects shows which"
+			cure = "another stream takes these subjects already: headgate streams --all shows which"
 		case codeInvalidConfig:
 			cure = "if it is the duplicate window, raise limits.duplicate_window on the server"
 		}

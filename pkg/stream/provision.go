@@ -320,7 +320,7 @@ func (pr *provisioner) begin(ctx context.Context, w desiredConsumer) (Begin, []s
 		return w.begin, nil, err
 	}
 	return BeginFrom(info.Created), []string{fmt.Sprintf(
-		"the worker was provisioned before: it begins with the events since then, and its claims tell which of them are done; to begin with new events, delete its claims first (nats kv del %s)", w.claims)}, nil
+		"the worker was provisioned before: it begins with the events since then, and its claims tell which of them are done; to begin with new events, remove it first (headgate remove worker %s)", w.name)}, nil
 }
 
 // judgeConsumer decides what to do with an existing consumer, and adds the filters to want that are kept.

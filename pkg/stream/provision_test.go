@@ -531,7 +531,7 @@ func TestProvision_DeletedConsumerSkipsNothing(t *testing.T) {
 	}
 	store("without_its_consumer")
 	made := change(t, streamtest.Provision(t, srv.JS, layout), "consumer writes on CODAT")
-	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "nats kv del CODAT_claims_writes") {
+	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "headgate remove worker writes") {
 		t.Errorf("the report says %q; want where it begins and how to begin elsewhere", made.Notes)
 	}
 	c, err := srv.JS.Consumer(t.Context(), "CODAT", "writes")

@@ -24,7 +24,7 @@ func (p Layout) supportConsumer() desiredConsumer {
 	}}
 }
 
-// isWorkers reports whether a consumer is one of a worker that Provision made.
-func isWorkers(c jetstream.ConsumerConfig) bool {
+// IsWorkers reports whether a consumer of this configuration is one of a worker that Provision made, and not another service's.
+func IsWorkers(c jetstream.ConsumerConfig) bool {
 	return c.Metadata[ownerKey] == owner && !c.HeadersOnly
 }

@@ -21,7 +21,7 @@ func Workers(ctx context.Context, js jetstream.JetStream, s Source) ([]*jetstrea
 		workers = nil
 		all := st.ListConsumers(ctx)
 		for info := range all.Info() {
-			if isWorkers(info.Config) {
+			if IsWorkers(info.Config) {
 				workers = append(workers, info)
 			}
 		}
