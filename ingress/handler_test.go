@@ -2,13 +2,24 @@ package ingress_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/headgate/headgate/ingress"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -401,4 +412,37 @@ func TestRun_ClosesIdleConnectionsAtTheLimit(t *testing.T) {
 	if dropped := g.value(t, "connections_dropped_total", ""); dropped < 18*most {
 		t.Errorf("%v connections were closed; want %d or more", dropped, 18*most)
 	}
+}
+
+// Many new events in a second do not keep out the line of one that came again, which is told nowhere else.
+func TestHandler_LogsDuplicatesBesideManyAccepted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // in one second
+		k := newKey(t, "k")
+		core, logs := observer.New(zap.InfoLevel)
+		s := ingress.NewServer(ingress.ServerOptions{MaxBytes: 64 << 20, LogAccepted: 1}, zap.New(core), prometheus.NewRegistry())
+		seen := map[string]bool{}
+		s.Handle(ingress.RouteOptions{
+			Source: streamtest.Source, Keys: signature.NewVerifier(time.Minute, nil, k.Key), Timeout: timeout,
+			Path: path, MaxBody: maxBody, MaxInFlight: 1,
+			Store: storeFunc(func(_ context.Context, m *nats.Msg) (stream.Receipt, error) {
+				id := m.Header.Get(stream.HeaderWebhookID)
+				again := seen[id]
+				seen[id] = true
+				return stream.Receipt{Stream: "CODAT", Sequence: 1, Duplicate: again}, nil
+			}),
+		})
+		for _, id := range []string{"msg_1", "msg_2", "msg_3", "msg_3"} {
+			s.ServeHTTP(httptest.NewRecorder(), post("http://ingress"+path, k, id, event("company.created")))
+		}
+		synctest.Wait()
+		var got []string
+		for _, line := range logs.FilterMessage("request").All() {
+			fields := line.ContextMap()
+			got = append(got, fmt.Sprint(fields["outcome"], " ", fields["id"]))
+		}
+		if want := []string{"accepted msg_1", "duplicate msg_3"}; !slices.Equal(got, want) {
+			t.Errorf("the log has %q; want %q: one new event, and the one that came again", got, want)
+		}
+	})
 }

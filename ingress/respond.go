@@ -117,7 +117,7 @@ func linger(w http.ResponseWriter) {
 // many stored events some are left out.
 func (h *handler) logRequest(e ended, d *signature.Diagnosis) {
 	req, r, resp, err := e.req, e.request, e.response, e.err
-	if (resp.outcome == accepted || resp.outcome == duplicate) && !h.accepted.sample(r.received) {
+	if resp.outcome == accepted && !h.accepted.sample(r.received) || resp.outcome == duplicate && !h.duplicates.sample(r.received) {
 		return
 	}
 	level := zap.InfoLevel

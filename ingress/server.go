@@ -29,7 +29,7 @@ type serverOptions struct {
 	TrustedProxies     []netip.Prefix       // proxies whose X-Forwarded-For is trusted
 	ClientCertificates bool                 // whether a client must have presented a certificate that TLS verified
 	MaxBytes           int64                // memory for the bodies in flight of each client class
-	LogAccepted        int                  // log lines a second for accepted requests, before some are left out
+	LogAccepted        int                  // log lines a second for accepted requests, and as many for duplicates, before some are left out
 	Traces             trace.TracerProvider // nil for no traces
 	Observer           process.Observer     // nil for none
 }
@@ -41,6 +41,7 @@ type server struct {
 	budgets            [numClasses]*budget
 	slots              [numClasses]*signature.SlotPool
 	accepted           sampler
+	duplicates         sampler
 	refusals           *refusalLog
 	diagnoses          [numClasses]*rate.Limiter
 	diagnosing         sync.WaitGroup
@@ -61,6 +62,7 @@ func newServer(o serverOptions, log *zap.Logger, registerer prometheus.Registere
 		proxies:            o.TrustedProxies,
 		clientCertificates: o.ClientCertificates,
 		accepted:           sampler{limit: int64(o.LogAccepted)},
+		duplicates:         sampler{limit: int64(o.LogAccepted)},
 		refusals:           &refusalLog{log: log},
 		log:                log,
 		observer:           o.Observer,

@@ -49,7 +49,7 @@ type Settings struct {
 	PublishTimeout    time.Duration `name:"publish-timeout" default:"8s" help:"Time from the arrival of a request until its event must be stored. Later it is answered 503. Codat waits 15s."`
 	DrainDelay        time.Duration `name:"drain-delay" default:"5s" help:"Time to keep receiving after SIGTERM while not ready, so that load balancers notice."`
 
-	LogAccepted int  `name:"log-accepted" default:"100" help:"Log lines a second for accepted requests. Beyond it, one in a hundred is logged. 0 logs none. Refusals have 100 lines a second for each reason, and one with the number of those that were left out."`
+	LogAccepted int  `name:"log-accepted" default:"100" help:"Log lines a second for accepted requests, and as many for those that came again. Beyond it, one in a hundred is logged. 0 logs none. Refusals have 100 lines a second for each reason, and one with the number of those that were left out."`
 	Provision   bool `name:"provision" help:"Create the streams of the sources that do not exist, with the defaults of headgate provision, also when one is deleted later."`
 	CheckOnly   bool `name:"check" env:"-" help:"Check the settings and all files that they name, print a summary, and exit: 0 when they are valid, 2 when not."`
 }

@@ -134,21 +134,32 @@ func (c *auditCmd) verifier() (func(nats.Header, []byte) error, error) {
 	if len(c.SecretFile) == 0 {
 		return nil, nil
 	}
-	keys, err := (&ingress.Settings{SecretFile: c.SecretFile}).Keys()
+	keyOf, err := storedVerifier(c.SecretFile)
+	return func(h nats.Header, body []byte) error {
+		_, err := keyOf(h, body)
+		return err
+	}, err
+}
+
+// storedVerifier returns a function that verifies a stored event again, whenever it was signed, with the keys in files, and returns
+// the fingerprint of the key that did.
+func storedVerifier(files process.FileNames) (func(h nats.Header, body []byte) (key string, err error), error) {
+	keys, err := (&ingress.Settings{SecretFile: files}).Keys()
 	if err != nil {
 		return nil, err
 	}
 	verifier := signature.NewVerifier(math.MaxInt64, time.Now, keys...)
-	return func(h nats.Header, body []byte) error {
+	return func(h nats.Header, body []byte) (string, error) {
 		signed := http.Header{}
 		for _, name := range []string{stream.HeaderWebhookID, stream.HeaderWebhookTimestamp, stream.HeaderWebhookSignature} {
 			signed.Set(name, h.Get(name))
 		}
 		unverified, err := verifier.Read(signed)
-		if err == nil {
-			_, err = verifier.Verify(unverified, body)
+		if err != nil {
+			return "", err
 		}
-		return err
+		verified, err := verifier.Verify(unverified, body)
+		return verified.Key, err
 	}, nil
 }
 

@@ -5,29 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
 // findCmd tells what became of one event, or lists the events of a company, a connection or a write.
 type findCmd struct {
-	ID           string        `arg:"" help:"A webhook-id (msg_…) or the id in the body of an event, or the id of a company, of a connection or of a push operation."`
-	Type         codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
+	ID           string            `arg:"" help:"A webhook-id (msg_…) or the id in the body of an event, or the id of a company, of a connection or of a push operation."`
+	Type         codat.Pattern     `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
+	SecretFile   process.FileNames `name:"secret-file" env:"-" placeholder:"FILE" help:"Verify the stored event again with the keys in this file, and name the one that does."`
 	periodFlags  `embed:"" set:"when=received"`
 	pageFlags    `embed:""`
 	connectFlags `embed:""`
+
+	keyOf func(h nats.Header, body []byte) (key string, err error) // nil without keys
 }
 
-// Validate returns an error for a --type that is no pattern.
-func (c *findCmd) Validate() error { return validateType(c.Type) }
+// Validate returns an error for a --type that is no pattern, and for a --secret-file that cannot be used.
+func (c *findCmd) Validate() (err error) {
+	if len(c.SecretFile) > 0 {
+		if c.keyOf, err = storedVerifier(c.SecretFile); err != nil {
+			err = fmt.Errorf("--secret-file: %w", err)
+		}
+	}
+	return errors.Join(validateType(c.Type), err)
+}
 
 // filtered reports whether a flag chooses among the events, so that a list of them is printed.
 func (c *findCmd) filtered() bool {
@@ -126,19 +139,6 @@ func scanning(t *terminal, what string) func(reason string) {
 // errOneEvent ends a list that is that of one event.
 var errOneEvent = errors.New("the id is that of one event")
 
-// notFound says why an id may not be here.
-func (c *findCmd) notFound(ctx context.Context, t *terminal, nc *client) error {
-	st, err := nc.Stream(ctx, nc.source.Stream())
-	if err != nil {
-		return err
-	}
-	since := "which holds no event"
-	if first := st.CachedInfo().State.FirstTime; !first.IsZero() {
-		since = "whose oldest message is of " + t.time(first)
-	}
-	return fmt.Errorf("nothing has the id %q in %s, %s: the event is older or was erased, belongs to another --source, or was refused; the ingress's log has a line with claimed_id for a request that it refused", c.ID, nc.source.Stream(), since)
-}
-
 var eventListing = listing[inspect.Event]{
 	noun:   "event",
 	id:     func(e inspect.Event) string { return e.WebhookID },
@@ -187,19 +187,61 @@ func (c *findCmd) tell(ctx context.Context, t *terminal, nc *client, s inspect.S
 		if h.Claim == nil || h.State != inspect.HandlingState(claims.Dead) {
 			continue
 		}
-		// The letter was stored when the last attempt ended.
-		f := deadletter.Filter{Worker: h.Worker, Since: h.Claim.Last.Add(-time.Minute)}
-		err := deadletter.List(ctx, nc, nc.source, f, func(l deadletter.Letter) error {
-			if l.WebhookID == s.WebhookID && l.Redrive == h.Redrive {
-				found.Letters = append(found.Letters, l)
-			}
-			return nil
-		})
-		if err != nil {
+		if err := found.readLetters(ctx, nc, h); err != nil {
 			return err
 		}
 	}
-	return c.printRecord(t, found, found.WebhookID, func() error { return found.print(t, typ) })
+	if err := c.verify(ctx, nc, &found); err != nil {
+		return err
+	}
+	err := c.printRecord(t, found, found.WebhookID, func() error { return found.print(t, typ, c.keyOf != nil) })
+	if err == nil && c.forPeople() {
+		fmt.Fprintf(t.err, "the ingress that received it, and each time that it came again, are in the log lines of the ingress with the id %q\n", s.WebhookID)
+	}
+	return err
+}
+
+// verify verifies the event again when there are keys.
+func (c *findCmd) verify(ctx context.Context, nc *client, found *foundStory) error {
+	if c.keyOf == nil || found.Arrival == nil {
+		return nil
+	}
+	i := slices.IndexFunc(found.Stored, func(e inspect.Event) bool { return e.Redrive == "" })
+	m, err := stream.Get(ctx, nc, nc.source.Stream(), found.Stored[i].Sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) { // it has expired meanwhile
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found.Arrival.Key, _ = c.keyOf(m.Header, m.Data) // "" for none of the keys
+	return nil
+}
+
+// letterTime is how long before and after the last attempt its dead letter may be stored: clocks differ, and the archive may have been
+// away.
+const letterTime = time.Hour
+
+// errFound ends a search for a dead letter.
+var errFound = errors.New("the dead letter is found")
+
+// readLetters reads the dead letter of what a worker gave up, which was stored when the last attempt ended.
+func (f *foundStory) readLetters(ctx context.Context, nc *client, h inspect.Handling) error {
+	of := deadletter.Filter{Worker: h.Worker, Since: h.Claim.Last.Add(-time.Minute)}
+	err := deadletter.List(ctx, nc, nc.source, of, func(l deadletter.Letter) error {
+		switch {
+		case l.WebhookID == f.WebhookID && l.Redrive == h.Redrive:
+			f.Letters = append(f.Letters, l)
+			return errFound
+		case l.Buried.After(h.Claim.Last.Add(letterTime)):
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return nil
+	}
+	return err
 }
 
 // readStates reads the records of the write and of the connection that an event is about. The record of the write is without its
@@ -233,7 +275,34 @@ func (f *foundStory) readStates(ctx context.Context, nc *client, e inspect.Event
 	return nil
 }
 
-func (f foundStory) print(t *terminal, typ string) error {
+// arrivalRows say how an event came. verified reports whether there were keys to verify it with.
+func arrivalRows(t *terminal, a *inspect.Arrival, verified bool) (rows [][2]string) {
+	if a == nil {
+		return nil
+	}
+	if !a.Signed.IsZero() {
+		text := t.time(a.Signed)
+		if !a.Made.IsZero() {
+			text += fmt.Sprintf(", %s after Codat made it", a.Signed.Sub(a.Made).Round(time.Second))
+		}
+		switch {
+		case a.Attempt > 0:
+			text += fmt.Sprintf(": about attempt %d of 8", a.Attempt)
+		case !a.Made.IsZero():
+			text += ": none of the 8 attempts, but a resend or a replay"
+		}
+		rows = append(rows, [2]string{"signed", text})
+	}
+	switch {
+	case a.Key != "":
+		rows = append(rows, [2]string{"verified", "with key " + a.Key})
+	case verified:
+		rows = append(rows, [2]string{"verified", "not with the keys of --secret-file: it is another key's, or its bytes have changed (headgate audit --secret-file)"})
+	}
+	return rows
+}
+
+func (f foundStory) print(t *terminal, typ string, verified bool) error {
 	rows := [][2]string{{"webhook-id", f.WebhookID}, {"type", typ}}
 	if len(f.Stored) == 0 {
 		rows = append(rows, [2]string{"stored", "no more: the message has expired, the claims are left"})
@@ -250,6 +319,9 @@ func (f foundStory) print(t *terminal, typ string) error {
 			what += ", redrive " + e.Redrive
 		}
 		rows = append(rows, [2]string{map[bool]string{true: "received", false: "again"}[i == 0], what})
+		if i == 0 {
+			rows = append(rows, arrivalRows(t, f.Arrival, verified)...)
+		}
 	}
 	for _, h := range f.Handlings {
 		rows = append(rows, [2]string{"worker", handlingText(t, h)})

@@ -2,7 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,7 +21,9 @@ import (
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/codat/examples"
 	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/process"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/state"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
@@ -165,12 +173,105 @@ func TestFind_AsksTheIndexOfWatch(t *testing.T) {
 	}
 }
 
-func TestFind_SaysThatNothingHasTheID(t *testing.T) {
+// webhookID returns an id as Svix makes it at a time.
+func webhookID(at time.Time) string {
+	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	number := new(big.Int).Lsh(big.NewInt(at.Unix()-1_400_000_000), 128)
+	number.Add(number, big.NewInt(at.UnixNano()))
+	text := make([]byte, 27)
+	for i := range text {
+		digit := new(big.Int)
+		number.DivMod(number, big.NewInt(62), digit)
+		text[26-i] = digits[digit.Int64()]
+	}
+	return "msg_" + string(text)
+}
+
+func TestFind_TellsHowAnEventCame(t *testing.T) {
 	t.Parallel()
 	r := newBroker(t)
-	contains(t, r.headgate(1, "find", "msg_1").err.String(), `nothing has the id "msg_1" in CODAT, which holds no event`, "claimed_id")
+	secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte("twenty-four bytes of key"))
+	key, err := signature.ParseKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, other := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "other")
+	for name, text := range map[string]string{file: secret, other: "whsec_" + base64.StdEncoding.EncodeToString([]byte("another key of 24 bytes!"))} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made := time.Now().Add(-6 * time.Minute).Truncate(time.Second)
+	signed, body := made.Add(5*time.Minute+7*time.Second), []byte(`{"eventType":"company.created"}`)
+	store := func(id string, made time.Time) {
+		r.store(stream.Stored{
+			ID: id, Timestamp: fmt.Sprint(signed.Unix()), Signature: key.Sign(id, signed, body),
+			Head: codat.Head{Type: "company.created", Generated: made}, Received: time.Now(),
+		}, body)
+	}
+	id := webhookID(made)
+	store(id, made.Add(-time.Hour)) // the event is older than its message
+	c := r.headgate(0, "find", id)
+	contains(t, c.out.String(), "signed", signed.UTC().Format(time.RFC3339)+", 5m7s after Codat made it: about attempt 3 of 8\n")
+	contains(t, c.err.String(), "log lines of the ingress", strconv.Quote(id))
+	if strings.Contains(c.out.String(), "verified") {
+		t.Errorf("without keys it says\n%s", &c.out)
+	}
+	contains(t, r.headgate(0, "find", id, "--secret-file", file).out.String(), "verified", "with key "+key.Fingerprint()+"\n")
+	contains(t, r.headgate(0, "find", id, "--secret-file", other).out.String(), "verified", "not with the keys of --secret-file")
+	contains(t, r.headgate(2, "find", id, "--secret-file", other+"x").err.String(), "--secret-file")
+	contains(t, r.headgate(0, "find", id, "--secret-file", file, "-o", "jsonl").out.String(), `"about_attempt":3,"key":"`+key.Fingerprint()+`"`)
+
+	store("another", made.Add(-60*time.Hour)) // without a time in its id, that of the body counts
+	contains(t, r.headgate(0, "find", "another").out.String(), "60h5m7s after Codat made it: none of the 8 attempts, but a resend or a replay\n")
+}
+
+func TestFind_SaysWhyNothingHasTheID(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	find := func(id string) string {
+		t.Helper()
+		return r.headgate(1, "find", id).err.String()
+	}
+	contains(t, find("msg_1"), `nothing has the id "msg_1" in CODAT, which holds no event`, "claimed_id")
 	r.event("company.created", "msg_1")
-	contains(t, r.headgate(1, "find", "msg_2\x1b").err.String(), `nothing has the id "msg_2\x1b"`, "whose oldest message is of 20")
+	contains(t, find("msg_2\x1b"), `nothing has the id "msg_2\x1b"`, "whose oldest message is of 20")
+
+	const day = 24 * time.Hour
+	for _, tt := range []struct {
+		age  time.Duration
+		says string
+	}{
+		{time.Hour, "it may be on its way: Codat tries for 28 hours"},
+		{3 * day, "refused: the ingress's log has a line with claimed_id"},
+		{16*day + time.Hour, "it may have expired: the stream keeps events for 384h0m0s"},
+		{30 * day, "it has expired: the stream keeps events for 384h0m0s"},
+	} {
+		made := time.Now().Add(-tt.age)
+		got := find(webhookID(made))
+		contains(t, got, "Codat made it at "+made.UTC().Format("2006-01-02T15:"), tt.says)
+		if asks := strings.Contains(got, fmt.Sprintf("headgate_ingress_refusals_total[1h] @ %d", made.Add(time.Hour).Unix())); asks == (tt.age == 30*day) {
+			t.Errorf("of an event that is %s old it says %s", tt.age, got)
+		}
+	}
+
+	if got := find("c-1"); strings.Contains(got, "erased") {
+		t.Errorf("without an erasure it says %s", got)
+	}
+	o, err := operator.New(r.JS, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	erasure, err := o.NewErasure(t.Context(), operator.EraseOptions{Company: "c-1", Rate: 1000})
+	if err == nil {
+		_, err = erasure.Run(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, find("c-1"), "its company was erased at 20", "@")
+	contains(t, find(webhookID(time.Now())), "it may have been a company's that was erased: the last time at 20")
 }
 
 // The reason of a failed write has texts of customers: writes show prints it with --payload only, and find not at all.

@@ -20,6 +20,8 @@ type Story struct {
 	// Stored are the messages with the id, oldest first: the event, its redrives, and a message in the quarantine. It is empty
 	// when they have expired and only claims are left.
 	Stored []Event `json:"stored"`
+	// Arrival says how the event came. It is nil when the event itself has expired.
+	Arrival *Arrival `json:"arrival,omitempty"`
 	// Handlings say what each worker did, sorted by worker and redrive.
 	Handlings []Handling `json:"workers"`
 }
@@ -143,6 +145,10 @@ func (f *finder) add(m *jetstream.RawStreamMsg) {
 	again := func(of Event) bool { return of.Sequence == e.Sequence }
 	if e.WebhookID == f.WebhookID && !slices.ContainsFunc(f.Stored, again) {
 		f.Stored = append(f.Stored, e)
+		if e.Redrive == "" && f.Arrival == nil {
+			a := arrivalOf(f.source, m)
+			f.Arrival = &a
+		}
 	}
 }
 
