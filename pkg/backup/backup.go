@@ -36,8 +36,13 @@ const (
 	// retryPause is the time before a request that nothing has taken is sent again.
 	retryPause = 200 * time.Millisecond
 
+	// restoreTime is for how long a stream is tried again: servers that have just started find each other within seconds.
+	restoreTime = time.Minute
+
 	aboutFile = "backup.json"
 	dataFile  = "stream.tar.s2"
+	// arcFile is the name of the same file in a backup of the nats CLI from a server 2.15.
+	arcFile = "stream.arc.s2"
 )
 
 // Stream is a stream or bucket that was copied.
@@ -186,7 +191,8 @@ func receive(ctx context.Context, chunks *nats.Subscription, w io.Writer) (n int
 
 // Restore makes the streams of a backup, and calls done after each. replicas is their number of replicas, and 0 leaves it as it
 // was. A stream that exists is left out if it is that of the backup, so that Restore can be repeated after an error, and is
-// otherwise an error before anything is made. Servers know the ids of restored messages only after a restart: until then, an
+// otherwise an error before anything is made. While servers cannot make a stream yet, because they do not answer or too few have joined the
+// cluster, Restore tries it again for a minute. It takes a backup of the nats CLI too. Servers know the ids of restored messages only after a restart: until then, an
 // event that is published again is stored a second time, which the claims notice.
 func Restore(ctx context.Context, js jetstream.JetStream, folder string, replicas int, done func(Stream)) error {
 	entries, err := os.ReadDir(folder)
@@ -211,7 +217,7 @@ func Restore(ctx context.Context, js jetstream.JetStream, folder string, replica
 	}
 	for _, c := range copies {
 		if !c.exists {
-			if err := c.restore(ctx, js.Conn(), replicas); err != nil {
+			if err := c.restoreInTime(ctx, js, replicas); err != nil {
 				return fmt.Errorf("restore %s: %w; repeat the command", c.name, err)
 			}
 		}
@@ -242,6 +248,7 @@ type copied struct {
 	about
 	name   string
 	folder string
+	data   string // the name of its file
 	bytes  int64
 	want   state
 	exists bool // as the copy has it
@@ -260,11 +267,16 @@ func open(folder string) (*copied, error) {
 	if err := json.Unmarshal(c.State, &c.want); err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", c.name, aboutFile, err)
 	}
-	info, err := os.Stat(filepath.Join(folder, dataFile))
-	if err != nil {
-		return nil, err
+	for _, c.data = range []string{arcFile, dataFile} {
+		info, err := os.Stat(filepath.Join(folder, c.data))
+		switch {
+		case err == nil:
+			c.bytes = info.Size()
+			return c, nil
+		case c.data == dataFile || !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
 	}
-	c.bytes = info.Size()
 	return c, nil
 }
 
@@ -291,6 +303,40 @@ func (c *copied) is(have state) bool {
 	return have.LastSeq == c.want.LastSeq && have.Messages <= c.want.Messages
 }
 
+// restoreInTime makes the stream. It tries again while the servers cannot make it yet.
+func (c *copied) restoreInTime(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	begun := time.Now()
+	for {
+		err := c.restore(ctx, js.Conn(), replicas)
+		if err == nil || !passes(err) || time.Since(begun) > restoreTime {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPause):
+		}
+		// The answer may be all that was lost.
+		if err := c.find(ctx, js); c.exists || err != nil && !passes(err) {
+			return err
+		}
+	}
+}
+
+// The codes of errors with which servers say that too few of them are there, and that they have no leader yet.
+const (
+	codeNoPeers             jetstream.ErrorCode = 10005
+	codeClusterNotAvailable jetstream.ErrorCode = 10008
+)
+
+// passes reports whether an error can go away by itself.
+func passes(err error) bool {
+	if refused, is := errors.AsType[*jetstream.APIError](err); is {
+		return refused.ErrorCode == codeNoPeers || refused.ErrorCode == codeClusterNotAvailable
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders)
+}
+
 // restore makes the stream.
 func (c *copied) restore(ctx context.Context, nc *nats.Conn, replicas int) error {
 	wanted := c.about
@@ -309,7 +355,7 @@ func (c *copied) restore(ctx context.Context, nc *nats.Conn, replicas int) error
 	var answer struct {
 		State state `json:"state"`
 	}
-	if err := send(ctx, nc, to.DeliverSubject, filepath.Join(c.folder, dataFile), &answer); err != nil {
+	if err := send(ctx, nc, to.DeliverSubject, filepath.Join(c.folder, c.data), &answer); err != nil {
 		return err
 	}
 	if !c.is(answer.State) {

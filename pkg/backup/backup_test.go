@@ -9,8 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -258,6 +261,85 @@ func TestRestore_Refuses(t *testing.T) {
 				t.Error("Restore() = nil; want an error")
 			} else {
 				t.Log(err)
+			}
+		})
+	}
+}
+
+// A backup of the nats CLI from a server 2.15 differs in the name of a file.
+func TestRestore_TakesBackupOfTheNATSCLI(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	folder := filepath.Join(t.TempDir(), "backup")
+	var saved []backup.Stream
+	if err := backup.Save(t.Context(), s.JS, folder, func(s backup.Stream) { saved = append(saved, s) }); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range saved {
+		if err := os.Rename(filepath.Join(folder, s.Name, "stream.tar.s2"), filepath.Join(folder, s.Name, "stream.arc.s2")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var restored []backup.Stream
+	if err := backup.Restore(t.Context(), empty(t), folder, 0, func(s backup.Stream) { restored = append(restored, s) }); err != nil || !slices.Equal(restored, saved) {
+		t.Errorf("Restore = %+v, %v; want %+v", restored, err, saved)
+	}
+}
+
+// A server that cannot make a stream yet is asked again, and one that never can is not.
+func TestRestore_TriesAgain(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	folder := filepath.Join(t.TempDir(), "backup")
+	if err := backup.Save(t.Context(), s.JS, folder, func(backup.Stream) {}); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		answers []string
+		tries   int64
+		err     string
+	}{
+		"no peers, then no leader": {[]string{`{"error":{"code":400,"err_code":10005}}`, `{"error":{"code":503,"err_code":10008}}`, `{"error":{"code":500,"err_code":10074,"description":"end of the test"}}`}, 3, "end of the test"},
+		"too many replicas":        {[]string{`{"error":{"code":500,"err_code":10074,"description":"replicas > 1"}}`}, 1, "replicas > 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true}) // without JetStream
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv.Start()
+			defer srv.WaitForShutdown()
+			defer srv.Shutdown()
+			if !srv.ReadyForConnections(time.Minute) {
+				t.Fatal("the server is not ready")
+			}
+			nc, err := nats.Connect(srv.ClientURL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			js, err := jetstream.New(nc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var tries atomic.Int64
+			answer := func(m *nats.Msg) {
+				text := `{"error":{"code":404,"err_code":10059}}` // no stream is there
+				switch {
+				case m.Subject == "$JS.API.INFO":
+					text = "{}"
+				case strings.HasPrefix(m.Subject, "$JS.API.STREAM.RESTORE."):
+					text = tt.answers[min(int(tries.Add(1)), len(tt.answers))-1]
+				}
+				_ = m.Respond([]byte(text))
+			}
+			if _, err := nc.Subscribe("$JS.API.>", answer); err != nil {
+				t.Fatal(err)
+			}
+			err = backup.Restore(t.Context(), js, folder, 0, func(backup.Stream) {})
+			if err == nil || !strings.Contains(err.Error(), tt.err) || tries.Load() != tt.tries {
+				t.Errorf("Restore = %v after %d tries; want %q after %d", err, tries.Load(), tt.err, tt.tries)
 			}
 		})
 	}
