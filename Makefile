@@ -82,7 +82,7 @@ e2e-k8s: ## apply the manifests to a Kubernetes control plane; about 4 minutes, 
 	tools=$$(go run ./test/e2ek8s/tools test/e2ek8s/tools) && \
 	go test -tags e2e -v -count 1 -timeout 30m $(TESTFLAGS) ./test/e2ek8s -tools "$$tools"
 
-check-deploy: ## check manifests, alerts and dashboard; needs promtool (Debian package prometheus)
+check-deploy: ## check manifests, alerts and dashboard; needs the Debian package prometheus
 	go test $(TESTFLAGS) ./deploy/generate ./deploy
 	cd deploy/check && go vet ./... && go test $(TESTFLAGS) ./...
 
