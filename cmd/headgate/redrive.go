@@ -1,15 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/headgate/headgate/pkg/operator"
 )
@@ -93,23 +90,9 @@ func (r redriveRun) sameInput() string {
 	return ":"
 }
 
-// maxTypesShown is how many types a preview names.
-const maxTypesShown = 5
-
 // what says what is to be given: how many of which types.
 func (r redriveRun) what() string {
-	types := r.selection.Types()
-	names := slices.SortedFunc(maps.Keys(types), func(a, b string) int {
-		return cmp.Or(cmp.Compare(types[b], types[a]), strings.Compare(a, b))
-	})
-	var shown []string
-	for _, name := range names[:min(len(names), maxTypesShown)] {
-		shown = append(shown, fmt.Sprintf("%d %s", types[name], printable(name)))
-	}
-	if more := len(names) - len(shown); more > 0 {
-		shown = append(shown, plural(more, "more type"))
-	}
-	return fmt.Sprintf("chosen%s: %s: %s", r.to, plural(r.selection.Len(), r.noun), strings.Join(shown, ", "))
+	return "chosen" + r.to + ": " + r.selection.Summary()
 }
 
 // again returns the command line of this run as one that goes on with it: the same redrive, and the same selection, also when
@@ -138,27 +121,16 @@ func (r redriveRun) again(args []string, redriveID string) string {
 		case name == "--nats-url":
 			arg = "--nats-url=" + withoutUser(value)
 		}
-		words = append(words, shellWord(arg))
+		words = append(words, operator.ShellWord(arg))
 	}
 	words = append(words, "--redrive-id="+redriveID)
 	if !r.numbers {
 		words = append(words, "--until="+r.selection.Until().UTC().Format(time.RFC3339Nano))
 	}
 	for _, arg := range arguments {
-		words = append(words, shellWord(arg))
+		words = append(words, operator.ShellWord(arg))
 	}
 	return strings.Join(words, " ")
-}
-
-// shellWord quotes a word for a POSIX shell, if it needs that.
-func shellWord(s string) string {
-	plain := func(r rune) bool {
-		return r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("-_=./:,@%+", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func (r redriveRun) report(t *terminal, result operator.RedriveResult) error {
@@ -179,13 +151,8 @@ func (r redriveRun) report(t *terminal, result operator.RedriveResult) error {
 
 // leftOut returns how many dead letters were left out, and why, to be appended to the report.
 func (r redriveRun) leftOut() string {
-	if r.selection.LeftOut() == 0 {
-		return ""
+	if summary := r.selection.LeftOutSummary(); summary != "" {
+		return ", " + summary + ": --again gives them too"
 	}
-	var why []string
-	closed := r.selection.Closed()
-	for _, state := range slices.Sorted(maps.Keys(closed)) {
-		why = append(why, fmt.Sprintf("%d %s", closed[state], state))
-	}
-	return fmt.Sprintf(", %d left out (%s): --again gives them too", r.selection.LeftOut(), strings.Join(why, ", "))
+	return ""
 }

@@ -198,7 +198,7 @@ func TestRedrive_PrintsTheCommandThatGoesOn(t *testing.T) {
 			t.Errorf("after %q it is %q; want %q", args, got, want)
 		}
 	}
-	if got := shellWord("it's"); got != `'it'\''s'` {
+	if got := operator.ShellWord("it's"); got != `'it'\''s'` {
 		t.Errorf("shellWord = %s", got)
 	}
 }

@@ -43,10 +43,12 @@ type Options struct {
 type Console struct {
 	Options
 
-	pages   map[string]page
-	handler http.Handler
-	hub     *hub
-	stopped chan struct{} // closed when Run ends
+	pages    map[string]page
+	handler  http.Handler
+	hub      *hub
+	jobs     *jobs
+	previews previews
+	stopped  chan struct{} // closed when Run ends
 }
 
 // contentPolicy allows what the console serves itself, and nothing else: no inline script or style, no frame around it, and no text
@@ -75,7 +77,7 @@ func New(o Options) (*Console, error) {
 		return nil, err
 	}
 	c := &Console{Options: o, pages: pages, stopped: make(chan struct{})}
-	c.hub = newHub(c)
+	c.hub, c.jobs = newHub(c), newJobs()
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1<<10), gzhttp.RandomJitter(32, 0, false))
 	if err != nil {
 		return nil, err
@@ -91,10 +93,12 @@ func New(o Options) (*Console, error) {
 // ServeHTTP serves the pages. Every answer has the headers that keep a browser from running or framing what is not the console's.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.handler.ServeHTTP(w, r) }
 
-// Run keeps the live values until ctx ends, and then ends what is sent to viewers. Call it once.
+// Run keeps the live values until ctx ends, and then ends what is sent to viewers, and the actions, which record what they did. Call it
+// once.
 func (c *Console) Run(ctx context.Context) {
 	defer close(c.stopped)
 	c.hub.run(ctx)
+	c.jobs.stop()
 }
 
 // routes are the pages that Access protects.
@@ -106,6 +110,11 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("POST /events/{sequence}/body", c.serveBody)
 	mux.HandleFunc("POST /events/{sequence}/proof", c.serveProof)
 	mux.HandleFunc("GET /refused", c.serveRefused)
+	mux.HandleFunc("POST /actions/preview", c.servePreview)
+	mux.HandleFunc("POST /actions/confirm", c.serveConfirm)
+	mux.HandleFunc("GET /jobs", c.serveJobs)
+	mux.HandleFunc("GET /jobs/{id}", c.serveJob)
+	mux.HandleFunc("POST /jobs/{id}/cancel", c.cancelJob)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

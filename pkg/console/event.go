@@ -45,6 +45,7 @@ type eventPage struct {
 	Stored   time.Time
 	Story    []step
 	NotFor   []string // workers that do not take it
+	Actions  []button
 	Headers  [][2]string
 	Workers  []string // that take it
 	Body     *shownBody
@@ -77,7 +78,7 @@ func (c *Console) serveEvent(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "event", p)
 }
 
-// messageOf returns the stored message of the request's path, or answers that there is none.
+// messageOf returns the stored message of the request's path, or answers that the stream does not have it.
 func (c *Console) messageOf(w http.ResponseWriter, r *http.Request) (*jetstream.RawStreamMsg, bool) {
 	sequence, err := strconv.ParseUint(r.PathValue("sequence"), 10, 64)
 	if err != nil {
@@ -111,6 +112,7 @@ func (c *Console) eventPage(ctx context.Context, m *jetstream.RawStreamMsg, u Us
 		return p, err
 	}
 	p.tell(c.Source, m, s)
+	p.Actions = c.replayButtons(u, p.Workers, field{"id", e.WebhookID})
 	for _, h := range s.Handlings {
 		if h.State == inspect.HandlingState(claims.Dead) && h.Claim != nil {
 			letter, err := c.letterOf(ctx, e.WebhookID, h)

@@ -73,6 +73,7 @@ type eventsPage struct {
 	Outcomes []string
 	Rows     []eventRow
 	Workers  []string
+	Actions  []button
 	Page     inspect.NewestPage
 	Last     uint64 // sequence of the newest message of the stream when the page was made
 	Took     time.Duration
@@ -118,7 +119,8 @@ func (c *Console) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	facts := c.hub.facts(r.Context())
 	c.render(w, r, "events", eventsPage{
-		Filter: f, Types: facts.types(), Outcomes: outcomes, Rows: rows, Workers: workersOf(rows), Page: page, Last: facts.last, Took: c.Now().Sub(began),
+		Actions: c.replayMatching(userOf(r), f, workersOf(rows)),
+		Filter:  f, Types: facts.types(), Outcomes: outcomes, Rows: rows, Workers: workersOf(rows), Page: page, Last: facts.last, Took: c.Now().Sub(began),
 	})
 }
 
@@ -183,6 +185,21 @@ func (c *Console) eventRows(ctx context.Context, events []inspect.Event) ([]even
 		rows[i] = eventRow{e, all[i]}
 	}
 	return rows, nil
+}
+
+// replayMatching gives all events that match a filter to one of the workers again. A replay has no
+// filter by outcome.
+func (c *Console) replayMatching(u User, f eventsFilter, workers []string) []button {
+	if f.Outcome != "" {
+		return nil
+	}
+	var fields []field
+	for _, one := range []field{{"type", f.Type}, {"company", f.Company}, {"connection", f.Connection}, {"since", f.Since}, {"until", f.Until}} {
+		if one.Value != "" {
+			fields = append(fields, one)
+		}
+	}
+	return c.replayButtons(u, workers, fields...)
 }
 
 func workersOf(rows []eventRow) []string {

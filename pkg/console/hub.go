@@ -17,7 +17,7 @@ import (
 const (
 	measureEvery = time.Second
 	// surveyEvery is the time between two looks at what costs more: streams, servers, states, dead letters and metrics.
-	surveyEvery = 5 * time.Second
+	surveyEvery  = 5 * time.Second
 	quickSurveys = 20
 	// history is how many measurements are kept for the trends.
 	history = 60

@@ -27,6 +27,7 @@ var navigation = []struct{ Path, Name string }{
 	{"/", "Path"},
 	{"/events", "Events"},
 	{"/refused", "Refused"},
+	{"/jobs", "Actions"},
 }
 
 // A frame is what the layout shows; Data is the page's own.
@@ -55,7 +56,7 @@ type problem struct {
 
 // readPages reads every template with the layout and the parts. The name of a page is that of its file.
 func readPages() (map[string]page, error) {
-	base, err := template.New("layout").Funcs(functions).ParseFS(templates, "templates/layout.html", "templates/parts.html")
+	base, err := template.New("layout").Funcs(functions).ParseFS(templates, "templates/layout.html", "templates/parts.html", "templates/actions.html")
 	if err != nil {
 		return nil, err
 	}

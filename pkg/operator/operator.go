@@ -32,6 +32,7 @@ type Operator struct {
 	source    stream.Source
 	publisher *stream.Publisher
 	timeout   time.Duration // of one publish
+	user      string        // for the records
 }
 
 // New returns an operator that uses the connection of js, which stays the caller's. Close the operator first.
@@ -40,7 +41,14 @@ func New(js jetstream.JetStream, s stream.Source) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Operator{js: js, source: s, publisher: p, timeout: publishTimeout}, nil
+	return &Operator{js: js, source: s, publisher: p, timeout: publishTimeout, user: userName()}, nil
+}
+
+// As returns an operator whose records name another user than that of the process. It ends when o is closed.
+func (o *Operator) As(user string) *Operator {
+	as := *o
+	as.user = user
+	return &as
 }
 
 // Close ends the operator. Actions in flight fail.
@@ -79,7 +87,7 @@ const (
 func (o *Operator) Record(ctx context.Context, e Entry) error {
 	e.At = time.Now().UTC()
 	e.Host, _ = os.Hostname() // "" when unknown
-	e.User = cmp.Or(e.User, userName())
+	e.User = cmp.Or(e.User, o.user)
 	body, err := encode(e)
 	if err != nil {
 		return fmt.Errorf("record of the operator: %w", err)

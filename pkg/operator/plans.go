@@ -23,7 +23,7 @@ func (o *Operator) SubmitPlan(ctx context.Context, p plan.Plan) (plan.Reply, err
 // of a record.
 func (o *Operator) ActOnPlan(ctx context.Context, a plan.Action) (plan.Reply, error) {
 	host, _ := os.Hostname() // "" when unknown
-	a.By = userName() + "@" + host
+	a.By = o.user + "@" + host
 	e := Entry{Command: "plans " + string(a.Kind), Count: 1, Chosen: map[string]any{"plan": a.Plan}}
 	for name, value := range map[string]string{"step": a.Step, "record": a.Record, "operation": a.Operation} {
 		if value != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,51 @@ func (s *Selection) Until() time.Time {
 		return s.last
 	}
 	return s.last.Add(time.Nanosecond)
+}
+
+// Numbers returns the numbers of the messages, in the order in which they are given: of dead letters in their archive, and of events
+// in the source's stream.
+func (s *Selection) Numbers() []uint64 { return slices.Clone(s.numbers) }
+
+// maxTypesShown is how many types a summary names.
+const maxTypesShown = 5
+
+// Summary says how many messages of which types are selected, as "3 events: 2 company.created, 1 company.updated".
+func (s *Selection) Summary() string {
+	names := slices.SortedFunc(maps.Keys(s.types), func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.types[b], s.types[a]), strings.Compare(a, b))
+	})
+	var shown []string
+	for _, name := range names[:min(len(names), maxTypesShown)] {
+		shown = append(shown, fmt.Sprintf("%d %s", s.types[name], name))
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, plural(more, "more type"))
+	}
+	if shown == nil {
+		return plural(s.Len(), s.noun)
+	}
+	return plural(s.Len(), s.noun) + ": " + strings.Join(shown, ", ")
+}
+
+// plural returns a number of things.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// LeftOutSummary says how many dead letters were left out, and why, as "3 left out (2 done, 1 given)". It is empty when none were.
+func (s *Selection) LeftOutSummary() string {
+	if s.LeftOut() == 0 {
+		return ""
+	}
+	var why []string
+	for _, state := range slices.Sorted(maps.Keys(s.closed)) {
+		why = append(why, fmt.Sprintf("%d %s", s.closed[state], state))
+	}
+	return fmt.Sprintf("%d left out (%s)", s.LeftOut(), strings.Join(why, ", "))
 }
 
 // Len returns the number of messages in the selection.
