@@ -55,7 +55,16 @@ func (f connectFlags) asOperator(ctx context.Context, t *terminal, do func(*oper
 
 // asAdmin connects as the role that may delete, and does something to the source.
 func (f connectFlags) asAdmin(ctx context.Context, t *terminal, do func(*operator.Operator, *client) error) error {
-	return f.as(ctx, t, "admin", do)
+	return f.as(ctx, t, "admin", func(o *operator.Operator, nc *client) error {
+		// The user of another role learns at once that it is the wrong one, and not after the time limit of a request.
+		asking, cancel := context.WithTimeout(ctx, flushTimeout)
+		_, _ = nc.AccountInfo(asking) // when no server answers, the next request says so
+		cancel()
+		if err := stream.PermissionError(nc.nc, "$JS.API."); err != nil {
+			return err
+		}
+		return do(o, nc)
+	})
 }
 
 func (f connectFlags) as(ctx context.Context, t *terminal, name string, do func(*operator.Operator, *client) error) error {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -38,6 +40,35 @@ func TestRemove_SourceNeedsItsName(t *testing.T) {
 	left := r.headgate(0, "streams", "--all", "-o", "id").out.String()
 	if strings.Contains(left, "CODAT_UK_DEAD") || !strings.Contains(left, "CODAT_DEAD\n") {
 		t.Errorf("left are %s; want the other source", left)
+	}
+}
+
+// The runbooks that delete run as docs/operate.md has them.
+func TestOperate_RunbooksThatDeleteRun(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t, stream.WorkerSpec{Name: "mailer", Types: []codat.Pattern{"company.*"}})
+	streamtest.Provision(t, r.JS, stream.Layout{Source: "codat-uk"})
+	r.ofCompany("c0ffee00-0000-4000-8000-00000000000a", 2)
+	text, err := os.ReadFile(operate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, heading := range []string{"\n## Erase a company's data\n", "\n## Remove a source or a worker\n"} {
+		_, section, ok := strings.Cut(string(text), heading)
+		if !ok {
+			t.Fatalf("%s has no heading %q", operate, heading)
+		}
+		section, _, _ = strings.Cut(section, "\n## ")
+		for _, line := range regexp.MustCompile(`(?m)^headgate (.*)$`).FindAllStringSubmatch(section, -1) {
+			command, _, _ := strings.Cut(line[1], "#")
+			args := strings.Fields(strings.ReplaceAll(command, "worker W", "worker mailer"))
+			r.headgate(0, args...)
+			ran++
+		}
+	}
+	if left := r.headgate(0, "streams", "--all", "-o", "id").out.String(); ran != 7 || strings.Contains(left, "CODAT_UK\n") || strings.Contains(left, "claims_mailer") {
+		t.Errorf("after %d commands the streams are\n%s\nwant seven, and the source and the worker gone", ran, left)
 	}
 }
 

@@ -202,7 +202,15 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, nil, "send", "connection.connected", "--to", to, "--secret-file", key)
 	wait(t, settled, "an event after a reload is settled")
 	headgate(t, operator, "audit", "--secret-file", key)
+	others, othersSay := begin(t, nil, "send", "connection.connected", "--company", "other-1", "--count", "40", "--rate", "40", "--to", to, "--secret-file", key)
 	erases(t, in, first, linked.Company)
+	if err := others.Wait(); err != nil {
+		t.Errorf("send while a company is erased: %v\n%s", err, othersSay)
+	}
+	wait(t, settled, "the events of another company, which came meanwhile, are settled")
+	if text := headgate(t, in.as(first, "admin"), "erase", "other-1", "--dry-run"); !strings.Contains(text, "40 CODAT,") || !strings.Contains(text, "1 CODAT_connections") {
+		t.Errorf("of another company there is\n%s\nwant all 40 events that came while one was erased, and the state", text)
+	}
 	stopWrites()
 	stopReads()
 	stopWorker()

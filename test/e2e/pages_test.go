@@ -201,7 +201,7 @@ func (e *engine) restore(t table) {
 	e.healthy("worker-connections", 1)
 }
 
-// subscribe follows "With Compose" in docs/subscribe.md, while there is the user admin.
+// subscribe follows "With Compose" in docs/subscribe.md.
 func (e *engine) subscribe() {
 	e.t.Helper()
 	lines := strings.SplitAfterN(blocks(e.page("docs/subscribe.md", "## With Compose"), "sh")[0], "\n", 3)
