@@ -349,10 +349,13 @@ func (b *bench) findLetters(ctx context.Context, servers *lab.NATS, letters int)
 			return err
 		}
 	}
-	_, stop := b.keepIndex(ctx, servers)
+	index, stop := b.keepIndex(ctx, servers)
 	defer stop()
+	if err := b.await(ctx, func() bool { return index.State().Events >= uint64(b.ids) }); err != nil {
+		return err
+	}
 	q := operator.LettersQuery{}
-	for scanned := true; scanned; { // while the index is built
+	for scanned := true; scanned; { // while the index of the letters is built
 		scanned = false
 		q.Scanning = func(string) { scanned = true }
 		if err := operator.Letters(ctx, servers.JS, workerSource, q, func(operator.Letter) error { return errPage }); err != errPage {

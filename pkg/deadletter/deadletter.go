@@ -231,7 +231,9 @@ func List(ctx context.Context, js jetstream.JetStream, s stream.Source, f Filter
 
 // Read does what List does, with those letters among the messages of the archive that o chooses. It sets o.Filters.
 func (f Filter) Read(ctx context.Context, js jetstream.JetStream, s stream.Source, o stream.ReadOptions, each func(Letter) error) error {
-	o.Filters = []string{s.DeadSubject(cmp.Or(f.Worker, "*"), string(cmp.Or(f.Type, ">")))}
+	if f.Worker != "" || f.Type != "" { // a server counts what a filter chooses, and the archive has nothing but letters
+		o.Filters = []string{s.DeadSubject(cmp.Or(f.Worker, "*"), string(cmp.Or(f.Type, ">")))}
+	}
 	_, err := stream.Read(ctx, js, s.DeadStream(), o, func(m *jetstream.RawStreamMsg) error {
 		if l := Open(s, m); f.Match(l) {
 			return each(l)

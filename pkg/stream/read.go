@@ -61,6 +61,9 @@ func Read(ctx context.Context, js jetstream.JetStream, name string, o ReadOption
 	if err := r.isOf(info); err != nil {
 		return 0, err
 	}
+	if r.After >= last { // nothing is read that could be another stream's
+		return last, nil
+	}
 	for r.After < last {
 		more, err := r.readTo(ctx, last, each)
 		if err != nil {
@@ -281,6 +284,9 @@ const (
 // does not have, until each reports that it wants no more. Those that follow each other closely it reads in batches, and of others it
 // asks for 16 at once. It needs the permissions of Get.
 func GetAll(ctx context.Context, js jetstream.JetStream, name string, sequences []uint64, each func(*jetstream.RawStreamMsg) (more bool)) error {
+	if len(sequences) == 0 {
+		return nil
+	}
 	st, err := openStream(ctx, js, name)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", name, err)
