@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -148,4 +149,41 @@ func TestRun_WaitsForDiagnoses(t *testing.T) {
 	if err != nil || !o.shown.Load() {
 		t.Errorf("Run = %v before the diagnosis ended; want it after", err)
 	}
+}
+
+// heldObserver holds the one request that it sees until it is released.
+type heldObserver struct {
+	process.Observer
+	held, end chan struct{}
+	once      sync.Once
+}
+
+func (o *heldObserver) RequestEnded(process.Request) bool {
+	close(o.held)
+	<-o.end
+	return false
+}
+
+func (o *heldObserver) release() { o.once.Do(func() { close(o.end) }) }
+
+// The copy of a body that is diagnosed after the response counts against the memory of unverified bodies, until the log line.
+func TestHandler_DiagnosedBodyCounts(t *testing.T) {
+	t.Parallel()
+	s := streamtest.New(t)
+	o := &heldObserver{held: make(chan struct{}), end: make(chan struct{})}
+	g := run(t, settings(t, s.URL, newKey(t, "us")), func(p *process.Process) { p.Observer = o })
+	t.Cleanup(o.release)
+	body := event("company.created")
+	if got := send(t, post(g.url, newKey(t, "another"), "msg_1", body)); got.status != 401 {
+		t.Fatalf("answered %d; want 401", got.status)
+	}
+	<-o.held
+	counted := func(n float64) func() bool {
+		return func() bool {
+			return g.value(t, "body_bytes_in_flight", "unverified") == n
+		}
+	}
+	streamtest.Wait(t, counted(float64(len(body))), "the copy of the body to be what counts")
+	o.release()
+	streamtest.Wait(t, counted(0), "it to count no more")
 }

@@ -64,10 +64,13 @@ func (h *handler) respond(c echo.Context, r *request, err error) error {
 	switch {
 	case !recorded || !wrongSignature(err):
 		h.logEnded(e, nil)
-	case h.diagnoses[r.class].AllowN(r.received, 1):
+	case h.diagnoses[r.class].AllowN(r.received, 1) && h.budgets[r.class].reserve(len(r.unverified)) == nil:
 		// Not before the response is sent: its time would tell a client what is wrong.
 		r.unverified = bytes.Clone(r.unverified)
-		h.diagnosing.Go(func() { h.diagnose(e) })
+		h.diagnosing.Go(func() {
+			defer h.budgets[r.class].release(len(r.unverified), false)
+			h.diagnose(e)
+		})
 	default:
 		h.logEnded(e, &signature.Diagnosis{Evidence: signature.Evidence(e.req.Header)})
 	}

@@ -267,32 +267,28 @@ func TestLease_HandlerMayRunLongerThanAckWait(t *testing.T) {
 	}
 }
 
-// Another version of the worker may have provisioned the consumer, as before a rollback.
+// Another version of the worker may have provisioned the consumer, as before a rollback: leases, by which deliveries are extended,
+// are as long as its ack wait.
 func TestRun_KeepsTheAckWaitOfItsConsumer(t *testing.T) {
 	for _, own := range []time.Duration{time.Minute, time.Second} {
 		t.Run(own.String(), func(t *testing.T) {
+			const provisioned = 20 * time.Second
 			ended := make(chan struct{})
-			r := newFixture(t, Worker{AckWait: 2 * time.Second}, func(ctx context.Context, _ write) error {
+			r := newFixture(t, Worker{AckWait: provisioned}, func(ctx context.Context, _ write) error {
 				<-ended
 				return ctx.Err()
 			})
 			r.worker.AckWait = own
 			r.post("msg_1")
 			r.start()
-			k := claims.Key{WebhookID: "msg_1"}
 			streamtest.Wait(t, func() bool { return r.state("msg_1") == claims.Running }, "the handler to run")
-			first := r.record(k).LeaseUntil
-			streamtest.Wait(t, func() bool { return r.record(k).LeaseUntil.Sub(first) > 2*time.Second }, "the lease to be renewed for longer than the ack wait")
+			rec := r.record(claims.Key{WebhookID: "msg_1"})
 			close(ended)
+			// The lease begins right before its record is written: on a busy machine, some time before.
+			if lease := rec.LeaseUntil.Sub(rec.Written); lease <= provisioned/10 || lease > provisioned {
+				t.Errorf("a lease of %v; want the %v of the consumer", lease, provisioned)
+			}
 			r.waitState("msg_1", claims.Done)
-			r.waitQuiet()
-			c, err := r.JS.Consumer(t.Context(), source.Stream(), "tested")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := c.CachedInfo().Delivered.Consumer; got != 1 {
-				t.Errorf("the event was delivered %d times; want once", got)
-			}
 		})
 	}
 }
