@@ -66,7 +66,7 @@ func (c *keysCmd) Validate() error {
 
 // roles are the NATS users of a deployment, by their names in deploy/nats/accounts.conf.
 func roles() []string {
-	all := []string{"ingress", "provision", "admin", "operator", "watch", "support", "system"}
+	all := []string{"ingress", "provision", "admin", "operator", "console", "console-operator", "watch", "support", "system"}
 	for _, w := range builtin.Workers() {
 		all = append(all, w.Spec.Name)
 	}

@@ -38,7 +38,7 @@ func TestKeys_MakesKeyForEachProcess(t *testing.T) {
 	begin(t, "", "keys", folder).exit(0)
 	made := contents(t, folder)
 	for role, name := range map[string]string{
-		"ingress": "INGRESS_NKEY", "provision": "PROVISION_NKEY", "admin": "ADMIN_NKEY", "operator": "OPERATOR_NKEY", "watch": "WATCH_NKEY", "support": "SUPPORT_NKEY",
+		"ingress": "INGRESS_NKEY", "provision": "PROVISION_NKEY", "admin": "ADMIN_NKEY", "operator": "OPERATOR_NKEY", "console": "CONSOLE_NKEY", "console-operator": "CONSOLE_OPERATOR_NKEY", "watch": "WATCH_NKEY", "support": "SUPPORT_NKEY",
 		"system": "SYSTEM_NKEY", "connections": "CONNECTIONS_NKEY",
 	} {
 		user, err := nkeys.FromSeed([]byte(strings.TrimSpace(made[role+"/nkey"])))

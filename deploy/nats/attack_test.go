@@ -233,7 +233,7 @@ type role struct {
 
 // roles are those that are no administrators.
 func (f *deployment) roles() []role {
-	all := []role{{name: "ingress"}, {name: "operator", process: "headgate"}, {name: "watch"}, {name: "support"}, {name: "billing"}}
+	all := []role{{name: "ingress"}, {name: "operator", process: "headgate"}, {name: "console"}, {name: "console-operator", process: "console"}, {name: "watch"}, {name: "support"}, {name: "billing"}}
 	for _, w := range append(workerNames(), "expenses") {
 		all = append(all, role{name: w})
 	}

@@ -184,6 +184,8 @@ func everyProgram(t *testing.T, in installation, nodes []*node) {
 	headgate(t, operator, "quarantine", "release", number, "--type", "company.created")
 	headgate(t, operator, "replay", "--worker", "connections", "--type", "connection.connected")
 	wait(t, settled, "the replay is settled")
+	serves(t, in, third)
+	wait(t, settled, "what the console gave is settled")
 	headgate(t, operator, "pause", "connections", "--until", "1h")
 	headgate(t, operator, "resume", "connections")
 	headgate(t, operator, "connections", "--company", linked.Company)
@@ -449,6 +451,7 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 		{"read the answers to the ingress", "sub _INBOX_ingress.>"},
 		{"read the answers to the operator", "sub _INBOX_headgate.>"},
 		{"read the answers to a worker", "sub _INBOX_connections.>"},
+		{"read the answers to the console", "sub _INBOX_console.>"},
 		{"answer in the place of JetStream", "sub $JS.API.>"},
 		{"hear of claims", "sub $KV.>"},
 		{"hear write plans in the place of the worker", "sub codat.plans.submit"},
@@ -549,6 +552,36 @@ func TestUsers_AreRefusedTheRest(t *testing.T) {
 			{"write what is expected", "pub $KV.CODAT_expected.x"},
 			{"make a dead letter", "pub codat.dead.connections.company.created"},
 			{"quarantine", "pub codat.quarantine"},
+		}},
+		{"console", "console", []forbidden{
+			{"store an event", "pub codat.events.company.created"},
+			{"quarantine", "pub codat.quarantine"},
+			{"give an event again", "pub codat.redrive.connections.company.created"},
+			{"write an operator's record", "pub codat.operator"},
+			{"pause a worker", "pub $JS.API.CONSUMER.PAUSE.CODAT.connections"},
+			{"submit a write plan", "pub codat.plans.submit"},
+			{"cancel a write plan", "pub codat.plans.cancel"},
+			{"make a consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.mine"},
+			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
+			{"ack a worker's event", "pub $JS.ACK.CODAT.connections.1.1.1.1.0"},
+			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
+			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
+			{"write the state", "pub $KV.CODAT_connections.x.y"},
+			{"write what is expected", "pub $KV.CODAT_expected.x"},
+			{"make a dead letter", "pub codat.dead.connections.company.created"},
+		}},
+		{"console-operator", "console", []forbidden{
+			{"quarantine", "pub codat.quarantine"},
+			{"pause a consumer of a bucket", "pub $JS.API.CONSUMER.PAUSE.KV_CODAT_claims_connections.x"},
+			{"make a consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.mine"},
+			{"change a worker's consumer", "pub $JS.API.CONSUMER.CREATE.CODAT.connections"},
+			{"take a worker's events", "pub $JS.API.CONSUMER.MSG.NEXT.CODAT.connections"},
+			{"ack a worker's event", "pub $JS.ACK.CODAT.connections.1.1.1.1.0"},
+			{"change a stream", "pub $JS.API.STREAM.UPDATE.CODAT"},
+			{"write a claim", "pub $KV.CODAT_claims_connections.x"},
+			{"write the state", "pub $KV.CODAT_connections.x.y"},
+			{"write what is expected", "pub $KV.CODAT_expected.x"},
+			{"make a dead letter", "pub codat.dead.connections.company.created"},
 		}},
 		{"watch", "watch", []forbidden{
 			{"store an event", "pub codat.events.company.created"},
