@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -11,15 +10,11 @@ import (
 	"github.com/headgate/headgate/pkg/state"
 )
 
-// A planGraph draws the steps of a plan from top to bottom, each below those that it waits for. A lane is a column with a line
-// from a step to the steps that wait for it.
+// A planGraph draws the steps of a plan from top to bottom, each below those that it waits for.
 type planGraph struct {
 	record plan.Record
-	order  []int // of the steps
-	lanes  []int // the step whose line is in each lane, or free
+	graph  []plan.GraphRow
 }
-
-const free = -1
 
 // graphRow is a step with what is drawn left of it, and left of the lines below.
 type graphRow struct {
@@ -28,30 +23,18 @@ type graphRow struct {
 }
 
 // newPlanGraph returns the graph of a record whose plan is valid.
-func newPlanGraph(r plan.Record) *planGraph {
-	g := &planGraph{record: r}
-	for len(g.order) < len(r.Plan.Steps) {
-		before := len(g.order)
-		for i := range r.Plan.Steps {
-			waits := slices.ContainsFunc(r.Plan.Before(i), func(b int) bool { return !slices.Contains(g.order, b) })
-			if !waits && !slices.Contains(g.order, i) {
-				g.order = append(g.order, i)
-				break
-			}
-		}
-		if len(g.order) == before {
-			break // a cycle, which no plan that was accepted has
-		}
-	}
-	return g
-}
+func newPlanGraph(r plan.Record) *planGraph { return &planGraph{r, r.Plan.Graph()} }
 
 // rows returns the steps with their lines, all as wide as the widest.
 func (g *planGraph) rows() []graphRow {
-	rows, width := make([]graphRow, 0, len(g.order)), 0
-	for _, step := range g.order {
-		rows = append(rows, g.row(step))
-		width = max(width, utf8.RuneCountInString(rows[len(rows)-1].first))
+	rows, width := make([]graphRow, len(g.graph)), 0
+	for i, row := range g.graph {
+		var below strings.Builder
+		for _, line := range row.Below {
+			below.WriteString(map[bool]string{true: "│ ", false: "  "}[line])
+		}
+		rows[i] = graphRow{row.Step, g.draw(row), below.String()}
+		width = max(width, utf8.RuneCountInString(rows[i].first))
 	}
 	for i := range rows {
 		for _, line := range []*string{&rows[i].first, &rows[i].below} {
@@ -61,72 +44,23 @@ func (g *planGraph) rows() []graphRow {
 	return rows
 }
 
-// row draws a step, and leaves the lanes as they are below it.
-func (g *planGraph) row(step int) graphRow {
-	before := g.record.Plan.Before(step)
-	var joined []int // lanes that lead to the step
-	node := free
-	for lane, from := range g.lanes {
-		if from == free || !slices.Contains(before, from) {
-			continue
+// draw returns the lanes beside a step, with a line from each of those that join to its node.
+func (g *planGraph) draw(row plan.GraphRow) string {
+	left, right := row.Lane, row.Lane
+	for lane, l := range row.Lanes {
+		if l.Joins {
+			left, right = min(left, lane), max(right, lane)
 		}
-		joined = append(joined, lane)
-		if node == free && g.lastOf(from) == step {
-			node = lane // the line ends in the step
-		}
-	}
-	if node == free {
-		node = slices.Index(g.lanes, free)
-	}
-	if node == free {
-		g.lanes = append(g.lanes, free)
-		node = len(g.lanes) - 1
-	}
-	first := g.draw(step, node, joined)
-	for _, lane := range joined {
-		if g.lastOf(g.lanes[lane]) == step {
-			g.lanes[lane] = free
-		}
-	}
-	if g.lastOf(step) != free {
-		g.lanes[node] = step
-	}
-	for n := len(g.lanes); n > 0 && g.lanes[n-1] == free; n-- {
-		g.lanes = g.lanes[:n-1]
-	}
-	var below strings.Builder
-	for _, from := range g.lanes {
-		below.WriteString(map[bool]string{true: "  ", false: "│ "}[from == free])
-	}
-	return graphRow{step, first, below.String()}
-}
-
-// lastOf returns the step that is drawn last of those that wait for a step, or free.
-func (g *planGraph) lastOf(step int) int {
-	for _, i := range slices.Backward(g.order) {
-		if slices.Contains(g.record.Plan.Before(i), step) {
-			return i
-		}
-	}
-	return free
-}
-
-// draw returns the lanes beside a step, with a line from each of the joined ones to its node.
-func (g *planGraph) draw(step, node int, joined []int) string {
-	left, right := node, node
-	for _, lane := range joined {
-		left, right = min(left, lane), max(right, lane)
 	}
 	var b strings.Builder
-	for lane, from := range g.lanes {
-		ends := from != free && g.lastOf(from) == step
+	for lane, l := range row.Lanes {
 		inside := lane > left && lane < right
 		switch {
-		case lane == node:
-			b.WriteString(stateMark(g.record.Steps[step].State))
-		case slices.Contains(joined, lane):
-			b.WriteString(joint(lane == left, lane == right, ends))
-		case from != free:
+		case lane == row.Lane:
+			b.WriteString(stateMark(g.record.Steps[row.Step].State))
+		case l.Joins:
+			b.WriteString(joint(lane == left, lane == right, l.Ends))
+		case l.Line:
 			b.WriteString("│")
 		default:
 			b.WriteString(map[bool]string{true: "─", false: " "}[inside])

@@ -115,6 +115,15 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /jobs", c.serveJobs)
 	mux.HandleFunc("GET /jobs/{id}", c.serveJob)
 	mux.HandleFunc("POST /jobs/{id}/cancel", c.cancelJob)
+	mux.HandleFunc("GET /connections", c.serveConnections)
+	mux.HandleFunc("GET /connections/{company}/{connection}", c.serveConnection)
+	mux.HandleFunc("GET /writes", c.serveWrites)
+	mux.HandleFunc("GET /writes/{key}", c.serveWrite)
+	mux.HandleFunc("POST /writes/{key}/reason", c.serveReason)
+	mux.HandleFunc("GET /reads", c.serveReads)
+	mux.HandleFunc("GET /reads/{company}/{connection}/{type}", c.serveRead)
+	mux.HandleFunc("GET /plans", c.servePlans)
+	mux.HandleFunc("GET /plans/{id}", c.servePlan)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

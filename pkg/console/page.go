@@ -28,6 +28,10 @@ var navigation = []struct{ Path, Name string }{
 	{"/events", "Events"},
 	{"/refused", "Refused"},
 	{"/jobs", "Actions"},
+	{"/connections", "Connections"},
+	{"/writes", "Writes"},
+	{"/reads", "Reads"},
+	{"/plans", "Plans"},
 }
 
 // A frame is what the layout shows; Data is the page's own.

@@ -35,8 +35,10 @@ func newSurveyor(c *Console) *surveyor {
 	bucket := func(name string) string { return "KV_" + c.Source.StateBucket(name) }
 	return &surveyor{
 		c: c, collector: inspect.NewCollector(c.JS, c.Source, c.Monitors...),
-		connections: tally[state.Connection]{stream: bucket(state.ConnectionsName), class: connectionStatus},
-		writes:      tally[state.Write]{stream: bucket(state.WritesName), class: writeStatus},
+		connections: tally[state.Connection]{stream: bucket(state.ConnectionsName), class: connectionStatus, skip: func(subject string) bool {
+			return strings.HasSuffix(subject, "_"+state.ConnectionsName+".reconciliation") // the worker's own
+		}},
+		writes: tally[state.Write]{stream: bucket(state.WritesName), class: writeStatus},
 		plans: tally[plan.Record]{stream: bucket(plan.StateName), class: func(r plan.Record) string { return string(r.Status) }, skip: func(subject string) bool {
 			return strings.Contains(subject, "_"+plan.StateName+".open.")
 		}},

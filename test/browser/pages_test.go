@@ -3,12 +3,13 @@
 package browser
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // pages are the pages that need no id.
-var pages = []string{"/", "/events", "/refused"}
+var pages = []string{"/", "/events", "/refused", "/connections", "/writes", "/reads", "/plans"}
 
 // checks are what must hold of every page; each is true when it holds.
 var checks = map[string]string{
@@ -76,6 +77,7 @@ func (i installation) busy(t *testing.T) {
 			i.send(t, typ)
 		}
 	}
+	i.headgate(t, "plans", "submit", filepath.Join("..", "..", "docs", "plan.json"))
 }
 
 func TestPages_Busy(t *testing.T) {
@@ -84,7 +86,7 @@ func TestPages_Busy(t *testing.T) {
 	b := open(t, i)
 	b.goTo("/events")
 	b.wait(`document.querySelectorAll('tbody tr').length > 20`)
-	for _, path := range append(pages, "/events/3") {
+	for _, path := range append(pages, "/events/3", "/plans/expense-4711") {
 		b.check(path)
 	}
 }
