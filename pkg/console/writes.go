@@ -113,7 +113,7 @@ func (c *Console) serveReason(w http.ResponseWriter, r *http.Request) {
 	c.render(w, r, "write", v)
 }
 
-// writeOf reads the write of the request's path, or answers that there is none.
+// writeOf reads the write of the request's path, or answers that it is unknown.
 func (c *Console) writeOf(w http.ResponseWriter, r *http.Request) (writeView, bool) {
 	key := r.PathValue("key")
 	record, err := one(r.Context(), c, state.OpenWrites, func(ctx context.Context, s state.Writes) (state.Write, error) { return s.Get(ctx, key) })
