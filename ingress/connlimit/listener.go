@@ -42,6 +42,10 @@ type Listener struct {
 	conns map[*conn]struct{}
 }
 
+// bodyGrace is for how long a connection that has had a verified request is not closed while it sends a body. While all other bodies
+// wait for memory or for their verification, it can be the only one that is read.
+const bodyGrace = time.Second
+
 // maxScanned is the number of connections that are scanned for one to close: enough to find one that has been
 // unverified for long, and few enough that a flood of connections costs little more than without a limit.
 const maxScanned = 32
@@ -129,7 +133,7 @@ func (l *Listener) remove(c *conn) {
 }
 
 // DropReceiving closes, of the connections that wait for more of a request body, the one that has been unverified longest,
-// as for the limit. It returns false when there is no such connection. One whose handler does other work, as the caller's
+// as for the limit; one that has had a verified request not within a second of the next. It returns false when there is no such connection. One whose handler does other work, as the caller's
 // own, is not closed: the handler would not notice.
 func (l *Listener) DropReceiving() bool {
 	l.mu.Lock()
@@ -177,7 +181,7 @@ func (c *conn) receiving() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.phase == inBody && c.reading
+	return c.phase == inBody && c.reading && (!c.wasVerified.Load() || time.Since(c.since) > bodyGrace)
 }
 
 // before reports whether a connection is to be closed rather than another.

@@ -232,6 +232,32 @@ func TestListener_DropReceivingClosesAConnectionThatIsRead(t *testing.T) {
 	wantAnswered(t, "the connection whose handler was busy", busy)
 }
 
+// A client that had a verified request is not closed because nobody else is read at the moment, but when it stays slow.
+func TestListener_DropReceivingSparesAConnectionThatWasVerified(t *testing.T) {
+	t.Parallel()
+	s := serveLimited(t, 9, netip.Addr{})
+	real := s.dial(t, "", "POST /verified HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	<-s.started
+	wantAnswered(t, "the first request", real)
+	began := time.Now()
+	if _, err := io.WriteString(real, "POST /verified HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx"); err != nil {
+		t.Fatal(err)
+	}
+	<-s.started
+	late := time.After(time.Minute)
+	for !s.DropReceiving() {
+		select {
+		case <-late:
+			t.Fatal("DropReceiving = false; want it to close a connection that stays slow")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if after := time.Since(began); after < bodyGrace {
+		t.Errorf("it was closed %v after its request began; want %v or more", after, bodyGrace)
+	}
+	wantClosed(t, "the connection that stays slow", real)
+}
+
 func TestListener_ReportsConnectionsWithoutACompleteRequest(t *testing.T) {
 	t.Parallel()
 	s := serveLimited(t, 3, netip.Addr{})

@@ -264,4 +264,9 @@ var ingressMutants = []mutant{
 		drop("c.refusal = errProxyProtocol"),
 		"ingress TestRun_NamesTheProxyProtocol",
 	},
+	{
+		2, "the second in which a client that was verified may send its body", "ingress/connlimit conn.receiving",
+		swap("!c.wasVerified.Load() || time.Since(c.since) > bodyGrace", "true"),
+		"ingress/connlimit TestListener_DropReceivingSparesAConnectionThatWasVerified",
+	},
 }
