@@ -222,6 +222,10 @@ func TestFind_TellsHowAnEventCame(t *testing.T) {
 	contains(t, r.headgate(2, "find", id, "--secret-file", other+"x").err.String(), "--secret-file")
 	contains(t, r.headgate(0, "find", id, "--secret-file", file, "-o", "jsonl").out.String(), `"about_attempt":3,"key":"`+key.Fingerprint()+`"`)
 
+	old := webhookID(made.Add(-200 * 24 * time.Hour)) // of a sender that is not Svix
+	store(old, made)
+	contains(t, r.headgate(0, "find", old).out.String(), "5m7s after Codat made it: about attempt 3 of 8\n")
+
 	store("another", made.Add(-60*time.Hour)) // without a time in its id, that of the body counts
 	contains(t, r.headgate(0, "find", "another").out.String(), "60h5m7s after Codat made it: none of the 8 attempts, but a resend or a replay\n")
 }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/signature"
 )
 
 // deliveryTime is how long Codat tries to deliver an event, pauses that are long included.
@@ -27,7 +27,7 @@ func (c *findCmd) notFound(ctx context.Context, t *terminal, nc *client) error {
 		since = "whose oldest message is of " + t.time(first)
 	}
 	why := []string{fmt.Sprintf("nothing has the id %q in %s, %s", c.ID, nc.source.Stream(), since)}
-	if made, ok := codat.MessageTime(c.ID); ok {
+	if made, ok := signature.IDTime(c.ID); ok && made.Before(t.now().Add(time.Hour)) {
 		why = append(why, notStored(t, made, info)...)
 	} else {
 		why = append(why, "it was refused, is older, or belongs to another --source; the ingress's log has a line with claimed_id for a request that it refused")

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
 )
 
@@ -24,6 +25,9 @@ type Arrival struct {
 	Key string `json:"key,omitempty"`
 }
 
+// longestReplay is more than how long after an event Codat can send it again. An id with an earlier time is another sender's.
+const longestReplay = 90 * 24 * time.Hour
+
 // arrivalOf returns the arrival of an event.
 func arrivalOf(s stream.Source, m *jetstream.RawStreamMsg) (a Arrival) {
 	e := s.OpenRaw(m)
@@ -31,7 +35,7 @@ func arrivalOf(s stream.Source, m *jetstream.RawStreamMsg) (a Arrival) {
 		a.Signed = time.Unix(seconds, 0).UTC()
 	}
 	a.Made = e.Head.Generated.UTC()
-	if at, ok := codat.MessageTime(e.ID); ok {
+	if at, ok := signature.IDTime(e.ID); ok && a.Signed.Sub(at) > -time.Minute && a.Signed.Sub(at) < longestReplay {
 		a.Made = at
 	}
 	if !a.Signed.IsZero() && !a.Made.IsZero() {

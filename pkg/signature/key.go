@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -144,15 +143,4 @@ func (k *key) prefiltered(prefix, body []byte, signatures []string) bool {
 		}
 	}
 	return false
-}
-
-const idLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-// NewID returns a new webhook-id in Svix's form: msg_ and 27 letters and digits.
-func NewID() string {
-	id := []byte("msg_")
-	for range 27 {
-		id = append(id, idLetters[rand.IntN(len(idLetters))])
-	}
-	return string(id)
 }
