@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ type auditCmd struct {
 	SecretFile   process.FileNames `name:"secret-file" env:"-" placeholder:"FILE" help:"Verify the signatures of the stored bytes again, with the keys in this file. Reads every body."`
 	Postgres     map[string]string `name:"postgres" env:"-" mapsep:"none" placeholder:"WORKER=URL" help:"The worker keeps its claims in this PostgreSQL database (pgclaims); can be repeated. Others can read the flag in the list of processes: give the password in PGPASSWORD or a password file."`
 	Settle       time.Duration     `name:"settle" env:"-" default:"2s" hidden:"" help:"Pause before what looks wrong is read a second time; longer than a replica can lag."`
-	JSON         bool              `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -80,11 +81,7 @@ func (c *auditCmd) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	printed := c.printReport
-	if c.JSON {
-		printed = c.printReportJSON
-	}
-	if err := printed(t.out, report, c.retries(report)); err != nil {
+	if err := c.print(t, report); err != nil {
 		return err
 	}
 	if n := len(report.Exceptions); n > 0 {
@@ -175,20 +172,41 @@ func (c *auditCmd) retries(r audit.Report) []audit.Retry {
 	return all
 }
 
-// printReportJSON writes one line for each waiting event and each exception, and one for the numbers.
-func (c *auditCmd) printReportJSON(w io.Writer, r audit.Report, retries []audit.Retry) error {
-	for _, retry := range retries {
-		if err := printJSON(w, retry); err != nil {
-			return err
+// An auditReport is what audit prints as one document.
+type auditReport struct {
+	audit.Report
+	Retries []audit.Retry `json:"waiting,omitempty"` // with --waiting
+}
+
+// print prints a report: of -o jsonl a line for each waiting event and each exception, and one for the numbers; of -o id the
+// webhook-ids of the exceptions.
+func (c *auditCmd) print(t *terminal, r audit.Report) error {
+	retries := c.retries(r)
+	switch c.format() {
+	case outputJSON:
+		return printJSON(t.out, document{outputVersion, auditReport{r, retries}})
+	case outputID:
+		return exceptionListing.report(t, c.outputFlags, all(r.Exceptions))
+	case outputLines:
+		for _, retry := range retries {
+			if err := printJSON(t.out, retry); err != nil {
+				return err
+			}
 		}
-	}
-	for _, e := range r.Exceptions {
-		if err := printJSON(w, e); err != nil {
-			return err
+		for _, e := range r.Exceptions {
+			if err := printJSON(t.out, e); err != nil {
+				return err
+			}
 		}
+		r.Exceptions = nil
+		return printJSON(t.out, r)
 	}
-	r.Exceptions = nil
-	return printJSON(w, r)
+	return c.printReport(t.out, r, retries)
+}
+
+var exceptionListing = listing[audit.Exception]{
+	noun: "exception",
+	id:   func(e audit.Exception) string { return cmp.Or(e.WebhookID, strconv.FormatUint(e.Sequence, 10)) },
 }
 
 // printReport writes the quarantine, the waiting events, the exceptions, and the numbers last.

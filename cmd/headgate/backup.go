@@ -15,6 +15,7 @@ import (
 type backupCmd struct {
 	Folder string `arg:"" help:"Folder for the backup, which must not exist. It has your customers' data."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -25,7 +26,11 @@ func (c *backupCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer nc.close()
-	return backup.Save(ctx, nc, c.Folder, func(s backup.Stream) { printCopy(t, s) })
+	return copyListing.report(t, c.outputFlags, func(each func(copiedStream) error) error {
+		var printed error
+		err := backup.Save(ctx, nc, c.Folder, func(s backup.Stream) { printed = errors.Join(printed, each(copiedStream(s))) })
+		return errors.Join(err, printed)
+	})
 }
 
 // restoreCmd makes all streams and buckets of a backup.
@@ -34,6 +39,7 @@ type restoreCmd struct {
 	Replicas int    `name:"replicas" env:"-" help:"Replicas of every stream and bucket: 3 in a cluster. By default as many as they had."`
 	DataDir  string `name:"data-dir" env:"-" placeholder:"FOLDER" help:"Restore to the folder of a headgate serve that is stopped, and not to the servers of --nats-url. It must have none of the streams."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -88,9 +94,25 @@ func (c *restoreCmd) toFolder(ctx context.Context, t *terminal) (err error) {
 }
 
 func (c *restoreCmd) restore(ctx context.Context, t *terminal, js jetstream.JetStream) error {
-	return backup.Restore(ctx, js, c.Folder, c.Replicas, func(s backup.Stream) { printCopy(t, s) })
+	return copyListing.report(t, c.outputFlags, func(each func(copiedStream) error) error {
+		var printed error
+		err := backup.Restore(ctx, js, c.Folder, c.Replicas, func(s backup.Stream) { printed = errors.Join(printed, each(copiedStream(s))) })
+		return errors.Join(err, printed)
+	})
 }
 
-func printCopy(t *terminal, s backup.Stream) {
-	fmt.Fprintf(t.out, "%s: %d messages, %d consumers, %d bytes\n", s.Name, s.Messages, s.Consumers, s.Bytes)
+// A copiedStream is a stream that a backup has, or that was made of one.
+type copiedStream struct {
+	Name      string `json:"stream"`
+	Messages  uint64 `json:"messages"`
+	Consumers int    `json:"consumers"`
+	Bytes     int64  `json:"bytes"` // of its copy in the backup, compressed
+}
+
+var copyListing = listing[copiedStream]{
+	noun: "stream",
+	id:   func(s copiedStream) string { return s.Name },
+	text: func(s copiedStream) string {
+		return fmt.Sprintf("%s: %d messages, %d consumers, %d bytes", s.Name, s.Messages, s.Consumers, s.Bytes)
+	},
 }

@@ -231,7 +231,7 @@ type deadReplayCmd struct {
 	letterFlags `embed:""`
 
 	redriveFlags `embed:""`
-	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -272,18 +272,22 @@ func (c *deadReplayCmd) Run(ctx context.Context, t *terminal) error {
 			Numbers: numbers, Filter: c.filter(), Again: c.Again, Limit: int(c.Limit), Redrive: c.RedriveID,
 			Progress: func(done, of uint64) { progress.show("dead letters read", done, of) },
 		}
-		preview := letterListing(true).writer(t, outputFlags{JSON: c.JSON})
-		if c.DryRun {
-			opts.Preview = preview.write
+		choose := func(each func(operator.Letter) error) (*operator.Selection, error) {
+			opts.Preview = each
+			s, err := o.SelectLetters(ctx, opts)
+			progress.clear()
+			return s, err
 		}
-		s, err := o.SelectLetters(ctx, opts)
-		progress.clear()
-		if err := errors.Join(err, preview.flush()); err != nil {
+		run := redriveRun{
+			operator: o, noun: "dead letter", outputFlags: c.outputFlags,
+			since: c.Since.Time, numbers: len(numbers) > 0, fromInput: slices.Equal(c.Numbers, []string{stdin}),
+		}
+		if c.DryRun {
+			return printPreview(t, c.redriveFlags, run, letterListing(true), choose)
+		}
+		if run.selection, err = choose(nil); err != nil {
 			return err
 		}
-		return c.redrive(ctx, t, redriveRun{
-			operator: o, selection: s, noun: "dead letter", json: c.JSON,
-			since: c.Since.Time, numbers: len(numbers) > 0, fromInput: slices.Equal(c.Numbers, []string{stdin}),
-		})
+		return c.redrive(ctx, t, run)
 	})
 }

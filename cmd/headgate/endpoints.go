@@ -175,7 +175,7 @@ type endpointsCreateCmd struct {
 	Type           []codat.Pattern `name:"type" env:"-" placeholder:"PATTERN" help:"Event type, or pattern of the catalog's types, as connection.>; give it again for more. Default: every current type of the catalog."`
 	Unknown        bool            `name:"unknown-type" env:"-" help:"Allow types that Headgate does not know."`
 	CompanyTag     []string        `name:"company-tag" env:"-" placeholder:"KEY:VALUE" help:"Only events of companies with this tag; give it again for companies with another one."`
-	JSON           bool            `name:"json" env:"-" help:"Print JSON."`
+	outputFlags    `embed:""`
 	endpointsFlags `embed:""`
 }
 
@@ -258,7 +258,11 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, t *terminal) error {
 		if err != nil {
 			return err
 		}
-		if err := printItem(t.out, made, c.JSON, func(w api.Webhook) string { return "created " + strings.TrimSuffix(endpointText(w), "\n") }); err != nil {
+		err = c.printRecord(t, made, made.ID, func() error {
+			_, err := fmt.Fprint(t.out, "created "+endpointText(made))
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		fmt.Fprintln(t.err, "Copy its signing secret from the Portal into the ingress's file of keys: until then its requests are answered 401.")
@@ -269,7 +273,7 @@ func (c *endpointsCreateCmd) Run(ctx context.Context, t *terminal) error {
 type endpointsDeleteCmd struct {
 	ID             string `arg:"" help:"Its id, as endpoints list prints it."`
 	Yes            bool   `name:"yes" env:"-" help:"Do not ask."`
-	JSON           bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags    `embed:""`
 	endpointsFlags `embed:""`
 }
 
@@ -295,7 +299,10 @@ func (c *endpointsDeleteCmd) Run(ctx context.Context, t *terminal) error {
 		if err := client.DeleteWebhook(ctx, w.ID); err != nil {
 			return err
 		}
-		return printItem(t.out, w, c.JSON, func(w api.Webhook) string { return "deleted " + printable(w.ID) })
+		return c.printRecord(t, w, w.ID, func() error {
+			_, err := fmt.Fprintln(t.out, "deleted "+printable(w.ID))
+			return err
+		})
 	})
 }
 

@@ -16,8 +16,8 @@ type eraseCmd struct {
 	Rate     float64 `name:"rate" env:"-" default:"500" help:"Upper bound of the messages and records erased in a second."`
 	DryRun   bool    `name:"dry-run" env:"-" help:"Print how much would be erased, and erase nothing."`
 	Yes      bool    `name:"yes" env:"-" help:"Do not ask. It is required without a terminal."`
-	JSON     bool    `name:"json" env:"-" help:"Print JSON."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -81,9 +81,11 @@ What a worker handles now may be stored once more: run the command again later, 
 `
 
 func (c *eraseCmd) report(t *terminal, r operator.EraseResult) error {
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
+	return c.printRecord(t, r, c.Company, func() error { return c.printText(t, r) })
+}
+
+// printText says what was erased, and what was not.
+func (c *eraseCmd) printText(t *terminal, r operator.EraseResult) error {
 	line := fmt.Sprintf("erased %d of %d", r.Erased, r.Found)
 	switch {
 	case c.DryRun && r.Found > 0:

@@ -86,7 +86,7 @@ func signAt(f forger, h http.Header, body []byte, at time.Time) []byte {
 }
 
 // sendForgeries posts each body in the way of each forgery, and returns an error when one was not refused.
-func (c *sendCmd) sendForgeries(ctx context.Context, t *terminal, s *sender, bodies []examples.Example) error {
+func (c *sendCmd) sendForgeries(ctx context.Context, s *sender, bodies []examples.Example, each func(sendResult) error) error {
 	wild := make([]byte, keyBytes)
 	rand.Read(wild) // it never fails
 	key, err := signature.ParseKey("whsec_" + base64.StdEncoding.EncodeToString(wild))
@@ -115,7 +115,7 @@ func (c *sendCmd) sendForgeries(ctx context.Context, t *terminal, s *sender, bod
 			case sent.Status != http.StatusUnauthorized:
 				return process.Misconfigured(fmt.Errorf("%d is not the answer to a request that is not proven: %s", sent.Status, s.meaning(sent.Status)))
 			}
-			if err := sent.print(t.out, c.JSON); err != nil {
+			if err := each(sent); err != nil {
 				return err
 			}
 		}

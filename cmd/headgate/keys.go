@@ -28,6 +28,8 @@ type keysCmd struct {
 	Spec   []string `name:"spec" env:"-" sep:"none" type:"existingfile" placeholder:"FILE" help:"What the --spec of a worker that is not built in printed: create a key and an account for it."`
 	Team   []string `name:"team" env:"-" placeholder:"NAME" help:"Name of a team that reads events: create a key for its account too."`
 	Check  bool     `name:"check" env:"-" help:"Create nothing, and exit with 1 when a secret is missing."`
+
+	outputFlags `embed:""`
 }
 
 // Validate reports a --spec that cannot be read or whose worker has another's name or answers requests, a --server that is not a host name, and a
@@ -94,7 +96,13 @@ func (c *keysCmd) Run(_ context.Context, t *terminal) error {
 	if err := os.Chmod(c.Folder, 0o700); err != nil {
 		return fmt.Errorf("restrict the folder to its user: %w", err)
 	}
-	s := secretsFolder{c.Folder, t}
+	return writtenFileListing.report(t, c.outputFlags, func(each func(writtenFile) error) error {
+		return c.write(secretsFolder{c.Folder, each})
+	})
+}
+
+// write writes the files that are missing or change.
+func (c *keysCmd) write(s secretsFolder) error {
 	before, err := filepath.Glob(filepath.Join(c.Folder, "*", "nkey"))
 	if err != nil {
 		return err
@@ -259,7 +267,18 @@ func random() string { return hex.EncodeToString(randomBytes()) }
 // secretsFolder are the files of a folder.
 type secretsFolder struct {
 	folder string
-	t      *terminal
+	wrote  func(writtenFile) error
+}
+
+// A writtenFile is a file that keys has written.
+type writtenFile struct {
+	File string `json:"file"`
+}
+
+var writtenFileListing = listing[writtenFile]{
+	noun: "file",
+	id:   func(f writtenFile) string { return f.File },
+	text: func(f writtenFile) string { return "wrote " + f.File },
 }
 
 // nkey returns the public key of a user, and creates the seed when it is missing.
@@ -335,6 +354,5 @@ func (s secretsFolder) write(name, text string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
-	_, err = fmt.Fprintf(s.t.out, "wrote %s\n", path)
-	return errors.Join(err, s.share(name))
+	return errors.Join(s.wrote(writtenFile{path}), s.share(name))
 }

@@ -48,10 +48,7 @@ func (f outputFlags) forPeople() bool {
 func (f outputFlags) printRecord(t *terminal, v any, id string, text func() error) error {
 	switch f.format() {
 	case outputJSON:
-		return printJSON(t.out, struct {
-			Version int `json:"version"`
-			Item    any `json:"item"`
-		}{outputVersion, v})
+		return printJSON(t.out, document{outputVersion, v})
 	case outputLines:
 		return printJSON(t.out, v)
 	case outputID:
@@ -59,6 +56,12 @@ func (f outputFlags) printRecord(t *terminal, v any, id string, text func() erro
 		return err
 	}
 	return text()
+}
+
+// A document is one record in JSON.
+type document struct {
+	Version int `json:"version"`
+	Item    any `json:"item"`
 }
 
 // listFlags are the flags of every list.
@@ -134,11 +137,12 @@ type listing[T any] struct {
 	noun    string // of one record, as "dead letter"
 	id      func(T) string
 	columns []column[T]
+	text    func(T) string // of a record for people, in place of columns; it need not be printable
 	member  *member        // of the JSON document beside its records; nil for none
 	number  func(T) uint64 // for --before; nil without that flag
 }
 
-// A member is a member of a JSON document.
+// A member is a member of a JSON document. Its value may be set until the document ends.
 type member struct {
 	name  string
 	value any
@@ -210,7 +214,29 @@ func (l listing[T]) writer(t *terminal, f outputFlags) recordWriter[T] {
 			return err
 		})
 	}
+	if l.text != nil {
+		return lineWriter[T](func(v T) error {
+			_, err := io.WriteString(t.out, l.text(v)+"\n")
+			return err
+		})
+	}
 	return newTable(t, l.columns, f.format() == outputWide)
+}
+
+// report prints the results of an action as it makes them: act calls its function with each. A JSON document is complete also when act
+// fails, because what was done until then is its result.
+func (l listing[T]) report(t *terminal, f outputFlags, act func(each func(T) error) error) error {
+	w := l.writer(t, f)
+	err := act(w.write)
+	return errors.Join(err, w.end())
+}
+
+// checkEnd returns an error for a format that needs the end of what makes the output endless.
+func (f outputFlags) checkEnd(endless string) error {
+	if f.format() != outputJSON {
+		return nil
+	}
+	return fmt.Errorf("--output json prints a document, which %s would not end: use --output jsonl", endless)
 }
 
 // A lineWriter prints a record at once.

@@ -15,14 +15,14 @@ import (
 type pauseCmd struct {
 	Worker       string    `arg:"" help:"The worker that is to receive nothing."`
 	Until        untilFlag `name:"until" env:"-" placeholder:"TIME" help:"When the pause ends: a duration from now (90m, 3d), a date, or a date and time. Until headgate resume by default."`
-	JSON         bool      `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
 // resumeCmd ends the pause of a worker.
 type resumeCmd struct {
 	Worker       string `arg:"" help:"The worker that is to receive its events again."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -50,21 +50,23 @@ func (c *pauseCmd) Run(ctx context.Context, t *terminal) error {
 		if err := o.Pause(ctx, c.Worker, c.Until.Time); err != nil {
 			return err
 		}
-		if c.JSON {
-			return printJSON(t.out, pausedWorker{c.Worker, true, c.Until.Time})
-		}
-		p := stream.Pause{Paused: true, Until: c.Until.UTC()}
-		if c.Until.IsZero() {
-			p.Until = time.Time{}
-		}
-		if _, err := fmt.Fprintf(t.out, "%s is paused %s\n", c.Worker, p); err != nil {
-			return err
-		}
-		if events, err := nc.Stream(ctx, nc.source.Stream()); err == nil && events.CachedInfo().Config.MaxAge > 0 {
-			fmt.Fprintf(t.err, "handlers that run go on; events wait, and each is kept for %s\n", formatAge(events.CachedInfo().Config.MaxAge))
-		}
-		return nil
+		return c.printRecord(t, pausedWorker{c.Worker, true, c.Until.Time}, c.Worker, func() error { return c.printText(ctx, t, nc) })
 	})
+}
+
+// printText says until when the worker is paused, and how long events are kept.
+func (c *pauseCmd) printText(ctx context.Context, t *terminal, nc *client) error {
+	p := stream.Pause{Paused: true, Until: c.Until.UTC()}
+	if c.Until.IsZero() {
+		p.Until = time.Time{}
+	}
+	if _, err := fmt.Fprintf(t.out, "%s is paused %s\n", c.Worker, p); err != nil {
+		return err
+	}
+	if events, err := nc.Stream(ctx, nc.source.Stream()); err == nil && events.CachedInfo().Config.MaxAge > 0 {
+		fmt.Fprintf(t.err, "handlers that run go on; events wait, and each is kept for %s\n", formatAge(events.CachedInfo().Config.MaxAge))
+	}
+	return nil
 }
 
 // Run ends the pause.
@@ -73,11 +75,10 @@ func (c *resumeCmd) Run(ctx context.Context, t *terminal) error {
 		if err := o.Resume(ctx, c.Worker); err != nil {
 			return err
 		}
-		if c.JSON {
-			return printJSON(t.out, pausedWorker{Worker: c.Worker})
-		}
-		_, err := fmt.Fprintf(t.out, "%s receives its events again\n", c.Worker)
-		return err
+		return c.printRecord(t, pausedWorker{Worker: c.Worker}, c.Worker, func() error {
+			_, err := fmt.Fprintf(t.out, "%s receives its events again\n", c.Worker)
+			return err
+		})
 	})
 }
 

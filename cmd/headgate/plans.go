@@ -205,7 +205,7 @@ func printPlanBodies(w io.Writer, p plan.Plan) error {
 // planActionFlags are the flags of every action.
 type planActionFlags struct {
 	ID           string `arg:"" help:"The plan's id."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -220,8 +220,9 @@ func (c planActionFlags) act(ctx context.Context, t *terminal, a plan.Action) er
 		if err != nil {
 			return err
 		}
-		return printItem(t.out, planResult{ID: c.ID, Status: reply.Status}, c.JSON, func(r planResult) string {
-			return fmt.Sprintf("%s of %s accepted: the plan is %s", a.Kind, printable(r.ID), r.Status)
+		return c.printRecord(t, planResult{ID: c.ID, Status: reply.Status}, c.ID, func() error {
+			_, err := fmt.Fprintf(t.out, "%s of %s accepted: the plan is %s\n", a.Kind, printable(c.ID), reply.Status)
+			return err
 		})
 	})
 }

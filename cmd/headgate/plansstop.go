@@ -11,8 +11,8 @@ import (
 type plansStopCmd struct {
 	DryRun bool `name:"dry-run" env:"-" help:"Print the plans that would go on, and stop none."`
 	Yes    bool `name:"yes" env:"-" help:"Do not ask. It is required without a terminal."`
-	JSON   bool `name:"json" env:"-" help:"Print JSON."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -41,8 +41,8 @@ func (c *plansStopCmd) Run(ctx context.Context, t *terminal) error {
 				return err
 			}
 		}
-		if c.JSON {
-			return printJSON(t.out, stoppedPlans{open, c.DryRun})
+		if !c.forPeople() && c.format() != outputID {
+			return c.printRecord(t, stoppedPlans{open, c.DryRun}, "", nil)
 		}
 		for _, id := range open.IDs {
 			if _, err := fmt.Fprintln(t.out, printable(id)); err != nil {
@@ -53,7 +53,9 @@ func (c *plansStopCmd) Run(ctx context.Context, t *terminal) error {
 		if c.DryRun {
 			said = "would be stopped"
 		}
-		fmt.Fprintf(t.err, "%s %s\n", plural(n, "plan"), said)
+		if c.forPeople() {
+			fmt.Fprintf(t.err, "%s %s\n", plural(n, "plan"), said)
+		}
 		return nil
 	})
 }

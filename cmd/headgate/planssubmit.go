@@ -22,7 +22,7 @@ type plansSubmitCmd struct {
 	CheckOptions bool   `name:"check-options" env:"-" help:"Ask Codat what the platform requires of each record that a step creates, and submit nothing when a member is missing. It needs --codat-key-file."`
 
 	Codat        api.Settings `embed:""`
-	JSON         bool         `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -63,11 +63,14 @@ func (c *plansSubmitCmd) Run(ctx context.Context, t *terminal) error {
 		if err != nil {
 			return err
 		}
-		return printItem(t.out, submittedPlan{p.ID, len(p.Steps), reply.New, reply.Status}, c.JSON, func(s submittedPlan) string {
+		s := submittedPlan{p.ID, len(p.Steps), reply.New, reply.Status}
+		return c.printRecord(t, s, s.ID, func() error {
+			line := fmt.Sprintf("submitted %s: %s", s.ID, plural(s.Steps, "step"))
 			if !s.New {
-				return fmt.Sprintf("%s was submitted before: it is %s", s.ID, s.Status)
+				line = fmt.Sprintf("%s was submitted before: it is %s", s.ID, s.Status)
 			}
-			return fmt.Sprintf("submitted %s: %s", s.ID, plural(s.Steps, "step"))
+			_, err := fmt.Fprintln(t.out, line)
+			return err
 		})
 	})
 }

@@ -37,15 +37,6 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// printItem writes v on one line: as JSON, or as format returns it.
-func printItem[T any](w io.Writer, v T, asJSON bool, format func(T) string) error {
-	if asJSON {
-		return printJSON(w, v)
-	}
-	_, err := fmt.Fprintln(w, format(v))
-	return err
-}
-
 // printable escapes control characters in an external text, which a terminal would obey. It returns "-" for "".
 func printable(s string) string {
 	if s == "" {

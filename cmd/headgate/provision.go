@@ -17,7 +17,6 @@ type provisionCmd struct {
 	Support   bool     `name:"support" env:"-" help:"Create the consumer of the role support too: it has the headers of events, and no body."`
 	DryRun    bool     `name:"dry-run" env:"-" help:"Print what differs and change nothing; exit with 1 if something differs."`
 	AllowLoss bool     `name:"allow-loss" env:"-" help:"Apply also changes that can lose events. They are refused without it."`
-	JSON      bool     `name:"json" env:"-" help:"Print JSON."`
 
 	Replicas       int              `name:"replicas" env:"-" help:"Replicas of every stream and bucket: 3 in a cluster. The present number by default, and at least that of the events."`
 	MaxAge         time.Duration    `name:"max-age" env:"-" help:"How long events and their ids are kept. The present value by default, and 384h (16 days) for a new stream."`
@@ -29,6 +28,7 @@ type provisionCmd struct {
 
 	StateMaxAge map[string]time.Duration `name:"state-max-age" env:"-" placeholder:"STATE=DURATION" help:"How long the records of a state are kept after their last change, such as writes=4320h; 0s is for ever. The present value by default, and for a new state 2160h (90 days) of writes and plans, 4320h of reads, and for ever of others."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -59,12 +59,14 @@ func (c *provisionCmd) Validate() error {
 	return layout.Validate()
 }
 
-// change is one line of the report for programs.
+// change is one object in the report.
 type change struct {
 	Object string        `json:"object"`
 	Action stream.Action `json:"action"`
 	Fields []field       `json:"fields,omitempty"`
 	Notes  []string      `json:"notes,omitempty"`
+
+	text string
 }
 
 type field struct {
@@ -84,13 +86,17 @@ func (c *provisionCmd) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer nc.close()
-	changes, err := stream.Provision(ctx, nc, layout, c.DryRun)
+	done, err := stream.Provision(ctx, nc, layout, c.DryRun)
+	changes := make([]change, len(done))
+	for i, ch := range done {
+		changes[i] = newChange(ch)
+	}
 	count := map[stream.Action]int{}
 	for _, ch := range changes {
 		count[ch.Action]++
-		if err := c.print(t, ch); err != nil {
-			return err
-		}
+	}
+	if err := changeListing.report(t, c.outputFlags, all(changes)); err != nil {
+		return err
 	}
 	made := count[stream.Create] + count[stream.Update]
 	if !c.DryRun && made > 0 {
@@ -102,22 +108,24 @@ func (c *provisionCmd) Run(ctx context.Context, t *terminal) error {
 	if c.DryRun && made > 0 {
 		return fmt.Errorf("%d of %d objects differ: run headgate provision to change them", made, len(changes))
 	}
-	if !c.JSON {
+	if c.forPeople() {
 		fmt.Fprintf(t.err, "%d created, %d updated, %d unchanged\n", count[stream.Create], count[stream.Update], count[stream.Same])
 	}
 	return nil
 }
 
-func (c *provisionCmd) print(t *terminal, ch stream.Change) error {
-	if !c.JSON {
-		_, err := fmt.Fprintln(t.out, ch)
-		return err
-	}
-	line := change{Object: ch.Object, Action: ch.Action, Notes: ch.Notes}
+var changeListing = listing[change]{
+	noun: "object",
+	id:   func(c change) string { return c.Object },
+	text: func(c change) string { return c.text },
+}
+
+func newChange(ch stream.Change) change {
+	made := change{Object: ch.Object, Action: ch.Action, Notes: ch.Notes, text: ch.String()}
 	for _, f := range ch.Fields {
-		line.Fields = append(line.Fields, field(f))
+		made.Fields = append(made.Fields, field(f))
 	}
-	return printJSON(t.out, line)
+	return made
 }
 
 // record writes the operators' record of the run. There is no stream for it before.

@@ -128,7 +128,7 @@ type quarantineReleaseCmd struct {
 	Number       uint64 `arg:"" help:"Its number, as quarantine list prints it."`
 	Type         string `name:"type" required:"" env:"-" help:"The type of the event."`
 	Unknown      bool   `name:"unknown-type" env:"-" help:"Allow a type that Headgate does not know. A message can be released only once."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -150,13 +150,12 @@ func (c *quarantineReleaseCmd) Run(ctx context.Context, t *terminal) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printJSON(t.out, r)
-		}
-		if !r.Readable {
-			fmt.Fprintln(t.err, "its body is not a JSON object: a worker that takes it will make a dead letter of it")
-		}
-		_, err = fmt.Fprintf(t.out, "released %d as %s, sequence %d\n", r.Number, r.Type, r.Sequence)
-		return err
+		return c.printRecord(t, r, strconv.FormatUint(r.Number, 10), func() error {
+			if !r.Readable {
+				fmt.Fprintln(t.err, "its body is not a JSON object: a worker that takes it will make a dead letter of it")
+			}
+			_, err = fmt.Fprintf(t.out, "released %d as %s, sequence %d\n", r.Number, r.Type, r.Sequence)
+			return err
+		})
 	})
 }

@@ -46,7 +46,7 @@ type redriveRun struct {
 	selection *operator.Selection
 	noun      string // "event" or "dead letter"
 	to        string // " to W", or empty when each goes to a worker of its own
-	json      bool
+	outputFlags
 
 	since     time.Time // of the filter
 	numbers   bool      // numbers choose, and no filter
@@ -56,10 +56,10 @@ type redriveRun struct {
 // redrive runs a redrive, or only counts in a dry run, and reports the result. It reports also after an error.
 func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) error {
 	opts := f.options()
-	if f.DryRun || r.selection.Len() == 0 {
-		return r.report(t, operator.RedriveResult{Redrive: opts.ID, Chosen: r.selection.Len(), LeftOut: r.selection.LeftOut(), DryRun: f.DryRun})
+	if r.selection.Len() == 0 {
+		return r.report(t, f.planned(r.selection, opts.ID))
 	}
-	if !r.json {
+	if r.forPeople() {
 		fmt.Fprintln(t.err, r.what())
 	}
 	if r.selection.Len() > 1 && !f.Yes && t.asks() {
@@ -67,7 +67,7 @@ func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) er
 			return err
 		}
 	}
-	if !r.json {
+	if r.forPeople() {
 		// Printed first, so that an interrupted redrive can be continued by its ID.
 		fmt.Fprintf(t.err, "redrive %s: giving %s%s again\n", opts.ID, plural(r.selection.Len(), r.noun), r.to)
 	}
@@ -80,6 +80,33 @@ func (f redriveFlags) redrive(ctx context.Context, t *terminal, r redriveRun) er
 		fmt.Fprintf(t.err, "%d are left. To go on, run%s\n  %s\n", rest, r.sameInput(), r.again(t.args, opts.ID))
 	}
 	return err
+}
+
+// planned is the result of a redrive that gives nothing.
+func (f redriveFlags) planned(s *operator.Selection, id string) operator.RedriveResult {
+	return operator.RedriveResult{Redrive: id, Chosen: s.Len(), LeftOut: s.LeftOut(), DryRun: f.DryRun}
+}
+
+// printPreview prints what a run would give: each record with which choose calls its function, and the result of a run that gives nothing.
+func printPreview[T any](t *terminal, f redriveFlags, r redriveRun, l listing[T], choose func(each func(T) error) (*operator.Selection, error)) error {
+	result := new(operator.RedriveResult)
+	l.member = &member{"result", result}
+	w := l.writer(t, r.outputFlags)
+	var err error
+	if r.selection, err = choose(w.write); err != nil {
+		return errors.Join(err, w.flush())
+	}
+	*result = f.planned(r.selection, f.options().ID)
+	if err := w.end(); err != nil {
+		return err
+	}
+	switch r.format() {
+	case outputJSON, outputID:
+		return nil
+	case outputLines:
+		return printJSON(t.out, result)
+	}
+	return r.printText(t, *result)
 }
 
 // sameInput is what the command that goes on needs besides.
@@ -134,9 +161,10 @@ func (r redriveRun) again(args []string, redriveID string) string {
 }
 
 func (r redriveRun) report(t *terminal, result operator.RedriveResult) error {
-	if r.json {
-		return printJSON(t.out, result)
-	}
+	return r.printRecord(t, result, result.Redrive, func() error { return r.printText(t, result) })
+}
+
+func (r redriveRun) printText(t *terminal, result operator.RedriveResult) error {
 	if result.DryRun {
 		_, err := fmt.Fprintf(t.out, "dry run: %s would be given%s again%s\n", plural(result.Chosen, r.noun), r.to, r.leftOut())
 		return err

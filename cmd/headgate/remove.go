@@ -25,8 +25,8 @@ type removeWorkerCmd struct {
 	AllowLoss   bool   `name:"allow-loss" env:"-" help:"Remove it also while it runs or events wait for it, which then no worker handles."`
 	DryRun      bool   `name:"dry-run" env:"-" help:"Print what would be removed, and remove nothing."`
 	Yes         bool   `name:"yes" env:"-" help:"Do not ask. It is required without a terminal."`
-	JSON        bool   `name:"json" env:"-" help:"Print JSON."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -68,11 +68,10 @@ func (c *removeWorkerCmd) Run(ctx context.Context, t *terminal) error {
 }
 
 func (c *removeWorkerCmd) report(t *terminal, r operator.WorkerRemoval, line string) error {
-	if c.JSON {
-		return printJSON(t.out, removal[operator.WorkerRemoval]{r, c.DryRun})
-	}
-	_, err := fmt.Fprintln(t.out, line)
-	return err
+	return c.printRecord(t, removal[operator.WorkerRemoval]{r, c.DryRun}, r.Worker, func() error {
+		_, err := fmt.Fprintln(t.out, line)
+		return err
+	})
 }
 
 // workerSaid says what a worker has.
@@ -98,8 +97,8 @@ type removeSourceCmd struct {
 	AllowLoss bool   `name:"allow-loss" env:"-" help:"Remove it also while workers run or events wait, which are lost."`
 	DryRun    bool   `name:"dry-run" env:"-" help:"Print what would be removed, and remove nothing."`
 	Yes       string `name:"yes" env:"-" placeholder:"NAME" help:"The name of the source once more, in place of the question. It is required without a terminal."`
-	JSON      bool   `name:"json" env:"-" help:"Print JSON."`
 
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -146,11 +145,10 @@ func (c *removeSourceCmd) Run(ctx context.Context, t *terminal) error {
 }
 
 func (c *removeSourceCmd) report(t *terminal, r operator.SourceRemoval, line string) error {
-	if c.JSON {
-		return printJSON(t.out, removal[operator.SourceRemoval]{r, c.DryRun})
-	}
-	_, err := fmt.Fprintln(t.out, line)
-	return err
+	return c.printRecord(t, removal[operator.SourceRemoval]{r, c.DryRun}, c.Name, func() error {
+		_, err := fmt.Fprintln(t.out, line)
+		return err
+	})
 }
 
 // sourceSaid says what a source has.

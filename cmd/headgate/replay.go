@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/headgate/headgate/pkg/codat"
+	"github.com/headgate/headgate/pkg/inspect"
 	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/stream"
 )
@@ -22,7 +23,7 @@ type replayCmd struct {
 	All        bool          `name:"all" env:"-" help:"Every stored event that the worker takes."`
 
 	redriveFlags `embed:""`
-	JSON         bool `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -51,16 +52,19 @@ func (c *replayCmd) Run(ctx context.Context, t *terminal) error {
 		opts := operator.EventsOptions{
 			Worker: c.Worker, IDs: c.ID, Type: c.Type, Company: c.Company, Connection: c.Connection, Limit: int(c.Limit), Since: c.Since.Time, Until: c.Until.Time,
 		}
-		preview := eventListing.writer(t, outputFlags{JSON: c.JSON})
+		run := redriveRun{operator: o, noun: "event", to: " to " + c.Worker, outputFlags: c.outputFlags, since: c.Since.Time}
 		if c.DryRun { // it prints lines, which a progress bar would overwrite
-			opts.Preview = preview.write
-		} else {
-			opts.Progress = func(done, total uint64) { progress.show("events", done, total) }
+			return printPreview(t, c.redriveFlags, run, eventListing, func(each func(inspect.Event) error) (*operator.Selection, error) {
+				opts.Preview = each
+				return o.SelectEvents(ctx, opts)
+			})
 		}
-		s, err := o.SelectEvents(ctx, opts)
-		if err := errors.Join(err, preview.flush()); err != nil {
+		opts.Progress = func(done, total uint64) { progress.show("events", done, total) }
+		var err error
+		if run.selection, err = o.SelectEvents(ctx, opts); err != nil {
 			return err
 		}
-		return c.redrive(ctx, t, redriveRun{operator: o, selection: s, noun: "event", to: " to " + c.Worker, json: c.JSON, since: c.Since.Time})
+		progress.clear()
+		return c.redrive(ctx, t, run)
 	})
 }

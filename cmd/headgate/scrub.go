@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/headgate/headgate/pkg/audit"
@@ -14,7 +15,7 @@ import (
 type scrubCmd struct {
 	Every        time.Duration `name:"every" env:"-" help:"Read again after this time, until a signal ends the command; once by default."`
 	Settle       time.Duration `name:"settle" env:"-" default:"2s" hidden:"" help:"Pause before what is missing is read a second time; longer than a replica can lag."`
-	JSON         bool          `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -25,6 +26,9 @@ func (c *scrubCmd) Validate() error {
 	}
 	if c.Every < 0 {
 		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
+	}
+	if c.Every > 0 {
+		return c.checkEnd("--every")
 	}
 	return nil
 }
@@ -59,35 +63,37 @@ func (c *scrubCmd) scrub(ctx context.Context, nc *client, t *terminal) error {
 		return err
 	}
 	found := 0
-	for _, name := range streams {
-		progress := newProgressBar(t)
-		r, err := audit.Scrub{
-			JS: nc, Stream: name, Settle: c.Settle, Progress: func(done, total uint64) { progress.show(name, done, total) },
-		}.Run(ctx)
-		progress.clear()
-		if err != nil {
-			return err
+	err = scrubListing.report(t, c.outputFlags, func(each func(audit.Scrubbed) error) error {
+		for _, name := range streams {
+			progress := newProgressBar(t)
+			r, err := audit.Scrub{
+				JS: nc, Stream: name, Settle: c.Settle, Progress: func(done, total uint64) { progress.show(name, done, total) },
+			}.Run(ctx)
+			progress.clear()
+			if err != nil {
+				return err
+			}
+			if err := each(r); err != nil {
+				return err
+			}
+			found += len(r.Exceptions)
 		}
-		if err := c.print(t, r); err != nil {
-			return err
-		}
-		found += len(r.Exceptions)
+		return nil
+	})
+	if err == nil && found > 0 {
+		err = errors.New(plural(found, "exception"))
 	}
-	if found > 0 {
-		return errors.New(plural(found, "exception"))
-	}
-	return nil
+	return err
 }
 
-func (c *scrubCmd) print(t *terminal, r audit.Scrubbed) error {
-	if c.JSON {
-		return printJSON(t.out, r)
-	}
-	for _, e := range r.Exceptions {
-		if _, err := fmt.Fprintf(t.out, "EXCEPTION    #%-8d  %s  %s: %s: %s\n", e.Sequence, printable(e.Server), printable(e.Stream), e.Kind, printable(e.Detail)); err != nil {
-			return err
+var scrubListing = listing[audit.Scrubbed]{
+	noun: "stream",
+	id:   func(r audit.Scrubbed) string { return r.Stream },
+	text: func(r audit.Scrubbed) string {
+		var b strings.Builder
+		for _, e := range r.Exceptions {
+			fmt.Fprintf(&b, "EXCEPTION    #%-8d  %s  %s: %s: %s\n", e.Sequence, printable(e.Server), printable(e.Stream), e.Kind, printable(e.Detail))
 		}
-	}
-	_, err := fmt.Fprint(t.out, copiesLine(r))
-	return err
+		return b.String() + strings.TrimSuffix(copiesLine(r), "\n")
+	},
 }

@@ -43,8 +43,8 @@ type sendCmd struct {
 	After []time.Duration `name:"retry-after" env:"-" placeholder:"PAUSE" help:"Retry after these pauses in place of Codat's, such as 1s,1s,5s."`
 	Every time.Duration   `name:"every" env:"-" help:"Send them again after this time, until a signal ends the command; once by default."`
 	Forge bool            `name:"forge" env:"-" help:"Send the event as forgers do: unsigned, signed with another key, changed after it was signed, an hour old, and so on. Exit 0 when each is refused."`
-	JSON  bool            `name:"json" env:"-" help:"Print JSON."`
 
+	outputFlags  `embed:""`
 	keyFlags     `embed:""`
 	connectFlags `embed:""`
 }
@@ -99,6 +99,8 @@ func (c *sendCmd) validateTimes() error {
 	switch {
 	case c.Every < 0:
 		return fmt.Errorf("--every must be greater than 0s (got %s)", c.Every)
+	case c.Every > 0 && c.checkEnd("--every") != nil:
+		return c.checkEnd("--every")
 	case c.Count < 1:
 		return fmt.Errorf("--count must be at least 1 (got %d)", c.Count)
 	case c.Rate < 0 || math.IsNaN(c.Rate) || math.IsInf(c.Rate, 0):
@@ -130,10 +132,14 @@ func validateTarget(flag, to string) error {
 // accepted does not end it.
 func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 	if c.List {
-		for _, e := range examples.All() {
-			fmt.Fprintln(t.out, e.Name)
-		}
-		return nil
+		return exampleListing.report(t, c.outputFlags, func(each func(listedExample) error) error {
+			for _, e := range examples.All() {
+				if err := each(listedExample{e.Name, e.Type}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	bodies, err := c.bodies(ctx, t)
 	if err != nil {
@@ -145,11 +151,18 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 	}
 	s := newSender(c.To, "--to", key)
 	defer s.close()
-	if c.Forge {
-		return c.sendForgeries(ctx, t, s, bodies)
-	}
+	return sendListing.report(t, c.outputFlags, func(each func(sendResult) error) error {
+		if c.Forge {
+			return c.sendForgeries(ctx, s, bodies, each)
+		}
+		return c.sendEvery(ctx, t, s, bodies, each)
+	})
+}
+
+// sendEvery sends all once, or with --every again and again.
+func (c *sendCmd) sendEvery(ctx context.Context, t *terminal, s *sender, bodies []examples.Example, each func(sendResult) error) error {
 	for {
-		err := c.sendAll(ctx, t, s, bodies)
+		err := c.sendAll(ctx, t, s, bodies, each)
 		if c.Every == 0 {
 			return err
 		}
@@ -165,7 +178,7 @@ func (c *sendCmd) Run(ctx context.Context, t *terminal) error {
 }
 
 // sendAll sends each body, and returns an error when one was not accepted.
-func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []examples.Example) error {
+func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []examples.Example, each func(sendResult) error) error {
 	limit := rate.NewLimiter(rate.Inf, 1)
 	if c.Rate > 0 {
 		limit.SetLimit(rate.Limit(c.Rate))
@@ -176,7 +189,7 @@ func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []
 			if err := limit.Wait(ctx); err != nil {
 				return err
 			}
-			accepted, err := c.deliver(ctx, t, s, e)
+			accepted, err := c.deliver(ctx, t, s, e, each)
 			if err != nil {
 				return err
 			}
@@ -193,13 +206,13 @@ func (c *sendCmd) sendAll(ctx context.Context, t *terminal, s *sender, bodies []
 
 // deliver sends an event until it is accepted or no retry is left, prints each answer, and reports whether it was accepted. It
 // returns an error when the last attempt had no response.
-func (c *sendCmd) deliver(ctx context.Context, t *terminal, s *sender, e examples.Example) (bool, error) {
+func (c *sendCmd) deliver(ctx context.Context, t *terminal, s *sender, e examples.Example, each func(sendResult) error) (bool, error) {
 	retries := c.retries()
 	id := cmp.Or(c.ID, signature.NewID())
 	for attempt := 1; ; attempt++ {
 		sent, err := s.send(ctx, e, id)
 		if err == nil {
-			err = sent.print(t.out, c.JSON)
+			err = each(sent)
 			if err != nil || sent.Status/100 == 2 {
 				return err == nil, err
 			}
@@ -311,18 +324,30 @@ func (s *sender) meaning(status int) string {
 	return "this is not a response of the ingress: check " + s.flag
 }
 
-func (s sendResult) print(w io.Writer, asJSON bool) error {
-	if asJSON {
-		return printJSON(w, s)
-	}
-	name := s.Name
-	if s.Type != "" && !strings.HasPrefix(name, "trap/") {
-		name = s.Type
-	}
-	line := fmt.Sprintf("%d  %-45s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
-	if s.Meaning != "" {
-		line += ": " + s.Meaning
-	}
-	_, err := fmt.Fprintln(w, line)
-	return err
+var sendListing = listing[sendResult]{
+	noun: "request",
+	id:   func(s sendResult) string { return s.ID },
+	text: func(s sendResult) string {
+		name := s.Name
+		if s.Type != "" && !strings.HasPrefix(name, "trap/") {
+			name = s.Type
+		}
+		line := fmt.Sprintf("%d  %-45s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
+		if s.Meaning != "" {
+			line += ": " + s.Meaning
+		}
+		return line
+	},
+}
+
+// A listedExample is what send --list prints of an example.
+type listedExample struct {
+	Name string `json:"name"`
+	Type string `json:"type,omitempty"`
+}
+
+var exampleListing = listing[listedExample]{
+	noun: "example",
+	id:   func(e listedExample) string { return e.Name },
+	text: func(e listedExample) string { return e.Name },
 }

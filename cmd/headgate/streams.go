@@ -55,7 +55,7 @@ var streamListing = listing[inspect.StreamCopies]{
 // stepDownCmd has another server lead a stream.
 type stepDownCmd struct {
 	Stream       string `arg:"" optional:"" help:"Name of the stream, as headgate streams prints it. The stream of the events by default."`
-	JSON         bool   `name:"json" env:"-" help:"Print JSON."`
+	outputFlags  `embed:""`
 	connectFlags `embed:""`
 }
 
@@ -70,10 +70,9 @@ func (c *stepDownCmd) Run(ctx context.Context, t *terminal) error {
 		if err != nil {
 			return err
 		}
-		if c.JSON {
-			return printJSON(t.out, l)
-		}
-		_, err = fmt.Fprintf(t.out, "%s leads %s; before, %s did\n", l.Now, l.Stream, l.Before)
-		return err
+		return c.printRecord(t, l, l.Stream, func() error {
+			_, err := fmt.Fprintf(t.out, "%s leads %s; before, %s did\n", l.Now, l.Stream, l.Before)
+			return err
+		})
 	})
 }

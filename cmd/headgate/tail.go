@@ -44,8 +44,8 @@ type tailCmd struct {
 // Validate returns an error for a filter that is not a pattern, for an address that cannot be posted to, and for a format that
 // needs an end.
 func (c *tailCmd) Validate() error {
-	if c.format() == outputJSON {
-		return errors.New("--output json prints a document, which tail would not end: use --output jsonl")
+	if err := c.checkEnd("tail"); err != nil {
+		return err
 	}
 	if err := validateType(c.Type); err != nil {
 		return err

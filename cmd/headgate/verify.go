@@ -28,9 +28,9 @@ type verifyCmd struct {
 	Body      string        `name:"body" env:"-" placeholder:"FILE" help:"File of the body, byte for byte."`
 	At        timeFlag      `name:"at" env:"-" placeholder:"TIME" help:"When the request arrived: a duration before now (90m, 3d), a date, or a date and time. Without it, only the signature is judged and not its age."`
 	Tolerance time.Duration `name:"tolerance" env:"-" default:"5m" help:"Greatest difference between the signed time and the arrival, as the ingress accepts it."`
-	JSON      bool          `name:"json" env:"-" help:"Print JSON."`
 
-	keyFlags `embed:""`
+	outputFlags `embed:""`
+	keyFlags    `embed:""`
 }
 
 // Validate returns an error for a command line that gives no request, or gives it twice.
@@ -64,11 +64,7 @@ func (c *verifyCmd) Run(_ context.Context, t *terminal) error {
 		now, tolerance = time.Now(), math.MaxInt64
 	}
 	d := signature.Diagnose(h, body, now, tolerance, keys...)
-	if c.JSON {
-		err = printJSON(t.out, d)
-	} else {
-		err = printDiagnosis(t.out, d)
-	}
+	err = c.printRecord(t, d, d.ID, func() error { return printDiagnosis(t.out, d) })
 	if err == nil && d.Code != "ok" {
 		err = errNotProven
 	}

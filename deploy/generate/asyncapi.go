@@ -35,7 +35,7 @@ type document struct {
 	Operations         object[operation] `json:"operations"`
 	Components         struct {
 		Messages object[message] `json:"messages"`
-		Schemas  schemas         `json:"schemas"`
+		Schemas  schema.Schemas  `json:"schemas"`
 	} `json:"components"`
 }
 
@@ -107,11 +107,11 @@ func (o object[V]) MarshalJSON() ([]byte, error) {
 
 // renderAsyncAPI makes the AsyncAPI document of the catalog.
 func (r repository) renderAsyncAPI() error {
-	comments, err := r.readComments("pkg/codat")
+	comments, err := schema.ReadComments(r.root, "pkg/codat")
 	if err != nil {
 		return err
 	}
-	text, err := encodeJSON(asyncAPI(comments))
+	text, err := schema.EncodeJSON(asyncAPI(comments))
 	if err != nil {
 		return err
 	}
@@ -123,21 +123,21 @@ func (r repository) renderAsyncAPI() error {
 }
 
 // asyncAPI describes each type in the catalog as a message. Each has a channel, but the writes, which share two.
-func asyncAPI(c comments) document {
+func asyncAPI(c schema.Comments) document {
 	d := document{
 		AsyncAPI:           "3.0.0",
 		Info:               info{"Events of Codat in Headgate", "1.0.0", asyncAPIText},
 		DefaultContentType: "application/json",
 		Servers:            map[string]server{"nats": {"nats:4222", "nats", "One of the NATS servers that hold the stream CODAT."}},
 	}
-	w := &schemaWriter{refs: "#/components/schemas/", comments: c, lenient: true, own: schemas{{"Headers", headers()}}}
+	w := &schema.Writer{Refs: "#/components/schemas/", Comments: c, Lenient: true, Own: schema.Schemas{{Name: "Headers", Schema: headers()}}}
 	channels := map[string]*channel{}
 	for _, t := range codat.Catalog() {
-		body := w.body(t)
+		body := defineBody(w, t)
 		name := strings.Replace(t.Name, "*", "product", 1)
 		m := message{
 			Name: t.Name, Summary: summary(t), ContentType: "application/json",
-			Headers: reference{w.refs + "Headers"}, Payload: reference{w.refs + body},
+			Headers: reference{w.Refs + "Headers"}, Payload: reference{w.Refs + body},
 		}
 		d.Components.Messages = append(d.Components.Messages, member[message]{name, m})
 
@@ -160,7 +160,7 @@ func asyncAPI(c comments) document {
 		}
 		d.Operations = append(d.Operations, member[operation]{"receive." + m.name, o})
 	}
-	d.Components.Schemas = w.own
+	d.Components.Schemas = w.Own
 	return d
 }
 
@@ -206,55 +206,57 @@ var envelope = map[string]string{
 	"generatedDate": "When Codat generated the event: a date with up to seven fractional digits, at times without a zone, which then is UTC.",
 }
 
-// body defines the schema of the body of a type, and returns its name.
-func (w *schemaWriter) body(t codat.Type) string {
+// defineBody defines the schema of the body of a type, and returns its name.
+func defineBody(w *schema.Writer, t codat.Type) string {
 	shape := schema.OfEvent(t)
 	if !t.InEnvelope() {
-		w.write(shape)
-		return typeName(shape.Type)
+		w.Write(shape)
+		return schema.TypeName(shape.Type)
 	}
-	name := typeName(t.Payload()) + "Event"
+	name := schema.TypeName(t.Payload()) + "Event"
 	if t.Payload() == reflect.TypeFor[json.RawMessage]() {
 		name = "UndocumentedEvent"
 	}
-	w.define(name, shape)
-	for _, n := range w.own {
-		if n.name != name {
+	w.Define(name, shape)
+	for _, n := range w.Own {
+		if n.Name != name {
 			continue
 		}
-		for _, m := range n.schema.Properties {
-			m.schema.Description = cmp.Or(m.schema.Description, envelope[m.name])
+		for _, m := range n.Schema.Properties {
+			m.Schema.Description = cmp.Or(m.Schema.Description, envelope[m.Name])
 		}
 	}
 	return name
 }
 
 // headers is the schema of the headers of an event. docs/design.md lists them.
-func headers() *jsonSchema {
-	text := func(description string) *jsonSchema { return &jsonSchema{Type: "string", Description: description} }
-	date := func(description string) *jsonSchema {
-		return &jsonSchema{Type: "string", Format: "date-time", Description: description}
+func headers() *schema.JSONSchema {
+	text := func(description string) *schema.JSONSchema {
+		return &schema.JSONSchema{Type: "string", Description: description}
 	}
-	return &jsonSchema{
+	date := func(description string) *schema.JSONSchema {
+		return &schema.JSONSchema{Type: "string", Format: "date-time", Description: description}
+	}
+	return &schema.JSONSchema{
 		Type: "object",
 		Description: "The headers of a stored event: CloudEvents in the binary mode of its NATS binding, whose values are percent-encoded, " +
 			"and what was verified. A header is absent when its value is not known or too long.",
-		Properties: schemas{
-			{"Nats-Msg-Id", text("By which the stream recognizes the event: the webhook-id.")},
-			{"webhook-id", text("Which the signature covers. The same each time the event comes: make effects idempotent by it.")},
-			{"webhook-timestamp", text("The time of the signature, in seconds since 1970.")},
-			{"webhook-signature", text("The signatures of version 1, separated by spaces.")},
-			{"ce-specversion", &jsonSchema{Type: "string", Enum: []string{"1.0"}}},
-			{"ce-id", text("The webhook-id.")},
-			{"ce-source", text("/headgate/codat, for the source codat.")},
-			{"ce-type", text("The event type by its name in Codat's catalog.")},
-			{"ce-time", date("When Codat generated the event.")},
-			{"ce-subject", text("The id of the company.")},
-			{"ce-connectionid", text("The id of the connection, when the event is about exactly one.")},
-			{"ce-pushoperationkey", text("The push operation key of an event about a write.")},
-			{"ce-receivedtime", date("When Headgate received the event.")},
-			{"content-type", text("As it was sent.")},
-			{"traceparent", text("W3C Trace Context.")},
+		Properties: schema.Schemas{
+			{Name: "Nats-Msg-Id", Schema: text("By which the stream recognizes the event: the webhook-id.")},
+			{Name: "webhook-id", Schema: text("Which the signature covers. The same each time the event comes: make effects idempotent by it.")},
+			{Name: "webhook-timestamp", Schema: text("The time of the signature, in seconds since 1970.")},
+			{Name: "webhook-signature", Schema: text("The signatures of version 1, separated by spaces.")},
+			{Name: "ce-specversion", Schema: &schema.JSONSchema{Type: "string", Enum: []string{"1.0"}}},
+			{Name: "ce-id", Schema: text("The webhook-id.")},
+			{Name: "ce-source", Schema: text("/headgate/codat, for the source codat.")},
+			{Name: "ce-type", Schema: text("The event type by its name in Codat's catalog.")},
+			{Name: "ce-time", Schema: date("When Codat generated the event.")},
+			{Name: "ce-subject", Schema: text("The id of the company.")},
+			{Name: "ce-connectionid", Schema: text("The id of the connection, when the event is about exactly one.")},
+			{Name: "ce-pushoperationkey", Schema: text("The push operation key of an event about a write.")},
+			{Name: "ce-receivedtime", Schema: date("When Headgate received the event.")},
+			{Name: "content-type", Schema: text("As it was sent.")},
+			{Name: "traceparent", Schema: text("W3C Trace Context.")},
 		},
 		Required: []string{"Nats-Msg-Id", "ce-specversion", "ce-source"},
 	}

@@ -373,7 +373,7 @@ func TestRecords_SchemasTakeFilledAndEmptyRecords(t *testing.T) {
 				}
 			})
 			// Each member of the record is described: an empty schema of an object would take all.
-			object, _ := at(document, "#/$defs/"+typeName(r.typ)+"/properties")
+			object, _ := at(document, "#/$defs/"+schema.TypeName(r.typ)+"/properties")
 			if got, want := slices.Sorted(maps.Keys(object.(map[string]any))), slices.Sorted(maps.Keys(record.(map[string]any))); !slices.Equal(got, want) {
 				t.Errorf("the schema has %q; want %q", got, want)
 			}

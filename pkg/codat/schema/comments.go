@@ -1,4 +1,4 @@
-package main
+package schema
 
 import (
 	"go/ast"
@@ -10,18 +10,18 @@ import (
 	"strings"
 )
 
-// comments has what the source says of types: the comments of "codat.Company" and of its fields, "codat.Company.Name", and
+// Comments has what the source says of types: the comments of "codat.Company" and of its fields, "codat.Company.Name", and
 // the constants of string types by the name of the type.
-type comments struct {
+type Comments struct {
 	texts  map[string]string
 	values map[string][]string
 }
 
-// readComments reads the comments of packages of the repository.
-func (r repository) readComments(folders ...string) (comments, error) {
-	c := comments{map[string]string{}, map[string][]string{}}
+// ReadComments reads the comments of packages, which are folders of the repository at root.
+func ReadComments(root string, folders ...string) (Comments, error) {
+	c := Comments{map[string]string{}, map[string][]string{}}
 	for _, folder := range folders {
-		files, err := filepath.Glob(filepath.Join(r.root, folder, "*.go"))
+		files, err := filepath.Glob(filepath.Join(root, folder, "*.go"))
 		if err != nil {
 			return c, err
 		}
@@ -39,7 +39,7 @@ func (r repository) readComments(folders ...string) (comments, error) {
 	return c, nil
 }
 
-func (c comments) read(file *ast.File) {
+func (c Comments) read(file *ast.File) {
 	for _, d := range file.Decls {
 		declaration, ok := d.(*ast.GenDecl)
 		if !ok {
@@ -60,8 +60,8 @@ func (c comments) read(file *ast.File) {
 	}
 }
 
-// readFields reads the comments of fields.
-func (c comments) readFields(name string, object *ast.StructType) {
+// readFields reads the Comments of fields.
+func (c Comments) readFields(name string, object *ast.StructType) {
 	for _, f := range object.Fields.List {
 		for _, field := range f.Names {
 			c.texts[name+"."+field.Name] = strings.TrimSpace(oneLine(f.Doc) + " " + oneLine(f.Comment))
@@ -69,7 +69,7 @@ func (c comments) readFields(name string, object *ast.StructType) {
 	}
 }
 
-func (c comments) readConstant(pkg string, spec *ast.ValueSpec) {
+func (c Comments) readConstant(pkg string, spec *ast.ValueSpec) {
 	of, ok := spec.Type.(*ast.Ident)
 	if !ok || len(spec.Values) != 1 {
 		return
@@ -82,7 +82,7 @@ func (c comments) readConstant(pkg string, spec *ast.ValueSpec) {
 }
 
 // field returns the comment of a field, also of one of an embedded struct.
-func (c comments) field(t reflect.Type, name string) string {
+func (c Comments) field(t reflect.Type, name string) string {
 	if text, ok := c.texts[goName(t)+"."+name]; ok {
 		return text
 	}
@@ -107,9 +107,9 @@ func goName(t reflect.Type) string {
 	return name
 }
 
-// typeName returns the name of a type without its package, that of a type with a parameter before the parameter's:
+// TypeName returns the name of a type without its package, that of a type with a parameter before the parameter's:
 // RulePushOperationStatusChangedData.
-func typeName(t reflect.Type) string {
+func TypeName(t reflect.Type) string {
 	name, parameter, _ := strings.Cut(t.Name(), "[")
 	return name + strings.TrimSuffix(parameter[strings.LastIndex(parameter, ".")+1:], "]")
 }
