@@ -165,7 +165,7 @@ func TestPrometheus_ScrapesEveryProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := config.Jobs[0].DNS[0].Names
-	for _, name := range []string{"ingress", "watch"} {
+	for _, name := range []string{"ingress", "watch", "console"} {
 		if !slices.Contains(names, name) {
 			t.Errorf("Prometheus scrapes %q, and not %s", names, name)
 		}

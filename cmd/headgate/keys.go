@@ -77,7 +77,7 @@ func roles() []string {
 
 // reservedNames are the folders beside those of the users, and the accounts without one: no team and no worker can have their
 // names.
-var reservedNames = []string{"nats", "routes", "webhook", "grafana", "headgate", "teams", "workers"}
+var reservedNames = []string{"nats", "routes", "webhook", "grafana", "users", "headgate", "teams", "workers"}
 
 // The modes below the folder, which only its user can open: processes in containers read the files as other users.
 const (

@@ -145,6 +145,7 @@ func TestNetworkPolicies_AllowOnlyTheTable(t *testing.T) {
 		end{name: "postgres", namespace: name("databases"), pod: map[string]string{"app": "postgres"}},
 		end{name: "debug", namespace: inside, pod: map[string]string{"run": "debug"}},
 		end{name: "gateway", namespace: name("ingress-nginx", "headgate.dev/gateway"), pod: map[string]string{"app": "nginx"}},
+		end{name: "console-proxy", namespace: name("sso", "headgate.dev/console"), pod: map[string]string{"app": "oauth2-proxy"}},
 		end{name: "prometheus", namespace: name("monitoring"), pod: map[string]string{"app": "prometheus"}},
 		end{name: "keda", namespace: name("keda"), pod: map[string]string{"app": "keda-operator"}},
 		end{name: "dns", namespace: name("kube-system"), pod: map[string]string{"k8s-app": "kube-dns"}},
@@ -171,16 +172,17 @@ func TestNetworkPolicies_AllowOnlyTheTable(t *testing.T) {
 		}
 	}
 	allow("gateway", "ingress", 8080)
-	for _, to := range append([]string{"ingress", "watch"}, workers...) {
+	allow("console-proxy", "console", 8070)
+	for _, to := range append([]string{"ingress", "watch", "console"}, workers...) {
 		allow("prometheus", to, 9090)
 	}
-	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "billing"}, workers...) {
+	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "console", "billing"}, workers...) {
 		allow(from, "nats", 4222)
 	}
 	allow("nats", "nats", 6222)
 	allow("watch", "nats", 8222)
 	allow("keda", "nats", 8222)
-	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "nats", "debug"}, workers...) {
+	for _, from := range append([]string{"ingress", "watch", "provision", "scrub", "console", "nats", "debug"}, workers...) {
 		allow(from, "dns", 53)
 	}
 	allow("worker-that-calls", "internet", 443)
@@ -197,7 +199,7 @@ func TestNetworkPolicies_AllowOnlyTheTable(t *testing.T) {
 			if !from.ours() && !to.ours() {
 				continue
 			}
-			for _, port := range []int{22, 53, 80, 443, 4222, 5432, 6222, 6443, 7422, 8080, 8222, 9090} {
+			for _, port := range []int{22, 53, 80, 443, 4222, 5432, 6222, 6443, 7422, 8070, 8080, 8222, 9090} {
 				flow := fmt.Sprintf("%s -> %s:%d", from, to, port)
 				if seen[flow] {
 					continue

@@ -26,7 +26,7 @@ const (
 	// previewTime bounds the time to choose what an action is for.
 	previewTime = 30 * time.Second
 	// maxPreviews are the previews that can be confirmed at a time. With more the oldest is forgotten.
-	maxPreviews = 100
+	maxPreviews = 20
 	// typedAbove is the number of items above which a confirmation has the number typed.
 	typedAbove = 1000
 	// maxActionForm is the largest body of a form, in bytes.
