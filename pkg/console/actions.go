@@ -16,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/plan"
 )
 
 const (
@@ -91,8 +92,8 @@ func (p *previews) use(token string) bool {
 	return len(p.all) < before
 }
 
-// mayOperate reports whether the user may act here.
-func (c *Console) mayOperate(r *http.Request) bool { return c.Operator != nil && userOf(r).Operate }
+// mayAct reports whether a user may act here.
+func (c *Console) mayAct(u User) bool { return c.Operator != nil && u.Operate }
 
 // requireOperate answers a user who may not act.
 func (c *Console) requireOperate(w http.ResponseWriter, r *http.Request) bool {
@@ -280,7 +281,7 @@ type input struct {
 
 // replayButtons give what the fields choose to one of the workers again, for those who may act.
 func (c *Console) replayButtons(u User, workers []string, fields ...field) (all []button) {
-	if c.Operator == nil || !u.Operate {
+	if !c.mayAct(u) {
 		return nil
 	}
 	for _, w := range workers {
@@ -294,4 +295,35 @@ func (c *Console) replayButtons(u User, workers []string, fields ...field) (all 
 		all = append(all, button{Label: "Give to " + w + " again", Kind: "replay", Fields: append([]field{{"worker", w}}, fields...), Command: command(words...)})
 	}
 	return all
+}
+
+// planButtons are what a person can decide about a plan, for those who may act.
+func (c *Console) planButtons(u User, r plan.Record) (all []button) {
+	if !c.mayAct(u) || r.Status == plan.StatusDone || r.Status == plan.StatusCancelled {
+		return nil
+	}
+	id := field{"plan", r.Plan.ID}
+	var failed []string
+	unknown := false
+	for i, s := range r.Plan.Steps {
+		switch r.Steps[i].State {
+		case plan.Unknown:
+			unknown = true
+			failed = append(failed, s.Name)
+		case plan.Failed:
+			failed = append(failed, s.Name)
+		}
+	}
+	if unknown {
+		all = append(all, button{Label: "Look again for unknown steps", Kind: "plan-resume", Fields: []field{id}, Command: command("plans", "resume", id.Value)})
+	}
+	if len(failed) > 0 {
+		step := input{Name: "step", Label: "step", Options: failed}
+		all = append(
+			all,
+			button{Label: "Push again", Kind: "plan-retry", Fields: []field{id}, Inputs: []input{step}, Command: command("plans", "retry", id.Value) + " STEP"},
+			button{Label: "Go on without", Kind: "plan-skip", Fields: []field{id}, Inputs: []input{step, {Name: "record", Label: "record", Placeholder: "id, for steps that refer to it"}}, Command: command("plans", "skip", id.Value) + " STEP"},
+		)
+	}
+	return append(all, button{Label: "Cancel the plan", Kind: "plan-cancel", Fields: []field{id}, Command: command("plans", "cancel", id.Value)})
 }

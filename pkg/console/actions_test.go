@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap/zaptest"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/headgate/headgate/pkg/console"
 	"github.com/headgate/headgate/pkg/deadletter"
 	"github.com/headgate/headgate/pkg/operator"
+	"github.com/headgate/headgate/pkg/plan"
 	"github.com/headgate/headgate/pkg/stream"
 	"github.com/headgate/headgate/pkg/stream/streamtest"
 )
@@ -44,7 +46,7 @@ type office struct {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{T: t, Server: streamtest.New(t, writes)}
+	o := &office{T: t, Server: streamtest.New(t, writes, keeper)}
 	op, err := operator.New(o.JS, source)
 	if err != nil {
 		t.Fatal(err)
@@ -283,6 +285,51 @@ func TestActions_OfEachKind(t *testing.T) {
 	} {
 		if w := o.form("ada", "/actions/preview", fields...); w.Code != http.StatusBadRequest && w.Code != http.StatusUnprocessableEntity {
 			t.Errorf("preview of %v: status %d; want 400 or 422:\n%s", fields, w.Code, w.Body)
+		}
+	}
+}
+
+// A plan is acted on by the worker writes, under the user's name; the action lands on the plan.
+func TestActions_OnPlans(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	p := plan.Plan{ID: "plan-1", Company: "c-1", Connection: "k-1", Steps: []plan.Step{{Name: "bill", Kind: plan.Create, DataType: "bills", Body: json.RawMessage(`{}`)}}}
+	r, err := plan.NewRecord(p, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Status, r.Steps[0].State = plan.StatusHeld, plan.Unknown
+	put(t, o.JS, plan.StateName, "plan-1", r)
+	asked := make(chan plan.Action, 10)
+	_, err = o.NC.Subscribe("codat.plans.*", func(m *nats.Msg) {
+		var a plan.Action
+		if json.Unmarshal(m.Data, &a) == nil {
+			asked <- a
+		}
+		_ = m.Respond([]byte(`{"status":"running"}`))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, "plan", o.page("ada", "/plans/plan-1"), 200, "Look again for unknown steps", "<option>bill</option>", "headgate plans retry plan-1 STEP", "Cancel the plan")
+	if body := o.page("eve", "/plans/plan-1").Body.String(); strings.Contains(body, "/actions/preview") {
+		t.Error("a viewer's page has a button")
+	}
+	for _, tt := range []struct {
+		fields []string
+		text   string
+	}{
+		{[]string{"kind", "plan-resume", "plan", "plan-1"}, "headgate plans resume plan-1"},
+		{[]string{"kind", "plan-skip", "plan", "plan-1", "step", "bill", "record", "7"}, "headgate plans skip plan-1 bill --record 7"},
+		{[]string{"kind", "plan-retry", "plan", "plan-1", "step", "bill"}, "If it has happened, it happens twice"},
+		{[]string{"kind", "plan-cancel", "plan", "plan-1"}, "Starts no further step"},
+	} {
+		to := o.confirm("ada", o.preview("ada", tt.fields, tt.text), tt.fields...)
+		if a := <-asked; a.Plan != "plan-1" || !strings.HasPrefix(a.By, "ada@") || string(a.Kind) != strings.TrimPrefix(tt.fields[1], "plan-") {
+			t.Errorf("%v asks for %+v", tt.fields, a)
+		}
+		if to != "/plans/plan-1" && !strings.HasPrefix(to, "/jobs/") { // on a machine that is busy it may take longer
+			t.Errorf("%v leads to %s; want the plan", tt.fields, to)
 		}
 	}
 }

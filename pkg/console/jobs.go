@@ -223,7 +223,7 @@ func (c *Console) serveJob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := j.view()
-	v.MayCancel = v.Running && !v.Cancelled && c.mayOperate(r)
+	v.MayCancel = v.Running && !v.Cancelled && c.mayAct(userOf(r))
 	if v.Running {
 		w.Header().Set("Refresh", jobRefresh)
 	}

@@ -126,6 +126,7 @@ type planView struct {
 	Graph   template.HTML
 	Rows    []stepRow
 	Actions []plan.Action // newest first
+	Buttons []button
 }
 
 // servePlan shows one plan.
@@ -147,6 +148,7 @@ func (c *Console) servePlan(w http.ResponseWriter, r *http.Request) {
 	for _, a := range slices.Backward(record.Actions) {
 		v.Actions = append(v.Actions, a)
 	}
+	v.Buttons = c.planButtons(userOf(r), record)
 	c.render(w, r, "plan", v)
 }
 
