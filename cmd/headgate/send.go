@@ -334,7 +334,7 @@ var sendListing = listing[sendResult]{
 		}
 		line := fmt.Sprintf("%d  %-45s  %s  in %s", s.Status, printable(name), printable(s.ID), formatDuration(s.Took))
 		if s.Meaning != "" {
-			line += ": " + s.Meaning
+			line += ": " + printable(s.Meaning)
 		}
 		return line
 	},

@@ -69,14 +69,19 @@ func (c cell) format(now time.Time, short bool) string {
 	return printable(c.text)
 }
 
-// shortID returns the first eight and the last four characters of an id that is longer: those that differ in UUIDs, and at the
+// shortID returns the first eight and the last four columns of an id that is longer: those that differ in UUIDs, and at the
 // end of webhook-ids, which begin with their time.
 func shortID(s string) string {
-	r := []rune(printable(s))
-	if len(r) <= 13 {
-		return string(r)
+	s = printable(s)
+	if uniseg.StringWidth(s) <= 13 {
+		return s
 	}
-	return string(r[:8]) + "…" + string(r[len(r)-4:])
+	end := s
+	for width := uniseg.StringWidth(s); width > 4; {
+		_, rest, columns, _ := uniseg.FirstGraphemeClusterInString(end, -1)
+		end, width = rest, width-columns
+	}
+	return cut(s, 9) + end
 }
 
 // relative returns a time as people say it: "5m ago", "in 2h", and a date from 100 days on.
