@@ -45,6 +45,26 @@ var (
 	}
 )
 
+// Rows that take long to find are printed before the last one is found.
+func TestTable_PrintsRowsAsTheyAreFound(t *testing.T) {
+	t.Parallel()
+	var out screen
+	now := noon
+	w := newTable(&terminal{out: &out, width: 100, now: func() time.Time { return now }}, things.columns, false)
+	for i, want := range []int{0, 0, 4, 4} { // lines, with that of the names
+		now = noon.Add(time.Duration(i) * maxHeld / 2)
+		if err := w.write(examined[i]); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(out.lines()); got != want {
+			t.Errorf("after %d rows %d lines are printed; want %d", i+1, got, want)
+		}
+	}
+	if err := w.end(); err != nil || len(out.lines()) != 5 {
+		t.Errorf("end = %v, and %d lines are printed; want 5", err, len(out.lines()))
+	}
+}
+
 // printThings prints the examined things with these flags.
 func printThings(t *testing.T, term terminal, f listFlags, end error) (out, talk string) {
 	t.Helper()

@@ -118,13 +118,19 @@ type table[T any] struct {
 	live    bool // no row is held back
 	color   bool
 	now     time.Time
+	clock   func() time.Time
 
 	rows   [][]cell
-	widths []int // of the columns that were printed
+	held   time.Time // when the first of the rows came
+	widths []int     // of the columns that were printed
 }
 
-// maxRows is how many rows a table holds back to align them.
-const maxRows = 1000
+// maxRows is how many rows a table holds back to align them, and maxHeld about how long: rows that are searched are printed as they
+// are found.
+const (
+	maxRows = 1000
+	maxHeld = 250 * time.Millisecond
+)
 
 // columnGap separates aligned columns.
 const columnGap = "  "
@@ -133,7 +139,7 @@ const columnGap = "  "
 const leastWidth = 8
 
 func newTable[T any](t *terminal, columns []column[T], wide bool) *table[T] {
-	w := &table[T]{out: t.rawOut(), aligned: t.width > 0, color: t.color, now: t.now()}
+	w := &table[T]{out: t.rawOut(), aligned: t.width > 0, color: t.color, now: t.now(), clock: t.now}
 	w.columns = slices.DeleteFunc(slices.Clone(columns), func(c column[T]) bool { return c.wide && !wide })
 	if !wide {
 		w.width = t.width
@@ -146,8 +152,11 @@ func (w *table[T]) write(v T) error {
 	for i, c := range w.columns {
 		row[i] = c.cell(v)
 	}
+	if len(w.rows) == 0 {
+		w.held = w.clock()
+	}
 	w.rows = append(w.rows, row)
-	if w.aligned && !w.live && len(w.rows) < maxRows {
+	if w.aligned && !w.live && len(w.rows) < maxRows && w.clock().Sub(w.held) < maxHeld {
 		return nil
 	}
 	return w.flush()

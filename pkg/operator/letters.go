@@ -136,20 +136,23 @@ func (q LettersQuery) bounds(ctx context.Context, js jetstream.JetStream, s stre
 	if q.Before != 0 {
 		through = min(through, q.Before-1)
 	}
-	for at, bound := range map[time.Time]*uint64{q.Since.Add(-clockStep): &after, q.Until.Add(clockStep): &through} {
-		if bound == &after && q.Since.IsZero() || bound == &through && q.Until.IsZero() {
-			continue
-		}
-		n, err := stream.SequenceAt(ctx, js, s.DeadStream(), at)
+	if !q.Since.IsZero() {
+		first, err := stream.SequenceAt(ctx, js, s.DeadStream(), q.Since.Add(-clockStep))
 		switch {
 		case err != nil:
 			return 0, 0, err
-		case bound == &after && n == 0: // all are older
-			after = through
-		case bound == &after:
-			after = max(after, n-1)
-		case n != 0:
-			through = min(through, n-1)
+		case first == 0: // all are older
+			return through, through, nil
+		}
+		after = max(after, first-1)
+	}
+	if !q.Until.IsZero() {
+		next, err := stream.SequenceAt(ctx, js, s.DeadStream(), q.Until.Add(clockStep))
+		if err != nil {
+			return 0, 0, err
+		}
+		if next != 0 {
+			through = min(through, next-1)
 		}
 	}
 	return after, through, nil
