@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,6 +69,16 @@ type LogIn struct {
 	users    atomic.Pointer[users]
 	problem  atomic.Pointer[error] // of the file of users
 	answers  logInAnswers
+
+	mu   sync.Mutex
+	open map[*openRequest]struct{} // guarded by mu
+}
+
+// An openRequest is a request that is being answered. One of a live view lasts for as long as its viewer stays.
+type openRequest struct {
+	entry   userEntry
+	session string // id; empty for a token
+	end     context.CancelFunc
 }
 
 // NewLogIn returns an access. It reads the files; an error names the setting and the cure.
@@ -137,7 +148,41 @@ func (l *LogIn) read() error {
 	}
 	l.problem.Store(nil)
 	l.users.Store(&all)
+	l.endRequests(func(o *openRequest) bool {
+		e, known := all[o.entry.Name]
+		return !known || e.user != o.entry.user || e.Password != o.entry.Password || e.Token != o.entry.Token
+	})
 	return nil
+}
+
+// serve calls next for a user, until the session ends.
+func (l *LogIn) serve(w http.ResponseWriter, r *http.Request, next http.Handler, u User, o *openRequest) {
+	ctx, end := context.WithCancel(WithUser(r.Context(), u))
+	defer end()
+	o.end = end
+	l.mu.Lock()
+	if l.open == nil {
+		l.open = map[*openRequest]struct{}{}
+	}
+	l.open[o] = struct{}{}
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.open, o)
+		l.mu.Unlock()
+	}()
+	next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// endRequests ends the requests that are chosen: live views, which would go on without a session.
+func (l *LogIn) endRequests(chosen func(*openRequest) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for o := range l.open {
+		if chosen(o) {
+			o.end()
+		}
+	}
 }
 
 // Run reads the file of users when it changes, until ctx ends. A file that cannot be used keeps its last good content in use.
@@ -201,20 +246,23 @@ func (l *LogIn) Protect(next http.Handler) http.Handler {
 func (l *LogIn) inSession(w http.ResponseWriter, r *http.Request, next http.Handler, one session, e userEntry) {
 	if r.URL.Path == logOutPath && r.Method == http.MethodPost {
 		l.sessions.end(one, l.Now())
+		l.endRequests(func(o *openRequest) bool { return o.session == one.id })
 		http.SetCookie(w, cookie("", time.Time{}, l.secure(r)))
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
 	u := e.user
 	u.session = true
-	next.ServeHTTP(w, r.WithContext(WithUser(r.Context(), u)))
+	ctx, cancel := context.WithTimeout(r.Context(), one.ends.Sub(l.Now()))
+	defer cancel()
+	l.serve(w, r.WithContext(ctx), next, u, &openRequest{entry: e, session: one.id})
 }
 
 // byToken serves the user of a token, which programs send.
 func (l *LogIn) byToken(w http.ResponseWriter, r *http.Request, next http.Handler, token string) {
-	u, ok := l.users.Load().byToken(token)
-	if ok {
-		next.ServeHTTP(w, r.WithContext(WithUser(r.Context(), u)))
+	all := *l.users.Load()
+	if u, ok := all.byToken(token); ok {
+		l.serve(w, r, next, u, &openRequest{entry: all[u.Name]})
 		return
 	}
 	if !l.attempts.count(l.client(r), "", l.Now()) {

@@ -192,6 +192,45 @@ func TestLogIn_KeepsASessionUntilItEnds(t *testing.T) {
 	status("after the log-out", http.StatusUnauthorized)
 }
 
+// A request that lasts, as that of a live view, ends with the log-out, and when its user is removed.
+func TestLogIn_EndsLiveViewsWithTheSession(t *testing.T) {
+	t.Parallel()
+	file := usersFile(t)
+	h := logIn(t, console.LogInOptions{UsersFile: file})
+	began := make(chan struct{}, 2)
+	pages := h.Protect(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		began <- struct{}{}
+		<-r.Context().Done()
+	}))
+	for what, end := range map[string]func(c *http.Cookie){
+		"the log-out": func(c *http.Cookie) { serve(pages, httptest.NewRequest(http.MethodPost, "/log-out", nil), c) },
+		"the removal of the user": func(*http.Cookie) {
+			writeUsers(t, file, entry("anna", byPassword(), "view"))
+			if err := h.Reload(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		writeUsers(t, file, entry("program", byToken(), "view"))
+		if err := h.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		c := serve(pages, post("/", "program", token)).Result().Cookies()[0]
+		ended := make(chan struct{})
+		go func() {
+			serve(pages, httptest.NewRequest(http.MethodGet, "/live", nil), c)
+			close(ended)
+		}()
+		<-began
+		end(c)
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s does not end a live view", what)
+		}
+	}
+}
+
 func TestLogIn_IsSecureOverTLS(t *testing.T) {
 	t.Parallel()
 	proxies, err := clientip.Parse([]string{"192.0.2.1"}) // the peer of httptest
