@@ -78,6 +78,9 @@ var helpExamples = map[string][2]string{
 	"man":                 {"headgate man | man -l -", "headgate man > headgate.1"},
 }
 
+// exitCodes is in the help of each command.
+const exitCodes = "Exit codes: 0 done; 1 failed, not found or something is wrong; 2 command line or setting; 3 not reached in time; 4 not permitted; 130 interrupted."
+
 // prepare puts the examples into the help, and answers a shell that completes a command line: it then ends the process.
 func prepare(k *kong.Kong) error {
 	if err := kong.Visit(k.Model, func(v kong.Visitable, next kong.Next) error {
@@ -103,6 +106,9 @@ func addExamples(n *kong.Node) {
 		return
 	}
 	n.Detail = strings.TrimSpace(fmt.Sprintf("Examples:\n\n    %s\n    %s\n\n%s", examples[0], examples[1], n.Detail))
+	if n.Parent != nil && len(n.Children) == 0 {
+		n.Detail += "\n\n" + exitCodes
+	}
 }
 
 // commandName returns the name of a command without "headgate".
