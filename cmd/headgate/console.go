@@ -16,7 +16,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/headgate/headgate/pkg/clientip"
+	"github.com/headgate/headgate/pkg/codat/api"
 	"github.com/headgate/headgate/pkg/console"
+	"github.com/headgate/headgate/pkg/doctor"
 	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/process"
 	"github.com/headgate/headgate/pkg/stream"
@@ -49,7 +51,8 @@ type consoleServeCmd struct {
 	Operate        bool          `name:"operate" help:"Carry out actions of users with the right operate, and show bodies to those with the right payload: both are recorded, which the NATS user must be permitted to. Without it the console reads only."`
 	MonitorURL     []string      `name:"monitor-url" placeholder:"URL" help:"Monitoring address of a NATS server, such as http://nats-1:8222. Give one for each server: only this address tells whether a server writes to its disk before it acknowledges."`
 
-	MetricsURL []string `name:"metrics-url" placeholder:"URL" help:"Metrics of a process, such as http://ingress:9090/metrics; give one for each process."`
+	MetricsURL []string     `name:"metrics-url" placeholder:"URL" help:"Metrics of a process, such as http://ingress:9090/metrics; give one for each process."`
+	Codat      api.Settings `embed:""`
 
 	stream.NATS `embed:""`
 	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance, which names the streams."`
@@ -78,6 +81,11 @@ func (c *consoleServeCmd) Validate() error {
 	}
 	if err := errors.Join(validateAddresses("--monitor-url", c.MonitorURL), validateAddresses("--metrics-url", c.MetricsURL)); err != nil {
 		return err
+	}
+	if c.Codat.Enabled() {
+		if err := c.Codat.Validate(); err != nil {
+			return err
+		}
 	}
 	options, err := c.logInOptions(zap.NewNop())
 	if err != nil {
@@ -139,8 +147,17 @@ func (c *consoleServeCmd) serve(ctx context.Context, p *process.Process) error {
 		return err
 	}
 	o := console.Options{JS: js, Source: c.Source, Access: users, Log: p.Log, Version: p.Version, Monitors: c.MonitorURL}
+	o.Examine = func(ctx context.Context) (*doctor.Report, error) { return c.checks().examineOnce(ctx, nil) }
 	if len(c.MetricsURL) > 0 {
 		o.Processes = c.scrapeAll
+	}
+	if c.Codat.Enabled() {
+		client, err := api.New(c.Codat, p.Metrics)
+		if err != nil {
+			return process.Misconfigured(err)
+		}
+		defer client.Close()
+		o.Endpoints = client.Webhooks
 	}
 	if c.Operate {
 		if o.Operator, err = operator.New(js, c.Source); err != nil {
@@ -167,6 +184,17 @@ func (c *consoleServeCmd) serve(ctx context.Context, p *process.Process) error {
 	parts.Go(func() { pages.Run(running) })
 	return c.listen(running, p, pages, &parts)
 }
+
+// checks are the checks of headgate doctor with what the console is given.
+func (c *consoleServeCmd) checks() *doctorCmd {
+	return &doctorCmd{
+		MonitorURL: c.MonitorURL, MetricsURL: c.MetricsURL, Codat: c.Codat, MaxBody: defaultMaxBody,
+		connectFlags: connectFlags{NATS: c.NATS, Source: c.Source, ConnectTimeout: examineConnectTimeout},
+	}
+}
+
+// examineConnectTimeout bounds the connection of an examination.
+const examineConnectTimeout = 5 * time.Second
 
 // scrapeAll reads the metrics of each process.
 func (c *consoleServeCmd) scrapeAll(ctx context.Context) []console.Process {

@@ -39,6 +39,8 @@ type devCmd struct {
 	Source      stream.Source `name:"source" default:"codat" help:"Name of the Codat instance."`
 	relayRoutes `embed:""`
 	keyFlags    `embed:""`
+
+	standIn *devCodat
 }
 
 const (
@@ -115,11 +117,11 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	case err != nil:
 		return err
 	}
-	stopConsole, err := d.startConsole(server, p, admin)
+	stop, err := d.startWeb(server, p, admin, out)
 	if err != nil {
 		return err
 	}
-	defer stopConsole()
+	defer stop()
 	if err := d.runParts(ctx, p, server.ClientURL(), out, before); err != nil {
 		return err
 	}
@@ -127,14 +129,25 @@ func (d *devCmd) Run(ctx context.Context, t *terminal) error {
 	return err
 }
 
+// startWeb starts the stand-in for Codat, if it is wanted, and the console, which asks it. stop ends both.
+func (d *devCmd) startWeb(server *embedded.Server, p *process.Process, admin *process.Admin, out io.Writer) (stop func(), err error) {
+	if d.standIn, err = d.startCodat(out); err != nil {
+		return nil, err
+	}
+	stopConsole, err := d.startConsole(server, p, admin)
+	if err != nil {
+		d.standIn.close()
+		return nil, err
+	}
+	return func() {
+		stopConsole()
+		d.standIn.close()
+	}, nil
+}
+
 // runParts runs the ingress and the workers until ctx ends. It prints the banner and sends the examples when they are
 // ready.
 func (d *devCmd) runParts(ctx context.Context, p *process.Process, natsURL string, out io.Writer, before uint64) error {
-	standIn, err := d.startCodat(out)
-	if err != nil {
-		return err
-	}
-	defer standIn.close()
 	parts, ctx := errgroup.WithContext(ctx)
 	if err := d.start(ctx, parts, natsURL, p); err != nil {
 		return err
@@ -154,7 +167,7 @@ func (d *devCmd) runParts(ctx context.Context, p *process.Process, natsURL strin
 				return err
 			}
 		}
-		return standIn.pushExample(ctx, p)
+		return d.standIn.pushExample(ctx, p)
 	})
 	parts.Go(func() error { return watchFolder(ctx, d.Data) })
 	if err := parts.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -210,6 +210,22 @@ func (c *doctorCmd) options(t *terminal) (o doctor.Options, done func(), err err
 	return o, client.Close, nil
 }
 
+// defaultMaxBody is that of the ingress.
+const defaultMaxBody = 1 << 20
+
+// examineOnce makes the checks for another command. connect is nil for a connection of its own.
+func (c *doctorCmd) examineOnce(ctx context.Context, connect func(context.Context) (jetstream.JetStream, func(), error)) (*doctor.Report, error) {
+	o, done, err := c.options(&terminal{out: io.Discard, err: io.Discard, now: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if connect != nil {
+		o.Connect = connect
+	}
+	return doctor.Examine(ctx, o)
+}
+
 // scrapeAll reads the metrics of each process.
 func (c *doctorCmd) scrapeAll(ctx context.Context) []doctor.Process {
 	var all []doctor.Process

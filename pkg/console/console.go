@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/headgate/headgate/pkg/codat/api"
+	"github.com/headgate/headgate/pkg/doctor"
 	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/signature"
 	"github.com/headgate/headgate/pkg/stream"
@@ -35,6 +37,10 @@ type Options struct {
 	Processes func(context.Context) []Process
 	// Keys returns the signing secrets with which the signature over a stored event is verified again; nil without any.
 	Keys func() []signature.Key
+	// Endpoints returns the endpoints at Codat; nil without an API key.
+	Endpoints func(context.Context) ([]api.Webhook, error)
+	// Examine makes the checks of headgate doctor; nil when the console makes none. It is not called twice at the same time.
+	Examine func(context.Context) (*doctor.Report, error)
 	// Now is the time; time.Now if nil.
 	Now func() time.Time
 }
@@ -43,12 +49,14 @@ type Options struct {
 type Console struct {
 	Options
 
-	pages    map[string]page
-	handler  http.Handler
-	hub      *hub
-	jobs     *jobs
-	previews previews
-	stopped  chan struct{} // closed when Run ends
+	pages     map[string]page
+	handler   http.Handler
+	hub       *hub
+	jobs      *jobs
+	previews  previews
+	endpoints endpoints
+	doctor    task[*doctor.Report]
+	stopped   chan struct{} // closed when Run ends
 }
 
 // contentPolicy allows what the console serves itself, and nothing else: no inline script or style, no frame around it, and no text
@@ -124,6 +132,9 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /reads/{company}/{connection}/{type}", c.serveRead)
 	mux.HandleFunc("GET /plans", c.servePlans)
 	mux.HandleFunc("GET /plans/{id}", c.servePlan)
+	mux.HandleFunc("GET /missing", c.serveMissing)
+	mux.HandleFunc("GET /doctor", c.serveDoctor)
+	mux.HandleFunc("POST /doctor", c.runDoctor)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

@@ -32,6 +32,8 @@ var navigation = []struct{ Path, Name string }{
 	{"/writes", "Writes"},
 	{"/reads", "Reads"},
 	{"/plans", "Plans"},
+	{"/missing", "Missing"},
+	{"/doctor", "Doctor"},
 }
 
 // A frame is what the layout shows; Data is the page's own.
