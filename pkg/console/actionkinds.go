@@ -134,7 +134,10 @@ func prepareReplay(ctx context.Context, c *Console, f form) (*action, error) {
 	}
 	a := redriveAction(s, append([]string{"replay"}, f.flags(since, until, "worker", "type", "company", "connection", "id")...))
 	a.title = "Give events to " + o.Worker + " again"
-	a.text = "Gives " + s.Summary() + " to " + o.Worker + " again, at most " + strconv.Itoa(redriveRate) + " a second. Its handler runs although the event is done or dead."
+	if one := s.Numbers(); len(one) == 1 {
+		a.lands = fmt.Sprintf("/events/%d", one[0])
+	}
+	a.text = "Gives to " + o.Worker + " again " + s.Summary() + ". At most " + strconv.Itoa(redriveRate) + " a second; the handler runs although an event is done or dead."
 	return a, nil
 }
 
@@ -167,7 +170,7 @@ func prepareDeadReplay(ctx context.Context, c *Console, f form) (*action, error)
 	}
 	a := redriveAction(s, words)
 	a.title = "Give dead letters again"
-	a.text = "Gives " + s.Summary() + " again, each to its worker, at most " + strconv.Itoa(redriveRate) + " a second."
+	a.text = "Gives to their workers again " + s.Summary() + ". At most " + strconv.Itoa(redriveRate) + " a second."
 	if left := s.LeftOutSummary(); left != "" {
 		a.notes = append(a.notes, left+": they are not open. headgate dead replay --again gives them too.")
 	}
@@ -179,7 +182,7 @@ func redriveAction(s *operator.Selection, words []string) *action {
 	a := &action{id: operator.NewRedriveID(), count: s.Len(), command: command(words...)}
 	a.run = func(ctx context.Context, o *operator.Operator, progress func(done, total int)) (outcome, error) {
 		r, err := o.Redrive(ctx, s, operator.RedriveOptions{ID: a.id, Rate: redriveRate, Progress: progress})
-		out := outcome{Text: fmt.Sprintf("redrive %s: %d of %d given again", r.Redrive, r.Given, r.Chosen)}
+		out := outcome{Text: fmt.Sprintf("redrive %s: %d of %d given again", r.Redrive, r.Given, r.Chosen), Lands: a.lands}
 		if r.Before > 0 {
 			out.Text += fmt.Sprintf(", %d given before", r.Before)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/headgate/headgate/pkg/operator"
 	"github.com/headgate/headgate/pkg/plan"
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 const (
@@ -42,6 +43,7 @@ type action struct {
 	text    string   // what it does, and to how many
 	notes   []string // what to know before
 	command string   // the headgate command that does the same
+	lands   string   // address of what a redrive is about; "" for many
 	count   int
 	run     func(ctx context.Context, o *operator.Operator, progress func(done, total int)) (outcome, error)
 }
@@ -295,6 +297,31 @@ func (c *Console) replayButtons(u User, workers []string, fields ...field) (all 
 		all = append(all, button{Label: "Give to " + w + " again", Kind: "replay", Fields: append([]field{{"worker", w}}, fields...), Command: command(words...)})
 	}
 	return all
+}
+
+// beginButtons are the actions that no other page is needed for, for those who may act.
+func (c *Console) beginButtons(ctx context.Context, u User) ([]button, error) {
+	if !c.mayAct(u) {
+		return nil, nil
+	}
+	provisioned, err := stream.Workers(ctx, c.JS, c.Source)
+	if err != nil || len(provisioned) == 0 {
+		return nil, err
+	}
+	worker := input{Name: "worker", Label: "worker"}
+	for _, w := range provisioned {
+		worker.Options = append(worker.Options, w.Name)
+	}
+	since := input{Name: "since", Label: "since", Placeholder: "2h, 7d"}
+	number := input{Name: "number", Label: "number", Required: true}
+	return []button{
+		{Label: "Pause", Kind: "pause", Inputs: []input{worker, {Name: "for", Label: "for", Placeholder: "90m, 3d"}}, Command: "headgate pause WORKER"},
+		{Label: "Resume", Kind: "resume", Inputs: []input{worker}, Command: "headgate resume WORKER"},
+		{Label: "Give events again", Kind: "replay", Inputs: []input{worker, {Name: "type", Label: "type", Placeholder: "*.write.*"}, {Name: "company", Label: "company"}, since}, Command: "headgate replay --worker WORKER"},
+		{Label: "Give dead letters again", Kind: "dead-replay", Inputs: []input{worker, {Name: "cause", Label: "cause"}, since}, Command: "headgate dead replay --worker WORKER"},
+		{Label: "Give one dead letter again", Kind: "dead-replay", Inputs: []input{number}, Command: "headgate dead replay NUMBER"},
+		{Label: "Release from the quarantine", Kind: "release", Inputs: []input{number, {Name: "type", Label: "as type", Placeholder: "connection.connected", Required: true}}, Command: "headgate quarantine release NUMBER --type TYPE"},
+	}, nil
 }
 
 // planButtons are what a person can decide about a plan, for those who may act.

@@ -136,7 +136,7 @@ func TestActions_GiveWhatWasPreviewedAndRecordTheUser(t *testing.T) {
 	o := newOffice(t)
 	o.events(2)
 	replay := []string{"kind", "replay", "worker", "writes", "company", "acme"}
-	token := o.preview("ada", replay, "Gives 2 events: 2 invoices.write.successful to writes again", "headgate replay --worker writes --company acme --until")
+	token := o.preview("ada", replay, "Gives to writes again 2 events: 2 invoices.write.successful.", "headgate replay --worker writes --company acme --until")
 	store(t, o.JS, stream.Stored{ID: "later", Head: codat.Head{Type: "invoices.write.successful", Company: "acme"}}, `{}`)
 	if len(o.records()) > 0 {
 		t.Error("a preview is recorded")
@@ -183,6 +183,10 @@ func TestActions_AreNotAViewers(t *testing.T) {
 	if body := o.page("eve", "/events/1").Body.String(); strings.Contains(body, "/actions/preview") {
 		t.Error("a viewer's page has a button")
 	}
+	if body := o.page("eve", "/jobs").Body.String(); strings.Contains(body, "/actions/preview") {
+		t.Error("a viewer's page of actions has a button")
+	}
+	must(t, "operator's actions", o.page("ada", "/jobs"), 200, "<option>writes</option>", "Release from the quarantine", "headgate pause WORKER")
 	must(t, "operator's page", o.page("ada", "/events/1"), 200, `action="/actions/preview"`, "Give to writes again", "headgate replay --worker writes --id msg_0")
 }
 
@@ -261,7 +265,7 @@ func TestActions_OfEachKind(t *testing.T) {
 		{[]string{"kind", "pause", "worker", "writes", "for", "1h"}, []string{"Pauses writes until", "headgate pause writes --until"}, "pause"},
 		{[]string{"kind", "resume", "worker", "writes"}, []string{"Ends the pause", "headgate resume writes"}, "resume"},
 		{[]string{"kind", "release", "number", fmt.Sprint(quarantined), "type", "invoices.write.successful"}, []string{"Stores message 2", "headgate quarantine release 2 --type invoices.write.successful"}, "quarantine release"},
-		{[]string{"kind", "dead-replay", "number", "1"}, []string{"Gives 1 dead letter", "headgate dead replay 1"}, "dead replay"},
+		{[]string{"kind", "dead-replay", "number", "1"}, []string{"again 1 dead letter", "headgate dead replay 1"}, "dead replay"},
 		{[]string{"kind", "dead-replay", "worker", "writes", "cause", "permanent", "again", "1"}, []string{"dead letter", "headgate dead replay --again --worker writes --cause permanent --until"}, "dead replay"},
 	} {
 		job := o.confirm("ada", o.preview("ada", tt.fields, tt.texts...), tt.fields...)

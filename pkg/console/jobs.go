@@ -203,13 +203,24 @@ func (j *job) view() jobView {
 	return v
 }
 
-// serveJobs lists the jobs of this process.
+// A jobsView is what the page of all jobs shows.
+type jobsView struct {
+	Jobs  []jobView
+	Begin []button
+}
+
+// serveJobs lists the jobs of this process, and has the forms that begin one.
 func (c *Console) serveJobs(w http.ResponseWriter, r *http.Request) {
-	var views []jobView
-	for _, j := range c.jobs.list() {
-		views = append(views, j.view())
+	var v jobsView
+	var err error
+	if v.Begin, err = c.beginButtons(r.Context(), userOf(r)); err != nil {
+		c.unanswered(w, r, err)
+		return
 	}
-	c.render(w, r, "jobs", views)
+	for _, j := range c.jobs.list() {
+		v.Jobs = append(v.Jobs, j.view())
+	}
+	c.render(w, r, "jobs", v)
 }
 
 // serveJob shows one job. While it runs, the page is loaded again.
