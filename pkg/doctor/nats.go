@@ -89,7 +89,10 @@ func (f *facts) permitted() finding {
 	if f.unsaid > 0 && len(f.denied) == 0 {
 		return skip(fmt.Sprintf("the server said nothing of %d of %d subjects in time", f.unsaid, of))
 	}
-	measured := fmt.Sprintf("%d of %d subjects", of-len(f.denied), of)
+	measured := fmt.Sprintf("%d of %d subjects", of-len(f.denied)-f.unsaid, of)
+	if f.unsaid > 0 {
+		measured += fmt.Sprintf("; the server said nothing of %d in time", f.unsaid)
+	}
 	return graded(false, len(f.denied) > 0, measured, "this user may not publish to "+listed(f.denied)+": use the key of operator, or give this user the permissions of that role; what needs them is skipped")
 }
 

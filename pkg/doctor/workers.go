@@ -133,7 +133,11 @@ func (f *facts) running() finding {
 		failure = failure || c.AckPending == 0
 		return fmt.Sprintf("has %d waiting, and no process takes them", c.Pending+uint64(max(0, c.AckPending)))
 	})
-	return consumerFinding(failure, wrong, of, fmt.Sprintf("%d consumers, %d processes of workers", of, len(f.instances)), "start the worker: headgate workers lists those that run")
+	known := fmt.Sprintf("%d processes of workers", len(f.instances))
+	if f.missing[instances] != nil {
+		known = "the processes of workers cannot be read"
+	}
+	return consumerFinding(failure, wrong, of, fmt.Sprintf("%d consumers, %s", of, known), "start the worker: headgate workers lists those that run")
 }
 
 // eachInstance examines the running processes of workers.
