@@ -135,6 +135,7 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /missing", c.serveMissing)
 	mux.HandleFunc("GET /doctor", c.serveDoctor)
 	mux.HandleFunc("POST /doctor", c.runDoctor)
+	mux.HandleFunc("GET /operator", c.serveOperator)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

@@ -34,6 +34,7 @@ var navigation = []struct{ Path, Name string }{
 	{"/plans", "Plans"},
 	{"/missing", "Missing"},
 	{"/doctor", "Doctor"},
+	{"/operator", "Operator"},
 }
 
 // A frame is what the layout shows; Data is the page's own.

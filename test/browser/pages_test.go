@@ -9,7 +9,7 @@ import (
 )
 
 // pages are the pages that need no id.
-var pages = []string{"/", "/events", "/refused", "/connections", "/writes", "/reads", "/plans", "/missing", "/doctor"}
+var pages = []string{"/", "/events", "/refused", "/connections", "/writes", "/reads", "/plans", "/missing", "/doctor", "/operator"}
 
 // checks are what must hold of every page; each is true when it holds.
 var checks = map[string]string{
