@@ -118,6 +118,8 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("POST /events/{sequence}/body", c.serveBody)
 	mux.HandleFunc("POST /events/{sequence}/proof", c.serveProof)
 	mux.HandleFunc("GET /refused", c.serveRefused)
+	mux.HandleFunc("GET /workers", c.serveWorkers)
+	mux.HandleFunc("GET /workers/{name}", c.serveWorker)
 	mux.HandleFunc("POST /actions/preview", c.servePreview)
 	mux.HandleFunc("POST /actions/confirm", c.serveConfirm)
 	mux.HandleFunc("GET /jobs", c.serveJobs)

@@ -26,6 +26,7 @@ type page struct{ *template.Template }
 var navigation = []struct{ Path, Name string }{
 	{"/", "Path"},
 	{"/events", "Events"},
+	{"/workers", "Workers"},
 	{"/refused", "Refused"},
 	{"/jobs", "Actions"},
 	{"/connections", "Connections"},

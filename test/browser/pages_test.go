@@ -9,7 +9,7 @@ import (
 )
 
 // pages are the pages that need no id.
-var pages = []string{"/", "/events", "/refused", "/connections", "/writes", "/reads", "/plans", "/missing", "/doctor", "/operator"}
+var pages = []string{"/", "/events", "/workers", "/refused", "/connections", "/writes", "/reads", "/plans", "/missing", "/doctor", "/operator"}
 
 // checks are what must hold of every page; each is true when it holds.
 var checks = map[string]string{
@@ -86,7 +86,7 @@ func TestPages_Busy(t *testing.T) {
 	b := open(t, i)
 	b.goTo("/events")
 	b.wait(`document.querySelectorAll('tbody tr').length > 20`)
-	for _, path := range append(pages, "/events/3", "/plans/expense-4711") {
+	for _, path := range append(pages, "/events/3", "/workers/writes", "/plans/expense-4711") {
 		b.check(path)
 	}
 }
