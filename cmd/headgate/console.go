@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -147,7 +148,7 @@ func (c *consoleServeCmd) serve(ctx context.Context, p *process.Process) error {
 		return err
 	}
 	o := console.Options{JS: js, Source: c.Source, Access: users, Log: p.Log, Version: p.Version, Monitors: c.MonitorURL}
-	o.Examine = func(ctx context.Context) (*doctor.Report, error) { return c.checks().examineOnce(ctx, nil) }
+	o.Examine = c.examine
 	if len(c.MetricsURL) > 0 {
 		o.Processes = c.scrapeAll
 	}
@@ -183,6 +184,18 @@ func (c *consoleServeCmd) serve(ctx context.Context, p *process.Process) error {
 	parts.Go(func() { users.Run(running) })
 	parts.Go(func() { pages.Run(running) })
 	return c.listen(running, p, pages, &parts)
+}
+
+// examine makes the checks of headgate doctor, over a connection of their own with the inbox of the console, which its user may hear.
+func (c *consoleServeCmd) examine(ctx context.Context) (*doctor.Report, error) {
+	checks := c.checks()
+	return checks.examineOnce(ctx, func(ctx context.Context) (jetstream.JetStream, func(), error) {
+		nc, err := checks.connectAs(ctx, &terminal{out: io.Discard, err: io.Discard}, "console")
+		if err != nil {
+			return nil, nil, err
+		}
+		return nc, nc.close, nil
+	})
 }
 
 // checks are the checks of headgate doctor with what the console is given.

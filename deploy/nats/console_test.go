@@ -55,6 +55,15 @@ func serves(t *testing.T, in installation, n *node) {
 			return status == http.StatusOK && strings.Contains(text, "connections")
 		}, "the console shows the path, as "+role)
 		visits(t, role, func(path string) (int, string) { return ask(http.MethodGet, path, nil) })
+		ask(http.MethodPost, "/doctor", nil)
+		var report string
+		wait(t, func() bool {
+			_, report = ask(http.MethodGet, "/doctor", nil)
+			return strings.Contains(report, "HG-NATS-001")
+		}, "the console has examined, as "+role)
+		if strings.Contains(report, "may not subscribe") {
+			t.Errorf("as %s the checks have no answers:\n%s", role, report)
+		}
 		for _, fields := range []url.Values{
 			{"kind": {"replay"}, "worker": {"connections"}, "type": {"connection.connected"}},
 			{"kind": {"pause"}, "worker": {"connections"}, "for": {"1h"}},
