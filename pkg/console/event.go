@@ -304,7 +304,7 @@ func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\
 func (c *Console) serveBody(w http.ResponseWriter, r *http.Request) {
 	u := userOf(r)
 	if !u.Payload || c.Operator == nil {
-		c.fail(w, r, problem{Status: http.StatusForbidden, Title: "The body is not shown", Text: "It needs the right payload, and a console that can record its showing.", Cure: "Ask those who keep the file of users, or start the console with --operate."})
+		c.fail(w, r, noBody)
 		return
 	}
 	m, ok := c.messageOf(w, r)

@@ -131,7 +131,7 @@ func TestEvents_RecognisesIDs(t *testing.T) {
 	server := streamtest.New(t, writes)
 	store(t, server.JS, stream.Stored{ID: "msg_1", Head: codat.Head{Type: "invoices.write.successful", Company: "acme", Connection: "books"}}, `{}`)
 	c := newConsole(t, server.JS)
-	for id, want := range map[string]string{"msg_1": "/events/1", "%231": "/events/1", "1": "/events/1", "books": "/events?connection=books", "acme": "/events?company=acme"} {
+	for id, want := range map[string]string{"msg_1": "/events/1", "%231": "/events/1", "1": "/events/1", "books": "/events?connection=books", "acme": "/companies/acme"} {
 		if w := get(c, "/events?id="+id); w.Code != http.StatusSeeOther || w.Header().Get("Location") != want {
 			t.Errorf("id %s leads to %q with %d; want %q", id, w.Header().Get("Location"), w.Code, want)
 		}

@@ -34,6 +34,9 @@ func href(address string) string {
 	if err != nil || address == "" {
 		return ""
 	}
+	if strings.HasPrefix(u.Path, "/companies/") {
+		return address
+	}
 	for _, page := range navigation {
 		if u.Path == page.Path || page.Path != "/" && strings.HasPrefix(u.Path, page.Path+"/") {
 			return address

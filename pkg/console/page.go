@@ -27,6 +27,8 @@ var navigation = []struct{ Path, Name string }{
 	{"/", "Path"},
 	{"/events", "Events"},
 	{"/workers", "Workers"},
+	{"/dead", "Dead letters"},
+	{"/quarantine", "Quarantine"},
 	{"/refused", "Refused"},
 	{"/jobs", "Actions"},
 	{"/connections", "Connections"},

@@ -9,7 +9,10 @@ import (
 )
 
 // pages are the pages that need no id.
-var pages = []string{"/", "/events", "/workers", "/refused", "/connections", "/writes", "/reads", "/plans", "/missing", "/doctor", "/operator"}
+var pages = []string{
+	"/", "/events", "/companies/c0ffee00-0000-4000-8000-00000000000a", "/workers", "/workers/writes", "/dead", "/quarantine", "/refused", "/connections", "/writes", "/reads", "/plans",
+	"/missing", "/doctor", "/operator",
+}
 
 // checks are what must hold of every page; each is true when it holds.
 var checks = map[string]string{
