@@ -56,6 +56,7 @@ type Console struct {
 	previews  previews
 	endpoints endpoints
 	doctor    task[*doctor.Report]
+	audit     task[*audited]
 	stopped   chan struct{} // closed when Run ends
 }
 
@@ -145,6 +146,8 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /doctor", c.serveDoctor)
 	mux.HandleFunc("POST /doctor", c.runDoctor)
 	mux.HandleFunc("GET /operator", c.serveOperator)
+	mux.HandleFunc("GET /audit", c.serveAudit)
+	mux.HandleFunc("POST /audit", c.runAudit)
 	mux.HandleFunc("/", c.notFound)
 	return mux
 }

@@ -38,6 +38,7 @@ var navigation = []struct{ Path, Name string }{
 	{"/missing", "Missing"},
 	{"/doctor", "Doctor"},
 	{"/operator", "Operator"},
+	{"/audit", "Audit"},
 }
 
 // A frame is what the layout shows; Data is the page's own.

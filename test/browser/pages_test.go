@@ -11,7 +11,7 @@ import (
 // pages are the pages that need no id.
 var pages = []string{
 	"/", "/events", "/companies/c0ffee00-0000-4000-8000-00000000000a", "/workers", "/workers/writes", "/dead", "/quarantine", "/refused", "/connections", "/writes", "/reads", "/plans",
-	"/missing", "/doctor", "/operator",
+	"/missing", "/doctor", "/operator", "/audit",
 }
 
 // checks are what must hold of every page; each is true when it holds.
