@@ -161,7 +161,7 @@ func (c *Console) serveLetterBody(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, r, noBody)
 		return
 	}
-	p, body, ok := c.letterPage(w, r)
+	p, l, ok := c.letterPage(w, r)
 	if !ok {
 		return
 	}
@@ -169,31 +169,31 @@ func (c *Console) serveLetterBody(w http.ResponseWriter, r *http.Request) {
 		c.unanswered(w, r, err)
 		return
 	}
-	p.Body = bodyOf(body)
+	p.Body, p.Headers = bodyOf(l.Body), headersOf(l.Header, u)
 	c.render(w, r, "letter", p)
 }
 
-// letterPage reads the letter of the request's path, or answers that it is unknown.
-func (c *Console) letterPage(w http.ResponseWriter, r *http.Request) (p letterPage, body []byte, ok bool) {
+// letterPage reads the letter of the request's path, or answers that it is unknown. Its headers are those that need no record of their showing.
+func (c *Console) letterPage(w http.ResponseWriter, r *http.Request) (p letterPage, l operator.Letter, ok bool) {
 	number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
 	if err != nil {
 		c.notFound(w, r)
-		return p, nil, false
+		return p, l, false
 	}
-	l, err := operator.ReadLetter(r.Context(), c.JS, c.Source, number)
+	l, err = operator.ReadLetter(r.Context(), c.JS, c.Source, number)
 	switch {
 	case errors.Is(err, deadletter.ErrNotFound):
 		c.fail(w, r, problem{Status: http.StatusNotFound, Title: fmt.Sprintf("No dead letter %d", number), Text: "The archive does not have this number: it has expired or was erased.", Cure: "Dead letters lists those that are stored."})
-		return p, nil, false
+		return p, l, false
 	case err != nil:
 		c.unanswered(w, r, err)
-		return p, nil, false
+		return p, l, false
 	}
 	u := userOf(r)
-	p = letterPage{Letter: newDeadRow(l), Event: eventLink(l.WebhookID, l.Sequence), Headers: headersOf(l.Header, u), CanShow: u.Payload && c.Operator != nil && !l.NoBody}
+	p = letterPage{Letter: newDeadRow(l), Event: eventLink(l.WebhookID, l.Sequence), Headers: headersOf(l.Header, User{}), CanShow: u.Payload && c.Operator != nil && !l.NoBody}
 	if c.Operator != nil && u.Operate && l.State == operator.LetterOpen {
 		n := strconv.FormatUint(number, 10)
 		p.Actions = []button{{Label: "Give to " + l.Worker + " again", Kind: "dead-replay", Fields: []field{{"number", n}}, Command: command("dead", "replay", n)}}
 	}
-	return p, l.Body, true
+	return p, l, true
 }

@@ -91,3 +91,15 @@ func TestCompany_SaysWhetherItsEventsArrive(t *testing.T) {
 	lacks(t, "dead", must(t, "dead", get(c, "/companies/acme"), 200, "1 could not be handled", `href="/dead/1"`), "<script>alert")
 	must(t, "hostile", get(c, "/companies/%3Cscript%3Ealert(1)%3C%2Fscript%3E"), 200, "&lt;script&gt;")
 }
+
+func TestLetter_DetailOfAnErrorNeedsTheRightAndIsRecorded(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	bury(t, o.JS, deadletter.Letter{Worker: "writes", Type: "invoices.write.successful", WebhookID: "msg_1", Cause: "attempts", Detail: "ANSWER", LastError: "no", LastAttempt: time.Now(), Body: []byte("SECRET")})
+	shown := must(t, "viewer", o.page("eve", "/dead/1"), 200) + must(t, "viewer posts", o.form("eve", "/dead/1/body"), 403) + must(t, "unrecorded", o.page("ada", "/dead/1"), 200)
+	lacks(t, "a page without a record", shown, "SECRET", "ANSWER")
+	must(t, "body", o.form("ada", "/dead/1/body"), 200, "SECRET", "ANSWER")
+	if all := o.records(); len(all) != 1 || all[0].User != "ada" {
+		t.Errorf("records %+v; want that ada was shown it", all)
+	}
+}

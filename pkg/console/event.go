@@ -264,14 +264,14 @@ func (c *Console) statesOf(ctx context.Context, e inspect.Event) (all []step, er
 	return all, nil
 }
 
-// headersOf are the headers of a message, sorted. The signature is for those who may see bodies.
+// headersOf are the headers of a message, sorted. The signature, and what an error has beyond its text, are for those who may see bodies.
 func headersOf(h nats.Header, u User) (all [][2]string) {
 	for name, values := range h {
 		if strings.HasPrefix(name, "Nats-") && name != jetstream.MsgIDHeader { // the server's, about its answer
 			continue
 		}
 		for _, v := range values {
-			if name == stream.HeaderWebhookSignature && !u.Payload {
+			if (name == stream.HeaderWebhookSignature || strings.EqualFold(name, deadletter.HeaderDetail)) && !u.Payload {
 				v = "(only with the right payload)"
 			}
 			all = append(all, [2]string{name, v})
