@@ -337,8 +337,9 @@ func TestRecords_AreOfEveryStateThatServicesRead(t *testing.T) {
 		}
 	}
 	there, err := filepath.Glob(filepath.Join(root, schemasFolder, "*.json"))
-	if err != nil || len(there) != len(records)+len(reports) {
-		t.Errorf("%s has %d files, %v; want one of each of %d states and %d reports", schemasFolder, len(there), err, len(records), len(reports))
+	// output.json is made and checked in cmd/headgate, whose types a program cannot import.
+	if err != nil || len(there) != len(records)+len(reports)+1 {
+		t.Errorf("%s has %d files, %v; want one of each of %d states and %d reports, and output.json", schemasFolder, len(there), err, len(records), len(reports))
 	}
 }
 
