@@ -184,13 +184,19 @@ func evaluate[T any](b *tab, expression string) T {
 	return v
 }
 
-// wait waits until an expression is true in the page.
+// wait waits until an expression is true in the page, or in the one that a link leads to meanwhile.
 func (b *tab) wait(expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, deadline)
 	defer cancel()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(deadline))); err != nil {
-		b.t.Fatalf("wait for %s: %v", expression, err)
+	for {
+		_, err := chromedp.Run(ctx, chromedp.Poll[bool](expression, chromedp.WithPollingTimeout(deadline)))
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil || !strings.Contains(err.Error(), "context") { // the page was left
+			b.t.Fatalf("wait for %s: %v", expression, err)
+		}
 	}
 }
 
