@@ -267,6 +267,27 @@ func TestErase_LeavesWhatNamesAnotherCompanyUnlessAsked(t *testing.T) {
 	}
 }
 
+// A company can be called as a data type, a kind of what is expected, or a write plan of another company, all of which are in keys.
+func TestErase_LeavesRecordsOfOthersWhoseKeysHaveTheID(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"invoices", "stale", "k-1", "plan-" + other} {
+		s := newStore(t)
+		s.everything(other, other)
+		s.put(plan.StateName, plan.OpenPrefix+"03", map[string]int{"plan-" + other: 2})
+		before := s.raw()
+		r, err := s.erasure(id).Run(t.Context())
+		if err != nil || r.Found != 0 || len(r.Mentions) == 0 {
+			t.Errorf("%s: Run = %+v, %v; want nothing erased, and mentions", id, r, err)
+		}
+		after := s.raw()
+		for place, text := range before {
+			if after[place] != text {
+				t.Errorf("%s: %s is\n%s\nand was\n%s", id, place, after[place], text)
+			}
+		}
+	}
+}
+
 // Whatever text an id is, only what has it is erased.
 func TestErase_TakesEveryTextForAnID(t *testing.T) {
 	t.Parallel()

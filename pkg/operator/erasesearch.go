@@ -39,7 +39,7 @@ func (e *Erasure) search(ctx context.Context) error {
 	e.found, e.result.Mentions, e.result.Encoded = nil, nil, 0
 	first := len(e.last) == 0
 	for _, name := range names {
-		s := &streamSearch{Erasure: e, name: name, place: e.place(name), plans: map[string]bool{}}
+		s := &streamSearch{Erasure: e, name: name, place: e.place(name), plans: map[string]string{}}
 		last, err := stream.Read(ctx, e.operator.js, name, stream.ReadOptions{Progress: s.read}, s.look)
 		if errors.Is(err, jetstream.ErrStreamNotFound) && name != e.operator.source.Stream() {
 			continue // it was removed
@@ -75,7 +75,7 @@ type streamSearch struct {
 	name         string
 	place        int
 	found, lists []found
-	plans        map[string]bool          // the ids of the company's write plans
+	plans        map[string]string        // the companies of the records, by key, which is a plan's id
 	open         []jetstream.RawStreamMsg // the worker's lists of open plans
 }
 
@@ -98,24 +98,27 @@ func (s *streamSearch) look(m *jetstream.RawStreamMsg) error {
 		s.claim(m)
 	case bucket == source.StateBucket(plan.StateName) && strings.HasPrefix(key, plan.OpenPrefix):
 		s.open = append(s.open, *m)
-	case s.company.inKey(key):
-		s.decide(m, string(s.company), true)
-	default:
+	default: // a part of a key can be a data type or a worker that is called as the company
 		of := companyOf(m.Data)
-		s.plans[key] = of == string(s.company)
-		s.decide(m, of, s.company.inText(key) || s.company.inBody(m.Data))
+		s.plans[key] = of
+		s.decide(m, of, s.company.inKey(key) || s.company.inText(key) || s.company.inBody(m.Data))
 	}
 	return nil
 }
 
 // decide decides about a message that says that it is of a company, or of none, and that names the one that is erased or does not.
 func (s *streamSearch) decide(m *jetstream.RawStreamMsg, of string, names bool) {
-	switch own := of == string(s.company); {
-	case own, names && (of == "" || s.opts.Mentions):
+	switch {
+	case s.erases(of, names):
 		s.found = append(s.found, s.target(m, nil))
 	case names:
 		s.mention(m)
 	}
+}
+
+// erases reports whether what is of a company, or of none, is erased when it names the one that is erased, or does not.
+func (s *streamSearch) erases(of string, names bool) bool {
+	return of == string(s.company) || names && (of == "" || s.opts.Mentions)
 }
 
 func (s *streamSearch) target(m *jetstream.RawStreamMsg, rewritten []byte) found {
@@ -166,7 +169,7 @@ func (s *streamSearch) openLists() {
 			continue // deleted, or of another version
 		}
 		before := len(list)
-		maps.DeleteFunc(list, func(id string, _ int) bool { return s.plans[id] || s.company.inText(id) })
+		maps.DeleteFunc(list, func(id string, _ int) bool { return s.erases(s.plans[id], s.company.inText(id)) })
 		rewritten, err := encode(list)
 		if len(list) == before || err != nil {
 			continue
