@@ -24,7 +24,7 @@ import (
 // tailCmd prints stored events as they arrive.
 type tailCmd struct {
 	Filter     string        `arg:"" optional:"" help:"Type to print, a pattern with * for one token or > for the rest (connection.*, *.write.successful), or a subject (codat.redrive.>). All events and the quarantine by default."`
-	Durable    string        `name:"durable" aliases:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it; it says when it has caught up. No consumer is made on the server. In a stream that was made again it begins with the first event."`
+	Durable    string        `name:"durable" aliases:"resume" env:"-" placeholder:"FILE" help:"Begin after the position in this file, and keep the position in it; it says when it has caught up. No consumer is made on the server. In a stream that was made again, or restored from before the position, it begins with the first event."`
 	Type       codat.Pattern `name:"type" env:"-" help:"Only events of this type, or of a pattern: * is one token, > the rest."`
 	Company    string        `name:"company" env:"-" help:"Only events of the company with this id."`
 	Connection string        `name:"connection" env:"-" help:"Only events of the connection with this id."`
@@ -254,7 +254,7 @@ type tailPosition struct {
 const tailSaveInterval = time.Second
 
 // newTailPosition returns the position in a file, or the end of the stream when there is no file. A position in a stream that was
-// deleted and made again becomes the beginning of the new one.
+// deleted and made again, or behind the end of a stream that was restored, becomes the beginning of the stream.
 func newTailPosition(file string, info *jetstream.StreamInfo) (*tailPosition, error) {
 	end := &tailPosition{Created: info.Created, Sequence: info.State.LastSeq, file: file}
 	if file == "" {
@@ -268,10 +268,10 @@ func newTailPosition(file string, info *jetstream.StreamInfo) (*tailPosition, er
 		return nil, fmt.Errorf("--durable: %w", err)
 	}
 	kept := &tailPosition{file: file}
-	if err := json.Unmarshal(text, kept); err != nil {
-		return nil, fmt.Errorf("--durable: %s was not written by headgate tail: choose another file: %w", file, err)
+	if err := json.Unmarshal(text, kept); err != nil || kept.Created.IsZero() {
+		return nil, fmt.Errorf("--durable: %s was not written by headgate tail: choose another file", file)
 	}
-	if !kept.Created.Equal(info.Created) {
+	if !kept.Created.Equal(info.Created) || kept.Sequence > info.State.LastSeq { // made again, or restored from an older backup
 		kept.Created, kept.Sequence = info.Created, 0
 	}
 	kept.behind = kept.Sequence < info.State.LastSeq

@@ -226,14 +226,35 @@ func TestTail_RefusesAFileOfAnother(t *testing.T) {
 	t.Parallel()
 	r := newBroker(t)
 	file := filepath.Join(t.TempDir(), "place")
-	if err := os.WriteFile(file, []byte("my notes"), 0o600); err != nil {
+	for _, notes := range []string{"my notes", `{"my": "notes"}`} {
+		if err := os.WriteFile(file, []byte(notes), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := begin(r, "", "tail", "--nats-url", r.URL, "--durable", file)
+		c.err.says(t, "was not written by headgate tail: choose another file")
+		c.exit(1)
+		if text, err := os.ReadFile(file); err != nil || string(text) != notes {
+			t.Errorf("the file holds %q, %v; want it untouched", text, err)
+		}
+	}
+}
+
+// A stream that is restored from a backup keeps its time of creation, and may end before the position.
+func TestTail_BeginsWithTheFirstEventOfAStreamThatEndsBeforeThePosition(t *testing.T) {
+	t.Parallel()
+	r := newBroker(t)
+	file := filepath.Join(t.TempDir(), "place")
+	r.event("company.created", "msg_first")
+	st, err := r.JS.Stream(t.Context(), source.Stream())
+	if err != nil {
 		t.Fatal(err)
 	}
-	c := begin(r, "", "tail", "--nats-url", r.URL, "--durable", file)
-	contains(t, c.exit(1).err.String(), "was not written by headgate tail: choose another file")
-	if text, err := os.ReadFile(file); err != nil || string(text) != "my notes" {
-		t.Errorf("the file holds %q, %v; want it untouched", text, err)
+	position := tailPosition{Created: st.CachedInfo().Created, Sequence: 1000, file: file}
+	if err := position.save(); err != nil {
+		t.Fatal(err)
 	}
+	c := r.tail("--durable", file)
+	c.out.says(t, "msg_first")
 }
 
 func TestTail_PrintsPayloadOnRequest(t *testing.T) {
