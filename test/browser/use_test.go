@@ -25,6 +25,9 @@ func (b *tab) seesNewEvents(i installation) {
 	b.t.Helper()
 	b.goTo("/events")
 	b.wait(`document.getElementById('live').textContent === 'live'`)
+	if !evaluate[bool](b, `document.querySelector('header').offsetHeight < 60`) {
+		b.t.Error("the live state breaks the line of the header: the page below it moves")
+	}
 	rows := evaluate[int](b, `document.querySelectorAll('tbody tr').length`)
 	i.send(b.t, "invoices.write.successful")
 	b.wait(`!document.querySelector('[data-live=newest]').hidden`)
