@@ -120,9 +120,13 @@ func (o *Operator) count(ctx context.Context, name, filter string) (n int, err e
 }
 
 // RemoveWorker removes a worker's consumers, its parked copies, its claims and its entries among the running workers, and with letters
-// its dead letters. Its states stay. It returns ErrInUse while it runs or events wait for it, unless loss allows it. It removes what an earlier run
-// has left.
+// its dead letters. Its states stay. It looks again at what is in use, because r may be old, and returns ErrInUse while the worker runs or events
+// wait for it, unless loss allows it. It removes what an earlier run has left.
 func (o *Operator) RemoveWorker(ctx context.Context, r WorkerRemoval, loss, letters bool) (WorkerRemoval, error) {
+	r, err := o.FindWorker(ctx, r.Worker)
+	if err != nil {
+		return r, err
+	}
 	if r.Kept = !letters; !loss {
 		if err := r.InUse.err("worker " + r.Worker); err != nil {
 			return r, err
@@ -210,10 +214,15 @@ func (o *Operator) FindSource(ctx context.Context, records bool) (SourceRemoval,
 	return r, errors.Join(err, counted)
 }
 
-// RemoveSource removes the streams and buckets that were found. It returns ErrInUse while workers run or events wait, unless loss allows it. A run
-// that ends early is repeated; the result names what was removed. The operators' records are removed last, with those of this act.
+// RemoveSource removes the streams and buckets that were found. It looks again at what is in use, because r may be old, and returns ErrInUse while
+// workers run or events wait, unless loss allows it. A run that ends early is repeated; the result names what was removed. The operators' records are removed last, with those of this act.
 func (o *Operator) RemoveSource(ctx context.Context, r SourceRemoval, loss bool) (SourceRemoval, error) {
 	if !loss {
+		now, err := o.FindSource(ctx, true)
+		if err != nil {
+			return r, err
+		}
+		r.InUse = now.InUse
 		if err := r.InUse.err("source " + r.Source); err != nil {
 			return r, err
 		}

@@ -97,6 +97,27 @@ func TestRemoveWorker_GoesOn(t *testing.T) {
 	}
 }
 
+// What comes between the search and the removal, as while a person reads the question, counts.
+func TestRemove_LooksAgainAtWhatIsInUse(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	worker, err := s.FindWorker(t.Context(), "bookkeeper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.FindSource(t.Context(), true)
+	if err != nil || worker.InUse != (InUse{}) || all.InUse != (InUse{}) {
+		t.Fatalf("FindWorker = %+v, FindSource = %+v, %v; want nothing in use", worker, all, err)
+	}
+	s.event(stream.Stored{ID: "msg_1", Head: codat.Head{Type: "company.created", Company: acme}}, "{}")
+	if r, err := s.RemoveWorker(t.Context(), worker, false, false); !errors.Is(err, ErrInUse) || r.InUse.Waiting != 1 {
+		t.Errorf("RemoveWorker = %+v, %v; want ErrInUse", r, err)
+	}
+	if r, err := s.RemoveSource(t.Context(), all, false); !errors.Is(err, ErrInUse) || len(r.Removed) != 0 {
+		t.Errorf("RemoveSource = %+v, %v; want ErrInUse", r, err)
+	}
+}
+
 func TestRemoveWorker_RefusesAnothersDurable(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
