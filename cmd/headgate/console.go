@@ -230,6 +230,7 @@ func (c *consoleServeCmd) scrapeAll(ctx context.Context) []console.Process {
 const (
 	consoleHeaderTimeout = 5 * time.Second
 	consoleReadTimeout   = 10 * time.Second
+	consoleWriteTimeout  = time.Minute // for a page, which a preview has half of; a live view has its own
 	consoleIdleTimeout   = 2 * time.Minute
 	consoleDrain         = 10 * time.Second // for requests in progress
 	consoleHeaderBytes   = 16 << 10
@@ -253,7 +254,7 @@ func (c *consoleServeCmd) listen(ctx context.Context, p *process.Process, pages 
 	}
 	server := &http.Server{
 		Handler: pages, BaseContext: func(net.Listener) context.Context { return ctx },
-		ReadHeaderTimeout: consoleHeaderTimeout, ReadTimeout: consoleReadTimeout, IdleTimeout: consoleIdleTimeout,
+		ReadHeaderTimeout: consoleHeaderTimeout, ReadTimeout: consoleReadTimeout, WriteTimeout: consoleWriteTimeout, IdleTimeout: consoleIdleTimeout,
 		MaxHeaderBytes: consoleHeaderBytes, ErrorLog: zap.NewStdLog(p.Log),
 	}
 	served := make(chan error, 1)

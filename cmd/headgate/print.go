@@ -14,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/headgate/headgate/pkg/inspect"
 )
 
 // encode returns v as JSON on one line. It does not escape <, > and &.
@@ -112,14 +114,13 @@ func newPayload(body []byte) payload {
 	return payload{Encoded: body}
 }
 
-// printBody writes a body for people: indented if it is JSON, otherwise as printable does.
+// printBody writes a body for people: indented if it is JSON that is not nested very deep, otherwise as printable does.
 func printBody(w io.Writer, body []byte) error {
-	var b bytes.Buffer
-	if err := json.Indent(&b, body, "    ", "  "); err != nil || !utf8.Valid(body) {
-		b.Reset()
-		b.WriteString(printable(string(body)))
+	text, ok := inspect.Indent(body, "    ", 1<<20+4*len(body))
+	if !ok || !utf8.Valid(body) {
+		text = printable(string(body))
 	}
-	_, err := fmt.Fprintf(w, "    %s\n", b.String())
+	_, err := fmt.Fprintf(w, "    %s\n", text)
 	return err
 }
 

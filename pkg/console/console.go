@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -57,6 +58,7 @@ type Console struct {
 	endpoints endpoints
 	doctor    task[*doctor.Report]
 	audit     task[*audited]
+	proving   chan struct{} // has the one proof that is made
 	stopped   chan struct{} // closed when Run ends
 }
 
@@ -85,7 +87,7 @@ func New(o Options) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{Options: o, pages: pages, stopped: make(chan struct{})}
+	c := &Console{Options: o, pages: pages, proving: make(chan struct{}, 1), stopped: make(chan struct{})}
 	c.hub, c.jobs = newHub(c), newJobs()
 	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(1<<10), gzhttp.RandomJitter(32, 0, false))
 	if err != nil {
@@ -148,8 +150,18 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /operator", c.serveOperator)
 	mux.HandleFunc("GET /audit", c.serveAudit)
 	mux.HandleFunc("POST /audit", c.runAudit)
+	for _, address := range []string{
+		"/events/{sequence}/body", "/events/{sequence}/proof", "/dead/{number}/body", "/quarantine/{number}/body", "/writes/{key}/reason", "/jobs/{id}/cancel",
+	} {
+		mux.HandleFunc("GET "+address, leave)
+	}
 	mux.HandleFunc("/", c.notFound)
 	return mux
+}
+
+// leave leads from the address of a form to the page that has the form: a log-in that the form asked for ends there.
+func leave(w http.ResponseWriter, r *http.Request) {
+	http.Redirect(w, r, path.Dir(r.URL.EscapedPath()), http.StatusSeeOther)
 }
 
 // secure sets the headers that every answer has.

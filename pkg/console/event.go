@@ -1,11 +1,9 @@
 package console
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -340,9 +338,8 @@ func bodyOf(body []byte) *shownBody {
 		return b
 	}
 	b.Exact = printable(string(head))
-	var pretty bytes.Buffer
-	if json.Indent(&pretty, body, "", "  ") == nil && pretty.Len() <= 2*mostShown {
-		b.Pretty = printable(pretty.String())
+	if pretty, ok := inspect.Indent(body, "", 2*mostShown); ok {
+		b.Pretty = printable(pretty)
 	}
 	return b
 }
@@ -372,6 +369,12 @@ func (c *Console) serveProof(w http.ResponseWriter, r *http.Request) {
 	h := http.Header{}
 	for _, name := range []string{stream.HeaderWebhookID, stream.HeaderWebhookTimestamp, stream.HeaderWebhookSignature} {
 		h.Set(name, m.Header.Get(name))
+	}
+	select { // a signature that does not match costs a second, and some hundred MiB: one is explained at a time
+	case c.proving <- struct{}{}:
+		defer func() { <-c.proving }()
+	case <-r.Context().Done():
+		return
 	}
 	found := signature.Diagnose(h, m.Data, c.Now(), math.MaxInt64, c.Keys()...)
 	p.Proof = &found
