@@ -116,6 +116,15 @@ func TestRemove_LooksAgainAtWhatIsInUse(t *testing.T) {
 	if r, err := s.RemoveSource(t.Context(), all, false); !errors.Is(err, ErrInUse) || len(r.Removed) != 0 {
 		t.Errorf("RemoveSource = %+v, %v; want ErrInUse", r, err)
 	}
+	s.put(plan.StateName, plan.OpenPrefix+"03", map[string]int{"plan-1": 2})
+	open, err := s.FindOpenPlans(t.Context())
+	if err != nil || len(open.IDs) != 1 {
+		t.Fatalf("FindOpenPlans = %+v, %v; want one", open, err)
+	}
+	s.put("workers", "writes.host-1", inspect.Instance{Worker: "writes", Instance: "host-1"})
+	if err := s.StopPlans(t.Context(), open); !errors.Is(err, ErrInUse) {
+		t.Errorf("StopPlans = %v; want ErrInUse", err)
+	}
 }
 
 func TestRemoveWorker_RefusesAnothersDurable(t *testing.T) {

@@ -51,8 +51,12 @@ func (o *Operator) FindOpenPlans(ctx context.Context) (OpenPlans, error) {
 	return open, err
 }
 
-// StopPlans has no write plan go on by itself, until it is submitted again or an action is taken on it. What is pushed stays pushed.
+// StopPlans has no write plan go on by itself, until it is submitted again or an action is taken on it. What is pushed stays pushed. It returns
+// ErrInUse when the worker writes runs by now.
 func (o *Operator) StopPlans(ctx context.Context, open OpenPlans) error {
+	if _, err := o.FindOpenPlans(ctx); err != nil {
+		return err
+	}
 	e := Entry{Command: "plans stop", Count: len(open.IDs), Chosen: map[string]any{"plans": open.IDs[:min(len(open.IDs), maxRecorded)]}}
 	return o.between(ctx, e, func() error {
 		for _, f := range open.lists {
