@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -73,5 +74,19 @@ func TestProof_OneAtATime(t *testing.T) {
 	viewers.Wait()
 	if most.Load() != 1 {
 		t.Errorf("%d proofs were made at a time; want 1", most.Load())
+	}
+}
+
+// An id in a foreign event has any form: its link leads to its page, and nowhere else.
+func TestLinks_OfAnyID(t *testing.T) {
+	t.Parallel()
+	server := streamtest.New(t, writes)
+	for i, id := range []string{"a?b#c/../d", `"><script>alert(1)</script>`, "..", "//evil.example"} {
+		store(t, server.JS, stream.Stored{ID: fmt.Sprint("msg_", i), Head: codat.Head{Type: "invoices.write.successful", Company: id}}, `{}`)
+	}
+	body := must(t, "events", get(newConsole(t, server.JS), "/events"), 200,
+		`href="/companies/a%3Fb%23c%2F..%2Fd"`, `href="/companies/%22%3E%3Cscript%3Ealert%281%29%3C%2Fscript%3E"`, `href="/events?company=.."`, `href="/companies/%2F%2Fevil.example"`)
+	if strings.Contains(body, "<script>alert") {
+		t.Error("an id is markup")
 	}
 }

@@ -140,7 +140,7 @@ func (p *companyPage) conclude() {
 	case open > 0:
 		p.Verdict = stateWord{fmt.Sprintf("Its events arrive, and %d handlings are still to come", open), waiting}
 	case revoked > 0:
-		p.Verdict = stateWord{fmt.Sprintf("Its events arrive and are handled; %d of its connections is not authorised", revoked), waiting}
+		p.Verdict = stateWord{fmt.Sprintf("Its events arrive and are handled; connections that are not authorised: %d", revoked), waiting}
 	default:
 		p.Verdict = stateWord{"Its events arrive and are handled", good}
 	}

@@ -210,10 +210,15 @@ func after(d time.Duration) string {
 	return "+" + span(d)
 }
 
+// letterTime bounds the search for one dead letter: all later ones are read for one that has expired or was erased.
+const letterTime = 2 * time.Second
+
 // letterOf returns the dead letter of a handling; nil without one.
 func (c *Console) letterOf(ctx context.Context, id string, h inspect.Handling) (found *deadletter.Letter, err error) {
 	// It was stored when the last attempt ended.
 	f := deadletter.Filter{Worker: h.Worker, IDs: []string{id}, Since: h.Claim.Last.Add(-time.Minute)}
+	ctx, cancel := context.WithTimeout(ctx, letterTime)
+	defer cancel()
 	enough := errors.New("found")
 	err = deadletter.List(ctx, c.JS, c.Source, f, func(l deadletter.Letter) error {
 		if l.Redrive != h.Redrive {
@@ -222,7 +227,7 @@ func (c *Console) letterOf(ctx context.Context, id string, h inspect.Handling) (
 		found = &l
 		return enough
 	})
-	if errors.Is(err, enough) || errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, enough) || errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
 	return found, err
@@ -241,7 +246,7 @@ func (c *Console) statesOf(ctx context.Context, e inspect.Event) (all []step, er
 		}
 		switch {
 		case err == nil:
-			all = append(all, step{Level: writeLevel(record), Who: "The write", What: "is " + writeStatus(record) + " now", Href: "/writes/" + record.PushOperationKey})
+			all = append(all, step{Level: writeLevel(record), Who: "The write", What: "is " + writeStatus(record) + " now", Href: writeLink(record.PushOperationKey).Href})
 		case !absent(err):
 			return all, err
 		}
@@ -254,7 +259,11 @@ func (c *Console) statesOf(ctx context.Context, e inspect.Event) (all []step, er
 		}
 		switch {
 		case err == nil:
-			all = append(all, step{Level: connectionLevel(record), Who: "The connection", What: "is " + connectionStatus(record) + " now", Text: "since " + record.Changed.UTC().Format("2006-01-02 15:04:05 UTC"), Href: "/connections/" + record.Company + "/" + record.Connection})
+			s := step{Level: connectionLevel(record), Who: "The connection", What: "is " + connectionStatus(record) + " now", Href: connectionLink(record.Company, record.Connection).Href}
+			if !record.Changed.IsZero() {
+				s.Text = "since " + record.Changed.UTC().Format("2006-01-02 15:04:05 UTC")
+			}
+			all = append(all, s)
 		case !absent(err):
 			return all, err
 		}

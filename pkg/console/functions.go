@@ -24,6 +24,9 @@ var functions = template.FuncMap{
 	"level": func(state inspect.HandlingState) level { return cmp.Or(handlingLevels[state], neutral) },
 	"href":  href,
 	"short": shortID,
+	// Ids in foreign events have any form.
+	"company": companyLink,
+	"write":   writeLink,
 	"whole": func(n float64) string { return count(int(n)) },
 	"age":   func(t time.Time) string { return ago(t, time.Now()) },
 }

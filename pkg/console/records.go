@@ -1,7 +1,6 @@
 package console
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +136,10 @@ func (q listQuery) within(t time.Time) bool {
 type idLink struct{ ID, Href string }
 
 func companyLink(id string) idLink {
-	return idLink{id, cmp.Or(href("/companies/"+url.PathEscape(id)), "/events?company="+url.QueryEscape(id))}
+	if id == "." || id == ".." { // a browser leaves them out of a path
+		return idLink{id, "/events?company=" + id}
+	}
+	return idLink{id, "/companies/" + url.PathEscape(id)}
 }
 
 func connectionLink(company, id string) idLink {
