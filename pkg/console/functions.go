@@ -27,8 +27,8 @@ var functions = template.FuncMap{
 	// Ids in foreign events have any form.
 	"company": companyLink,
 	"write":   writeLink,
-	"whole": func(n float64) string { return count(int(n)) },
-	"age":   func(t time.Time) string { return ago(t, time.Now()) },
+	"whole":   func(n float64) string { return count(int(n)) },
+	"age":     func(t time.Time) string { return ago(t, time.Now()) },
 }
 
 // href is the address behind a value, and "" when there is no such page.
