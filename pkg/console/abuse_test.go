@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap/zaptest"
 
@@ -88,5 +89,29 @@ func TestLinks_OfAnyID(t *testing.T) {
 		`href="/companies/a%3Fb%23c%2F..%2Fd"`, `href="/companies/%22%3E%3Cscript%3Ealert%281%29%3C%2Fscript%3E"`, `href="/events?company=.."`, `href="/companies/%2F%2Fevil.example"`)
 	if strings.Contains(body, "<script>alert") {
 		t.Error("an id is markup")
+	}
+}
+
+// A HEAD of the live values is answered and over: the client sends its next request over the same connection.
+func TestLive_Head(t *testing.T) {
+	t.Parallel()
+	served := httptest.NewServer(newConsole(t, streamtest.New(t, writes).JS))
+	t.Cleanup(served.Close)
+	client := served.Client()
+	client.Timeout = time.Minute
+	for _, method := range []string{http.MethodHead, http.MethodGet} {
+		address := served.URL + map[string]string{http.MethodHead: "/live?part=stations", http.MethodGet: console.Asset("style.css")}[method]
+		req, err := http.NewRequestWithContext(t.Context(), method, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s %s: %s", method, address, resp.Status)
+		}
 	}
 }

@@ -129,6 +129,9 @@ func (c *Console) serveLive(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead { // its connection takes the client's next request
+		return
+	}
 	v, leave := c.hub.join(parts)
 	defer leave()
 	told := map[string]uint64{}
