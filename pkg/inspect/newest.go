@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,14 +29,14 @@ type NewestQuery struct {
 	Keep func(context.Context, []Event) ([]Event, error)
 	// Limit is how many events are wanted; it must be positive.
 	Limit int
-	// Look bounds how many sequences are looked at; it must be positive.
+	// Look bounds how many messages are read; it must be positive.
 	Look uint64
 }
 
 // A NewestPage are events, newest first.
 type NewestPage struct {
 	Events []Event
-	// Looked is how many sequences were looked at, and Oldest when the oldest event among them was received; zero without one.
+	// Looked is how many sequences were looked at, in the stream or in the index, and Oldest when the oldest event among them was received; zero without one.
 	Looked uint64
 	Oldest time.Time
 	// Next is Before of the query for what follows, and 0 when there is no more.
@@ -50,8 +51,9 @@ const (
 	largestLook = 4096
 )
 
-// Newest returns the newest events that a query chooses. It reads the stream backwards in ranges, and ends when it has found enough or
-// has looked at as much as it may: then Next says where to go on. It needs the permissions of stream.Read.
+// Newest returns the newest events that a query chooses. The index of headgate watch, when one answers, tells where those of a company
+// or a connection are, unless the query has Until. The stream is read backwards in ranges where the index does not tell. Newest ends when
+// it has found enough or has looked at as much as it may: then Next says where to go on. It needs the permissions of FindEvents.
 func Newest(ctx context.Context, js jetstream.JetStream, s stream.Source, q NewestQuery) (NewestPage, error) {
 	st, err := js.Stream(ctx, s.Stream())
 	if err != nil {
@@ -69,6 +71,12 @@ func Newest(ctx context.Context, js jetstream.JetStream, s stream.Source, q Newe
 	if through, err = q.end(ctx, js, s, through); err != nil {
 		return found, err
 	}
+	rest := span{after: first - 1, through: through}
+	complete, err := q.ask(ctx, js, s, &rest, &found)
+	if complete || err != nil {
+		return found, err
+	}
+	through = rest.through
 	for size := uint64(firstLook); through >= first && found.Looked < q.Look; size = min(2*size, largestLook) {
 		after := through - min(size, through-first+1)
 		some, err := q.read(ctx, js, s, stream.ReadOptions{After: after, Through: through}, &found)
@@ -82,10 +90,7 @@ func Newest(ctx context.Context, js jetstream.JetStream, s stream.Source, q Newe
 			}
 		}
 		if found.Events = append(found.Events, some...); len(found.Events) >= q.Limit {
-			if len(found.Events) > q.Limit || through >= first {
-				found.Events = found.Events[:q.Limit]
-				found.Next = found.Events[q.Limit-1].Sequence
-			}
+			found.cut(q.Limit, through >= first)
 			return found, nil
 		}
 		if !found.stored.IsZero() && found.stored.Before(q.Since.Add(-clockStep)) {
@@ -96,6 +101,80 @@ func Newest(ctx context.Context, js jetstream.JetStream, s stream.Source, q Newe
 		found.Next = through + 1
 	}
 	return found, nil
+}
+
+// cut ends a page that is full; more says that older sequences have not been looked at.
+func (p *NewestPage) cut(limit int, more bool) {
+	if len(p.Events) > limit || more {
+		p.Events = p.Events[:limit]
+		p.Next = p.Events[limit-1].Sequence
+	}
+}
+
+// ask adds the events of a company or a connection that the index tells of, and leaves in rest what is to be read from the stream. It
+// reports whether the page is complete.
+func (q NewestQuery) ask(ctx context.Context, js jetstream.JetStream, s stream.Source, rest *span, page *NewestPage) (complete bool, err error) {
+	id := cmp.Or(q.Connection, q.Company)
+	if id == "" || !q.Until.IsZero() {
+		return false, nil
+	}
+	newest := rest.through
+	for read := uint64(0); rest.through > rest.after; {
+		matches, all, err := askSome(ctx, js, s, Search{ID: id, Since: q.Since, Before: rest.through + 1, Limit: q.Limit})
+		if err != nil {
+			return false, err
+		}
+		var some []Event
+		for _, m := range matches {
+			rest.through, page.Oldest = m.Sequence-1, m.Time
+			if m.Redrive == "" && m.Subject == s.EventFilter(codat.Pattern(m.Type)) && q.holds(m.Event) {
+				some = append(some, m.Event)
+			}
+		}
+		if page.Looked = newest - rest.through; q.Keep != nil && len(some) > 0 {
+			if some, err = q.Keep(ctx, some); err != nil {
+				return false, err
+			}
+		}
+		page.Events = append(page.Events, some...)
+		switch full := len(page.Events) >= q.Limit; {
+		case all && len(matches) < q.Limit:
+			page.Looked = newest - rest.after
+			if full {
+				page.cut(q.Limit, false)
+			}
+			return true, nil
+		case full:
+			page.cut(q.Limit, rest.through > rest.after)
+			return true, nil
+		case !all:
+			return false, nil
+		}
+		if read += uint64(len(matches)); read >= q.Look {
+			page.Next = rest.through + 1
+			return true, nil
+		}
+	}
+	return newest > rest.after, nil
+}
+
+// askSome returns what a search finds without reading the stream for what no index knows, and whether there is no more of it than the
+// limit of the search.
+func askSome(ctx context.Context, js jetstream.JetStream, s stream.Source, q Search) (matches []Match, all bool, err error) {
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	all = true
+	q.Scanning = func(string) { all = false; stop() }
+	err = FindEvents(asking, js, s, q, func(m Match) error { matches = append(matches, m); return nil })
+	if !all && ctx.Err() == nil {
+		err = nil
+	}
+	return matches, all, err
+}
+
+// holds reports whether an event is one of the query's type, company and connection.
+func (q NewestQuery) holds(e Event) bool {
+	return q.Type.Match(e.Type) && (q.Company == "" || e.Company == q.Company) && (q.Connection == "" || e.Connection == q.Connection)
 }
 
 // end is the last sequence that can be before Until.
@@ -119,8 +198,7 @@ func (q NewestQuery) read(ctx context.Context, js jetstream.JetStream, s stream.
 		if oldest {
 			page.Oldest, page.stored, oldest = e.Time, m.Time, false
 		}
-		if (q.Company == "" || e.Company == q.Company) && (q.Connection == "" || e.Connection == q.Connection) &&
-			!m.Time.Before(q.Since) && (q.Until.IsZero() || m.Time.Before(q.Until)) {
+		if q.holds(e) && !m.Time.Before(q.Since) && (q.Until.IsZero() || m.Time.Before(q.Until)) {
 			some = append(some, e)
 		}
 		return nil

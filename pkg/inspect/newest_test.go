@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/stream"
@@ -44,11 +46,22 @@ func TestNewest_PagesHaveEveryEventOnce(t *testing.T) {
 		q    NewestQuery
 		want func(i int) bool
 	}{
-		"all":     {NewestQuery{}, func(int) bool { return true }},
-		"type":    {NewestQuery{Type: "read.*"}, func(i int) bool { return i%2 == 1 }},
-		"company": {NewestQuery{Company: "b"}, func(i int) bool { return i%3 == 1 }},
-		"since":   {NewestQuery{Since: middle}, func(i int) bool { return i >= n/2 }},
-		"until":   {NewestQuery{Until: middle}, func(i int) bool { return i < n/2 }},
+		"all":               {NewestQuery{}, func(int) bool { return true }},
+		"type":              {NewestQuery{Type: "read.*"}, func(i int) bool { return i%2 == 1 }},
+		"company":           {NewestQuery{Company: "b"}, func(i int) bool { return i%3 == 1 }},
+		"company and type":  {NewestQuery{Company: "b", Type: "read.*"}, func(i int) bool { return i%3 == 1 && i%2 == 1 }},
+		"company and since": {NewestQuery{Company: "b", Since: middle}, func(i int) bool { return i%3 == 1 && i >= n/2 }},
+		"company and until": {NewestQuery{Company: "b", Until: middle}, func(i int) bool { return i%3 == 1 && i < n/2 }},
+		"company and keep": {NewestQuery{Company: "b", Keep: func(_ context.Context, all []Event) (kept []Event, _ error) {
+			for _, e := range all {
+				if e.Sequence%4 == 0 {
+					kept = append(kept, e)
+				}
+			}
+			return kept, nil
+		}}, func(i int) bool { return i%3 == 1 && (i+1)%4 == 0 }},
+		"since": {NewestQuery{Since: middle}, func(i int) bool { return i >= n/2 }},
+		"until": {NewestQuery{Until: middle}, func(i int) bool { return i < n/2 }},
 		"keep": {NewestQuery{Keep: func(_ context.Context, all []Event) (kept []Event, _ error) {
 			for _, e := range all {
 				if e.Sequence%10 == 0 {
@@ -58,31 +71,83 @@ func TestNewest_PagesHaveEveryEventOnce(t *testing.T) {
 			return kept, nil
 		}}, func(i int) bool { return (i+1)%10 == 0 }},
 	}
-	for name, tt := range tests {
-		tt.q.Limit, tt.q.Look = 17, 200
-		var got []uint64
-		for pages := 0; pages < n; pages++ {
-			page, err := Newest(t.Context(), server.JS, streamtest.Source, tt.q)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			for _, e := range page.Events {
-				got = append(got, e.Sequence)
-			}
-			if page.Next == 0 {
-				break
-			}
-			tt.q.Before = page.Next
+	check := func(where string) {
+		for name, tt := range tests {
+			newestPages(t, server, where+", "+name, tt.q, n, tt.want)
 		}
-		var want []uint64
-		for i := n - 1; i >= 0; i-- {
-			if tt.want(i) {
-				want = append(want, uint64(i+1))
-			}
+	}
+	check("without an index")
+	index, stop := keepIndex(server.JS, MinIndexBytes)
+	t.Cleanup(stop)
+	streamtest.Wait(t, func() bool { return index.State().Events == n }, "the index knows all")
+	check("with an index")
+}
+
+// newestPages checks that the pages of a query have the events that are wanted, once.
+func newestPages(t *testing.T, server *streamtest.Server, name string, q NewestQuery, n int, wanted func(i int) bool) {
+	t.Helper()
+	q.Limit, q.Look = 17, 200
+	var got []uint64
+	for pages := 0; pages < n; pages++ {
+		page, err := Newest(t.Context(), server.JS, streamtest.Source, q)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
 		}
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%s: %d events, %v; want %d", name, len(got), got, len(want))
+		for _, e := range page.Events {
+			got = append(got, e.Sequence)
 		}
+		if page.Next == 0 {
+			break
+		}
+		q.Before = page.Next
+	}
+	var want []uint64
+	for i := n - 1; i >= 0; i-- {
+		if wanted(i) {
+			want = append(want, uint64(i+1))
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: %d events, %v; want %d", name, len(got), got, len(want))
+	}
+}
+
+// An event that is far back is found at once where an index answers, and where none does a page says that it has not looked so far.
+func TestNewest_FindsWhatIsFarBackByTheIndex(t *testing.T) {
+	t.Parallel()
+	server := streamtest.New(t)
+	anEvent(t, server.JS, "msg_rare", "rare", "")
+	storeMany(t, server, 200)
+	again, err := source.Message(stream.Stored{ID: "msg_rare", Head: codat.Head{Type: "invoices.write.successful", Company: "rare", Connection: "connection of rare"}}, []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Subject = source.RedriveSubject("writes", "invoices.write.successful") // which is no event of its own
+	again.Header.Set(stream.HeaderRedrive, "r-1")
+	again.Header.Set(jetstream.MsgIDHeader, "redrive of msg_rare")
+	if _, err := server.JS.PublishMsg(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []NewestQuery{{Company: "rare"}, {Connection: "connection of rare"}, {Company: "rare", Type: "*.write.successful"}} {
+		q.Limit, q.Look = 5, 100
+		page, err := Newest(t.Context(), server.JS, source, q)
+		if err != nil || len(page.Events) != 0 || page.Next == 0 {
+			t.Errorf("Newest of %+v without an index = %+v, %v; want none, and where to go on", q, page, err)
+		}
+	}
+	index, stop := keepIndex(server.JS, MinIndexBytes)
+	t.Cleanup(stop)
+	streamtest.Wait(t, func() bool { return index.State().Events == 202 }, "the index knows all")
+	for _, q := range []NewestQuery{{Company: "rare"}, {Connection: "connection of rare"}, {Company: "rare", Type: "*.write.successful"}} {
+		q.Limit, q.Look = 5, 100
+		page, err := Newest(t.Context(), server.JS, source, q)
+		if err != nil || len(page.Events) != 1 || page.Next != 0 || page.Looked != 202 {
+			t.Errorf("Newest of %+v = %+v, %v; want the first event, and no more", q, page, err)
+		}
+	}
+	page, err := Newest(t.Context(), server.JS, source, NewestQuery{Company: "rare", Type: "read.completed", Limit: 5, Look: 100})
+	if err != nil || len(page.Events) != 0 || page.Next != 0 {
+		t.Errorf("Newest of another type = %+v, %v; want none", page, err)
 	}
 }
 
