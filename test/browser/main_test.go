@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,8 +122,7 @@ func (i installation) send(t *testing.T, args ...string) {
 type tab struct {
 	ctx  context.Context
 	t    *testing.T
-	base string
-	said []string // messages on the browser's console
+	base string // address of the console
 }
 
 // open opens a tab. The test fails when a page writes to the browser's console or asks another host for something.
@@ -224,17 +222,6 @@ func (b *tab) screenshot(name string) {
 	if err := os.WriteFile(filepath.Join(folder, name+".png"), r.Data, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
-}
-
-// fetch gets a page without a browser.
-func (i installation) fetch(t *testing.T, path string) int {
-	t.Helper()
-	r, err := http.Get(i.console + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	return r.StatusCode
 }
 
 // everywhere calls look at both widths and in both colour schemes.
