@@ -107,6 +107,19 @@ func (f form) flags(since, until time.Time, names ...string) (words []string) {
 	return words
 }
 
+// list returns the address of a list with the filters of the form that have a value.
+func (f form) list(path string, query url.Values, names ...string) string {
+	for _, name := range names {
+		if v := f.Get(name); v != "" {
+			query.Set(name, v)
+		}
+	}
+	if len(query) == 0 {
+		return path
+	}
+	return path + "?" + query.Encode()
+}
+
 // command returns a command line for a POSIX shell.
 func command(words ...string) string {
 	line := "headgate"
@@ -134,6 +147,7 @@ func prepareReplay(ctx context.Context, c *Console, f form) (*action, error) {
 	}
 	a := redriveAction(s, append([]string{"replay"}, f.flags(since, until, "worker", "type", "company", "connection", "id")...))
 	a.title = "Give events to " + o.Worker + " again"
+	a.lands = f.list("/events", url.Values{}, "type", "company", "connection", "since")
 	if one := s.Numbers(); len(one) == 1 {
 		a.lands = fmt.Sprintf("/events/%d", one[0])
 	}
@@ -170,6 +184,10 @@ func prepareDeadReplay(ctx context.Context, c *Console, f form) (*action, error)
 	}
 	a := redriveAction(s, words)
 	a.title = "Give dead letters again"
+	a.lands = f.list("/dead", url.Values{"all": {"yes"}}, "worker", "type", "company", "cause", "since")
+	if len(numbers) == 1 {
+		a.lands = fmt.Sprintf("/dead/%d", numbers[0])
+	}
 	a.text = "Gives to their workers again " + s.Summary() + ". At most " + strconv.Itoa(redriveRate) + " a second."
 	if left := s.LeftOutSummary(); left != "" {
 		a.notes = append(a.notes, left+": they are not open. headgate dead replay --again gives them too.")

@@ -238,7 +238,7 @@ func (c *Console) serveConfirm(w http.ResponseWriter, r *http.Request) {
 	c.land(w, r, j)
 }
 
-// land leads to what a job has made, when it is done soon, and otherwise to its page.
+// land leads to what a job has made of one thing, when it is done soon, and otherwise to its page, which counts and has a link to the list.
 func (c *Console) land(w http.ResponseWriter, r *http.Request, j *job) {
 	wait := time.NewTimer(quickJob)
 	defer wait.Stop()
@@ -247,7 +247,7 @@ func (c *Console) land(w http.ResponseWriter, r *http.Request, j *job) {
 	case <-wait.C:
 	case <-r.Context().Done():
 	}
-	if v := j.view(); !v.Running && v.Error == "" && href(v.Outcome.Lands) != "" {
+	if v := j.view(); !v.Running && v.Error == "" && v.Total == 1 && href(v.Outcome.Lands) != "" {
 		http.Redirect(w, r, v.Outcome.Lands, http.StatusSeeOther)
 		return
 	}

@@ -3,6 +3,7 @@ package console_test
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -261,12 +262,13 @@ func TestActions_OfEachKind(t *testing.T) {
 		fields []string
 		texts  []string
 		record string
+		lands  string
 	}{
-		{[]string{"kind", "pause", "worker", "writes", "for", "1h"}, []string{"Pauses writes until", "headgate pause writes --until"}, "pause"},
-		{[]string{"kind", "resume", "worker", "writes"}, []string{"Ends the pause", "headgate resume writes"}, "resume"},
-		{[]string{"kind", "release", "number", fmt.Sprint(quarantined), "type", "invoices.write.successful"}, []string{"Stores message 2", "headgate quarantine release 2 --type invoices.write.successful"}, "quarantine release"},
-		{[]string{"kind", "dead-replay", "number", "1"}, []string{"again 1 dead letter", "headgate dead replay 1"}, "dead replay"},
-		{[]string{"kind", "dead-replay", "worker", "writes", "cause", "permanent", "again", "1"}, []string{"dead letter", "headgate dead replay --again --worker writes --cause permanent --until"}, "dead replay"},
+		{[]string{"kind", "pause", "worker", "writes", "for", "1h"}, []string{"Pauses writes until", "headgate pause writes --until"}, "pause", "/workers/writes"},
+		{[]string{"kind", "resume", "worker", "writes"}, []string{"Ends the pause", "headgate resume writes"}, "resume", "/workers/writes"},
+		{[]string{"kind", "release", "number", fmt.Sprint(quarantined), "type", "invoices.write.successful"}, []string{"Stores message 2", "headgate quarantine release 2 --type invoices.write.successful"}, "quarantine release", "/events/3"},
+		{[]string{"kind", "dead-replay", "number", "1"}, []string{"again 1 dead letter", "headgate dead replay 1"}, "dead replay", "/dead/1"},
+		{[]string{"kind", "dead-replay", "worker", "writes", "cause", "permanent", "again", "1"}, []string{"dead letter", "headgate dead replay --again --worker writes --cause permanent --until"}, "dead replay", "/dead?all=yes&cause=permanent&worker=writes"},
 	} {
 		job := o.confirm("ada", o.preview("ada", tt.fields, tt.texts...), tt.fields...)
 		streamtest.Wait(t, func() bool {
@@ -276,6 +278,11 @@ func TestActions_OfEachKind(t *testing.T) {
 		records := o.records()
 		if end := records[len(records)-1]; end.User != "ada" || end.Error != "" {
 			t.Errorf("%s: record %+v; want ada's, without an error", tt.record, end)
+		}
+		if job != tt.lands { // it took long, and led to its page
+			streamtest.Wait(t, func() bool {
+				return strings.Contains(o.page("ada", job).Body.String(), `href="`+html.EscapeString(tt.lands)+`"`)
+			}, job+" leads to "+tt.lands)
 		}
 	}
 	for _, fields := range [][]string{

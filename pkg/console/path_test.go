@@ -105,7 +105,7 @@ func TestPath_ShowsAgeWhenNATSIsAway(t *testing.T) {
 	waitFor(t, c, "/", ">Codat<")
 	server.Stop()
 	defer server.Start()
-	waitFor(t, c, "/", "These are the values of", "not connected to NATS", `class="path stale"`)
+	waitFor(t, c, "/", "These are the values of", "not connected to NATS", `class="path stale"`, "is not known while NATS")
 }
 
 func TestPath_SaysThatNothingIsKnownYet(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ const deadline = 60 * time.Second
 type installation struct {
 	console, webhook, nats string
 	data, binary           string
+	stop                   context.CancelFunc
 }
 
 // build builds the program once for the package.
@@ -53,6 +55,7 @@ func start(t *testing.T, flags ...string) installation {
 	t.Helper()
 	i := installation{binary: build(t), data: t.TempDir()}
 	ctx, cancel := context.WithCancel(context.Background())
+	i.stop = cancel
 	args := append([]string{
 		"dev", "--with-codat", "--data", i.data, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
 		"--nats-listen", "127.0.0.1:0", "--codat-listen", "127.0.0.1:0",
@@ -125,8 +128,9 @@ type tab struct {
 	base string // address of the console
 }
 
-// open opens a tab. The test fails when a page writes to the browser's console or asks another host for something.
-func open(t *testing.T, i installation) *tab {
+// open opens a tab. The test fails when a page writes to the browser's console, but for answers with an allowed status, or asks
+// another host for something.
+func open(t *testing.T, i installation, allowed ...string) *tab {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.Flag("disable-dev-shm-usage", true))
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
@@ -143,7 +147,9 @@ func open(t *testing.T, i installation) *tab {
 			if err != nil {
 				return
 			}
-			t.Errorf("the browser's console says %s: %s", m.Type, m.Text)
+			if !slices.ContainsFunc(allowed, func(status string) bool { return strings.Contains(m.Text, "a status of "+status) }) {
+				t.Errorf("the browser's console says %s: %s", m.Type, m.Text)
+			}
 		}
 	}()
 	if err := chromedp.Listen(ctx, func(event any) {
@@ -192,7 +198,8 @@ func (b *tab) wait(expression string) {
 		if err == nil {
 			return
 		}
-		if ctx.Err() != nil || !strings.Contains(err.Error(), "context") { // the page was left
+		left := strings.Contains(err.Error(), "context") || strings.Contains(err.Error(), "navigated")
+		if ctx.Err() != nil || !left {
 			b.t.Fatalf("wait for %s: %v", expression, err)
 		}
 	}

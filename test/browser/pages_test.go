@@ -80,6 +80,8 @@ func (i installation) busy(t *testing.T) {
 			i.send(t, typ)
 		}
 	}
+	i.send(t, "connection.connected", "--set", "payload=5")
+	i.send(t, "connection.connected", "--set", "eventType=Odd..Type")
 	i.headgate(t, "plans", "submit", filepath.Join("..", "..", "docs", "plan.json"))
 }
 
@@ -89,7 +91,10 @@ func TestPages_Busy(t *testing.T) {
 	b := open(t, i)
 	b.goTo("/events")
 	b.wait(`document.querySelectorAll('tbody tr').length > 20`)
-	for _, path := range append(pages, "/events/3", "/workers/writes", "/plans/expense-4711") {
+	b.goUntil("/dead", `document.querySelector('td a[href="/dead/1"]') !== null`)
+	b.goTo("/quarantine")
+	quarantined := evaluate[string](b, `document.querySelector('td a[href^="/quarantine/"]').getAttribute('href')`)
+	for _, path := range append(pages, "/events/3", "/dead/1", quarantined, "/workers/writes", "/plans/expense-4711") {
 		b.check(path)
 	}
 }
