@@ -62,6 +62,7 @@ func findPart(ctx context.Context, b *bench) error {
 	}
 	b.progress("find: store %d events", b.ids)
 	events := newFindEvents(b.ids, b.size)
+	events.pause = true
 	if err := events.store(ctx, servers); err != nil {
 		return err
 	}
@@ -85,6 +86,7 @@ func findPart(ctx context.Context, b *bench) error {
 // findEvents are events of companies, each with a connection, in random order; one in three is about a write.
 type findEvents struct {
 	count, size int
+	pause       bool // before the last day
 	companies   []string
 	someID      string    // webhook-id of one in the middle, which has a claim
 	someSeq     uint64    // its sequence
@@ -132,7 +134,7 @@ func (f *findEvents) store(ctx context.Context, servers *lab.NATS) error {
 			f.someID, f.someSeq = e.ID, uint64(i+1)
 		case i > f.count/3 && f.somePush == "":
 			f.somePush = e.Head.PushOperation
-		case i == f.count-f.count/findDays:
+		case f.pause && i == f.count-f.count/findDays:
 			if err := f.dayBegins(ctx, servers); err != nil {
 				return err
 			}
@@ -354,13 +356,8 @@ func (b *bench) findLetters(ctx context.Context, servers *lab.NATS, letters int)
 	if err := b.await(ctx, func() bool { return index.State().Events >= uint64(b.ids) }); err != nil {
 		return err
 	}
-	q := operator.LettersQuery{}
-	for scanned := true; scanned; { // while the index of the letters is built
-		scanned = false
-		q.Scanning = func(string) { scanned = true }
-		if err := operator.Letters(ctx, servers.JS, workerSource, q, func(operator.Letter) error { return errPage }); err != errPage {
-			return err
-		}
+	if err := b.indexLetters(ctx, servers); err != nil {
+		return err
 	}
 	for range b.rounds {
 		for name, before := range map[string]uint64{listLetters: 0, midLetters: uint64(letters / 2), lastLetters: findPage + 1} {

@@ -42,6 +42,7 @@ var parts = []part{
 	{"ordered", true, orderedPart},
 	{"find", true, findPart},
 	{"replay", true, replayPart},
+	{"console", true, consolePart},
 }
 
 // options are what the flags say.
@@ -65,7 +66,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve, ordered, find and replay beside the default ones")
+	only := flags.String("only", "ingress,cluster,forgery,worker,writes,start", "`parts` to measure, separated by commas; there are memory, profile, serve, ordered, find, replay and console beside the default ones")
 	quick := flags.Bool("quick", false, "one round of short slices, a minute or two: to see that everything works, for its figures mean little")
 	flags.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	flags.DurationVar(&o.slice, "slice", 1500*time.Millisecond, "how long a load runs")
@@ -73,7 +74,7 @@ func parse(args []string) (options, error) {
 	flags.Float64Var(&o.rate, "rate", 4000, "requests a second at which the latencies of all are compared")
 	flags.IntVar(&o.events, "events", 40_000, "events that a worker settles in one measurement")
 	flags.IntVar(&o.writes, "writes", 100_000, "events about as many writes that worker-writes handles in one measurement")
-	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start, memory and find")
+	flags.IntVar(&o.ids, "ids", 1_000_000, "events that are stored in the parts start, memory, find and console; of console a tenth as many dead letters")
 	fsync := flags.String("fsync", "both", "servers that the ingress and the worker are measured with: off, on or both")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' files, on the disk that is to be measured (default the system's for temporary files)")
 	flags.StringVar(&o.json, "json", "", "`file` for the figures of all rounds, as JSON")

@@ -14,7 +14,7 @@ import (
 func TestRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "figures.json")
 	o, err := parse([]string{
-		"--only", "ingress,cluster,forgery,worker,writes,start,memory,ordered,find,replay", "--quick", "--json", file, "--dir", t.TempDir(),
+		"--only", "ingress,cluster,forgery,worker,writes,start,memory,ordered,find,replay,console", "--quick", "--json", file, "--dir", t.TempDir(),
 		"--ingress", "gogc400=GOGC=400",
 	})
 	if err != nil {
@@ -25,7 +25,7 @@ func TestRun(t *testing.T) {
 	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "worker-writes", "ordered worker", "with forgeries", "slow bodies", byCompany, lastLetters, replayNumbers, "Numbers to reach"} {
+	for _, want := range []string{"plain", "bound", "gogc400", "KV claims", "worker-writes", "ordered worker", "with forgeries", "slow bodies", byCompany, lastLetters, replayNumbers, coldStart, deadGiven, "500 viewers", "Numbers to reach"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report does not speak of %s:\n%s", want, out.String())
 		}

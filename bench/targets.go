@@ -81,6 +81,23 @@ var targets = []struct {
 	{"100,000 dead letters: the oldest page of dead list, ms", true, 50, 0, func(r *report) float64 {
 		return r.median(lettersCase(100_000), lastLetters, findMs)
 	}},
+	{"console, 1,000,000 stored events: the first page from the start of the program, ms", true, 100, 0, func(r *report) float64 {
+		return r.median(consoleCase(1_000_000, 100_000), coldStart, pageMs)
+	}},
+	{"console, 1,000,000 stored events: the first page, kB compressed", true, 30, 0, func(r *report) float64 {
+		return r.median(consoleCase(1_000_000, 100_000), coldPage, pageKB)
+	}},
+	{"console, 100,000 dead letters: the slowest page of them, ms", true, 50, 0, func(r *report) float64 {
+		return r.worstDead(consoleCase(1_000_000, 100_000))
+	}},
+	{"console: CPU of a live viewer, % of a core", true, 0.1, 0, func(r *report) float64 {
+		return (r.median(viewersCase, viewersName(consoleViewers), coreShare) - r.median(viewersCase, viewersName(1), coreShare)) / (consoleViewers - 1)
+	}},
+	{"console: CPU at 500 viewers, % of a core", true, 50, 0, func(r *report) float64 {
+		return r.median(viewersCase, viewersName(consoleViewers), coreShare)
+	}},
+	{"console: lines of its script", true, 120, 0, func(r *report) float64 { return r.median(filesCase, scriptFile, "lines") }},
+	{"console: kB of its CSS", true, 12, 0, func(r *report) float64 { return r.median(filesCase, styleFile, "kB") }},
 	{"binary of the ingress, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "ingress", "MB") }},
 	{"binary of a worker, MB", true, 25, 0, func(r *report) float64 { return r.median("stripped binary", "worker-connections", "MB") }},
 }
