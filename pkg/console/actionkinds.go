@@ -186,7 +186,7 @@ func prepareDeadReplay(ctx context.Context, c *Console, f form) (*action, error)
 	a.title = "Give dead letters again"
 	a.lands = f.list("/dead", url.Values{"all": {"yes"}}, "worker", "type", "company", "cause", "since")
 	if len(numbers) == 1 {
-		a.lands = fmt.Sprintf("/dead/%d", numbers[0])
+		a.title, a.lands = "Give a dead letter again", fmt.Sprintf("/dead/%d", numbers[0])
 	}
 	a.text = "Gives to their workers again " + s.Summary() + ". At most " + strconv.Itoa(redriveRate) + " a second."
 	if left := s.LeftOutSummary(); left != "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/headgate/headgate/pkg/claims"
 	"github.com/headgate/headgate/pkg/codat"
 	"github.com/headgate/headgate/pkg/inspect"
+	"github.com/headgate/headgate/pkg/stream"
 )
 
 const (
@@ -233,7 +234,7 @@ var handlingLevels = map[inspect.HandlingState]level{
 
 // unanswered answers when NATS did not.
 func (c *Console) unanswered(w http.ResponseWriter, r *http.Request, err error) {
-	p := problem{Status: http.StatusBadGateway, Title: "NATS did not answer", Text: err.Error(), Cure: "Reload the page. headgate doctor says what is wrong with the servers."}
+	p := problem{Status: http.StatusBadGateway, Title: "NATS did not answer", Text: stream.NotConnected(c.JS.Conn(), err).Error(), Cure: "Reload the page. headgate doctor says what is wrong with the servers."}
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		p = problem{Status: http.StatusNotFound, Title: "Nothing is provisioned", Text: err.Error(), Cure: "Run headgate provision."}
 	}

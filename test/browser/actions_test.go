@@ -131,11 +131,12 @@ func TestAway(t *testing.T) {
 	b.everywhere(func(suffix string) { b.screenshot("TestAway-log-in-" + suffix) })
 	b.do("log in", chromedp.SendKeys(`#name`, "anna"), chromedp.SendKeys(`#password`, "a password of anna's"))
 	b.click(`form button`, `document.getElementById('live') && document.getElementById('live').textContent === 'live'`)
+	b.wait(`document.querySelector('[data-live=workers]').textContent.includes('running')`)
 	nats.stop()
-	b.wait(`document.querySelector('.stale') !== null`)
+	b.wait(`document.querySelector('.stale') !== null && document.getElementById('live').textContent === 'old values'`)
 	b.everywhere(func(suffix string) { b.screenshot("TestAway-path-" + suffix) })
 	b.goTo("/events")
-	if !evaluate[bool](b, `document.querySelector('main h1') !== null && document.querySelector('main').textContent.includes('NATS')`) {
+	if !evaluate[bool](b, `document.querySelector('main h1') !== null && document.querySelector('main').textContent.includes('not connected to NATS')`) {
 		b.t.Errorf("the events without NATS: %s", evaluate[string](b, `document.querySelector('main').textContent`))
 	}
 	b.everywhere(func(suffix string) { b.screenshot("TestAway-events-" + suffix) })

@@ -14,7 +14,7 @@ local(document);
 // Live values: one stream of server-sent events for the parts of this page.
 const parts = [...all('[data-live]')];
 let source, paused = false;
-const say = text => { if (one('live').textContent !== text) { one('live').textContent = text; one('live').className = text; } };
+const say = text => { if (one('live').textContent !== text) { one('live').textContent = text; one('live').className = text.split(' ')[0]; } };
 
 function put(part, text) {
   if (part.dataset.live === 'newest') return newer(part, Number(text));
@@ -24,6 +24,7 @@ function put(part, text) {
   const scrolled = [...all('.scroll', part)].map(s => s.scrollLeft);
   part.innerHTML = policy.createHTML(text);
   local(part);
+  say(document.querySelector('.stale') ? 'old values' : 'live');
   all('.scroll', part).forEach((s, i) => { s.scrollLeft = scrolled[i] || 0; });
   if (focused) [...all('a', part)].find(a => a.getAttribute('href') === focused)?.focus({preventScroll: true});
 }
