@@ -211,12 +211,13 @@ func (h *hub) surveys(ctx context.Context, first chan struct{}) {
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	logged := ""
+	var found survey
 	// The first ones are close together: what has just been started changes.
 	for n := 0; ; n++ {
 		if n == quickSurveys {
 			tick.Reset(surveyEvery)
 		}
-		found := s.look(ctx)
+		found = s.look(ctx, found)
 		if ctx.Err() != nil {
 			return
 		}

@@ -101,11 +101,24 @@ func TestPath_ShowsStationsWorkersAndFindings(t *testing.T) {
 func TestPath_ShowsAgeWhenNATSIsAway(t *testing.T) {
 	t.Parallel()
 	server := streamtest.New(t, writes)
+	bury(t, server.JS, deadletter.Letter{Worker: "writes", Type: "invoices.write.successful", WebhookID: "msg_0", Sequence: 1, Cause: "permanent", Attempts: 1, LastAttempt: time.Now()})
+	store(t, server.JS, stream.Stored{ID: "msg_1", Head: codat.Head{Type: "invoices.write.successful"}}, `{}`)
 	c := run(t, newConsole(t, server.JS))
-	waitFor(t, c, "/", ">Codat<")
+	last := []string{"since the last event", `href="/dead?worker=writes">1<`}
+	waitFor(t, c, "/", last...)
 	server.Stop()
 	defer server.Start()
-	waitFor(t, c, "/", "These are the values of", "not connected to NATS", `class="path stale"`, "is not known while NATS")
+	waitFor(t, c, "/", append(last, "These are the values of", "not connected to NATS", `class="path stale"`)...)
+}
+
+func TestPath_DoesNotSayThatNothingNeedsAPersonWhenNATSIsAway(t *testing.T) {
+	t.Parallel()
+	server := streamtest.New(t, writes)
+	c := run(t, newConsole(t, server.JS))
+	waitFor(t, c, "/", "Nothing needs a person")
+	server.Stop()
+	defer server.Start()
+	waitFor(t, c, "/", "What needs a person is not known while NATS does not answer")
 }
 
 func TestPath_SaysThatNothingIsKnownYet(t *testing.T) {

@@ -78,9 +78,10 @@ type expectedCounts struct {
 	watched bool
 }
 
-// look surveys once. What does not answer is named in problem.
-func (s *surveyor) look(ctx context.Context) survey {
-	found := survey{at: s.c.Now()}
+// look surveys once. What does not answer is named in problem, and stays as it was in the last survey.
+func (s *surveyor) look(ctx context.Context, last survey) survey {
+	found := last
+	found.at = s.c.Now()
 	var mu sync.Mutex
 	problems := map[string]bool{}
 	var running sync.WaitGroup
@@ -95,29 +96,51 @@ func (s *surveyor) look(ctx context.Context) survey {
 			}
 		})
 	}
-	do("streams", func(ctx context.Context) (err error) { found.snapshot, err = s.collector.Collect(ctx); return err })
-	do("connections", func(ctx context.Context) (err error) {
-		found.states.connections, err = s.connections.look(ctx, s.c.JS)
+	do("streams", func(ctx context.Context) error {
+		snapshot, err := s.collector.Collect(ctx)
+		if err == nil || s.c.JS.Conn().IsConnected() { // a stream that does not answer is news
+			found.snapshot = snapshot
+		}
 		return err
 	})
-	do("writes", func(ctx context.Context) (err error) {
-		found.states.writes, err = s.writes.look(ctx, s.c.JS)
-		return err
+	do("connections", func(ctx context.Context) error {
+		counts, err := s.connections.look(ctx, s.c.JS)
+		return set(&found.states.connections, counts, err)
 	})
-	do("plans", func(ctx context.Context) (err error) {
-		found.states.plans, err = s.plans.look(ctx, s.c.JS)
-		return err
+	do("writes", func(ctx context.Context) error {
+		counts, err := s.writes.look(ctx, s.c.JS)
+		return set(&found.states.writes, counts, err)
 	})
-	do("quota", func(ctx context.Context) (err error) { found.states.quota, err = readQuota(ctx, s.c); return err })
-	do("expected", func(ctx context.Context) (err error) { found.expected, err = readExpected(ctx, s.c); return err })
-	do("dead letters", func(ctx context.Context) (err error) {
-		found.dead, err = s.dead.look(ctx, s.c.JS, s.c.Source, s.c.Now())
-		return err
+	do("plans", func(ctx context.Context) error {
+		counts, err := s.plans.look(ctx, s.c.JS)
+		return set(&found.states.plans, counts, err)
+	})
+	do("quota", func(ctx context.Context) error {
+		quota, err := readQuota(ctx, s.c)
+		return set(&found.states.quota, quota, err)
+	})
+	do("expected", func(ctx context.Context) error {
+		expected, err := readExpected(ctx, s.c)
+		return set(&found.expected, expected, err)
+	})
+	do("dead letters", func(ctx context.Context) error {
+		dead, err := s.dead.look(ctx, s.c.JS, s.c.Source, s.c.Now())
+		return set(&found.dead, dead, err)
 	})
 	do("metrics", func(ctx context.Context) error { found.ingress = s.ingress.look(ctx, s.c); return nil })
 	running.Wait()
-	found.problem = strings.Join(slices.Sorted(maps.Keys(problems)), "; ")
+	if found.problem = strings.Join(slices.Sorted(maps.Keys(problems)), "; "); found.problem != "" && !s.c.JS.Conn().IsConnected() {
+		found.problem = "not connected to NATS"
+	}
 	return found
+}
+
+// set sets a value unless err is an error, and returns err.
+func set[T any](to *T, value T, err error) error {
+	if err == nil {
+		*to = value
+	}
+	return err
 }
 
 func readQuota(ctx context.Context, c *Console) (state.Quota, error) {
